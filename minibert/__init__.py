@@ -1,0 +1,67 @@
+"""BERT in one sitting: text in, meaning out, with code a person can read.
+
+    import minibert
+
+    bert = minibert.load("google-bert/bert-base-uncased")
+    bert.encode("How do I reset my password?")        # a vector
+    bert.fill_mask("Hello I'm a [MASK] model.")       # candidates
+
+To read the code, follow the data, and never turn back:
+
+    config.py       the sizes, and the letters for them
+    tokenizer.py    text -> ids
+    embeddings.py   ids -> (B, S, H)
+    attention.py    queries, keys, values, scores, mix
+    encoder.py      feed-forward; L layers of both
+    heads.py        the pooler, the masked-LM head, classifiers
+    outputs.py      what a model returns
+    model.py        BertModel, BertFor...: the parts above, joined
+    fill_mask.py    text with [MASK] -> candidates
+    bert.py         `load`: tokenizer + model + what the checkpoint can do
+    cli.py          the commands
+
+and, where the numbers come from: pretrained/ (name -> files -> tensors -> our names), vectors/ (token vectors -> one
+vector), study/ (parity with transformers).
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from minibert.bert import Bert, load
+from minibert.config import BertConfig
+from minibert.fill_mask import Candidate
+from minibert.model import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+)
+from minibert.study.parity import ParityReport, parity
+from minibert.tokenizer import BatchEncoding, BertTokenizer
+
+try:
+    __version__ = version("readable-bert")
+except PackageNotFoundError:  # run from the source tree, not installed
+    __version__ = "0.0.0"
+
+__all__ = [
+    "BatchEncoding",
+    "Bert",
+    "BertConfig",
+    "BertForMaskedLM",
+    "BertForMultipleChoice",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertModel",
+    "BertTokenizer",
+    "Candidate",
+    "ParityReport",
+    "load",
+    "parity",
+]

@@ -1,0 +1,125 @@
+"""Attention: a smooth retrieval.
+
+A dictionary answers a query with the value of the one key that equals it. Attention answers with a mixture of all
+values, each weighted by how well its key fits the query. Every token asks (query), offers (key) and gives (value), and
+what it gets back is its new vector: the others, seen from where it stands.
+
+    Attention(Q, K, V) = softmax(Q K^T / sqrt(D)) V                          Vaswani et al. 2017, eq. 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minibert.config import BertConfig
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Scaled dot-product attention, as the paper writes it.
+
+    Args:
+        q, k, v: (..., S, D) float. Queries, keys and values.
+        mask: bool, broadcast to (..., S, S); True = this query may attend to this key. None: all may.
+        dropout: chance that a probability is set to zero; 0 outside training.
+
+    Returns:
+        The mixed values (..., S, D), and the probabilities (..., S, S): row i says how much of each value token i took.
+    """
+    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (..., S, D) x (..., D, S) -> (..., S, S)
+    if mask is not None:
+        # The lowest finite number, not -inf: a row with no key to attend to stays finite (every key alike).
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    probabilities = F.dropout(scores.softmax(dim=-1), dropout)
+    return probabilities @ v, probabilities
+
+
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """The same mixture done fast: one kernel, which never writes the (S, S) probabilities to memory."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+class Padded:
+    """The layout of texts side by side, padded to one length: hidden states are (B, S, H).
+
+    Args:
+        mask: (B, S) bool, True = a real token; None when there is no padding.
+        probabilities: a list to which each layer's (B, A, S, S) attention probabilities are to be appended; the
+            explicit `attention` is run then, since the fused one never has them.
+
+    Raises:
+        ValueError: a mask that is not bool.
+    """
+
+    def __init__(self, mask: Tensor | None = None, probabilities: list[Tensor] | None = None) -> None:
+        if mask is not None and mask.dtype != torch.bool:
+            raise ValueError(f"mask dtype ({mask.dtype}) must be torch.bool; pass mask != 0")
+        self.mask = None if mask is None else mask[:, None, None, :]  # (B, S) -> (B, 1, 1, S): any head, any query
+        self.probabilities = probabilities
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Mix the values within each text; all four tensors are (B, S, A, D)."""
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, S, A, D) -> (B, A, S, D)
+        if self.probabilities is None:
+            mixed = fused_attention(q, k, v, self.mask, dropout)
+        else:
+            mixed, probabilities = attention(q, k, v, self.mask, dropout)
+            self.probabilities.append(probabilities)
+        return mixed.transpose(1, 2)  # (B, A, S, D) -> (B, S, A, D)
+
+
+class Packed:
+    """The layout of texts end to end, without padding: hidden states are (T, H).
+
+    Args:
+        lengths: how many tokens each text has; their sum is T.
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths = list(lengths)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Mix the values within each text; all four tensors are (T, A, D)."""
+        q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)  # (T, A, D) -> (A, T, D)
+        mixed, start = torch.empty_like(v), 0
+        for length in self.lengths:
+            text = slice(start, start := start + length)
+            mixed[:, text] = fused_attention(q[None, :, text], k[None, :, text], v[None, :, text], None, dropout)[0]
+        return mixed.transpose(0, 1)  # (A, T, D) -> (T, A, D)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention: A retrievals at once, each in its own D dimensions, put together again.
+
+    Source: Vaswani et al. 2017, sec. 3.2.2; Devlin et al. 2018, sec. 3.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.heads = (config.num_attention_heads, config.head_size)
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = config.attention_probs_dropout_prob
+
+    def forward(self, x: Tensor, layout: Padded | Packed) -> Tensor:
+        """Mix each token with the tokens it may attend to.
+
+        Args:
+            x: (..., H) float. Hidden states.
+            layout: which tokens belong to one text.
+
+        Returns:
+            Same shape, dtype and device as `x`.
+        """
+        q = self.query(x).unflatten(-1, self.heads)  # (..., H) -> (..., A, D)
+        k = self.key(x).unflatten(-1, self.heads)
+        v = self.value(x).unflatten(-1, self.heads)
+        mixed = layout.attend(q, k, v, self.dropout if self.training else 0.0)
+        return self.output(mixed.flatten(-2))  # type: ignore[no-any-return]  # (..., A, D) -> (..., H)

@@ -1,0 +1,310 @@
+"""One object that does the job: a tokenizer, a model, and what the checkpoint says about using them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minibert.config import BertConfig
+from minibert.fill_mask import Candidate, fill_mask
+from minibert.model import BertForMaskedLM, BertModel
+from minibert.pretrained.checkpoint import Checkpoint
+from minibert.pretrained.hub import Repository
+from minibert.pretrained.names import to_checkpoint, to_ours
+from minibert.tokenizer import BertTokenizer, check_text
+from minibert.vectors.pooling import pool
+from minibert.vectors.recipe import Recipe
+
+MLM_TENSORS = [
+    to_checkpoint(f"mlm_head.{name}") for name in ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias")
+]
+HEADS = {
+    "mlm_head": "masked LM",
+    "nsp_head": "next sentence",
+    "pooler": "pooler",
+    "classifier": "classifier",
+    "span_head": "question answering",
+}
+
+
+class Bert:
+    """A loaded checkpoint, ready for text. Made by `load`.
+
+    Attributes:
+        model: `BertForMaskedLM` where the checkpoint has that head, otherwise `BertModel`; in evaluation mode.
+        tokenizer: its tokenizer.
+        recipe: how sentence vectors are made.
+        source: the repository and commit, or the folder.
+        heads: the heads that the checkpoint holds, loaded or not.
+    """
+
+    def __init__(
+        self,
+        model: BertForMaskedLM | BertModel,
+        tokenizer: BertTokenizer,
+        recipe: Recipe | None = None,
+        source: str = "memory",
+        heads: Sequence[str] = (),
+        missing_mlm: Sequence[str] = (),
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.recipe = recipe or Recipe()
+        self.source = source
+        self.heads = tuple(heads)
+        self._missing_mlm = tuple(missing_mlm)
+
+    @property
+    def encoder(self) -> BertModel:
+        """The encoder, under whatever head."""
+        return self.model.bert if isinstance(self.model, BertForMaskedLM) else self.model
+
+    @property
+    def config(self) -> BertConfig:
+        """The configuration of the model."""
+        return self.model.config
+
+    @property
+    def dimension(self) -> int:
+        """How long a sentence vector is."""
+        return self.config.hidden_size * len(self.recipe.pooling)
+
+    @property
+    def max_seq_length(self) -> int:
+        """The most tokens of a text that are looked at, special ones included."""
+        limits = (self.recipe.max_seq_length, self.tokenizer.model_max_length, self.config.max_position_embeddings)
+        if self.recipe.max_seq_length is not None:
+            limits = (self.recipe.max_seq_length, None, self.config.max_position_embeddings)
+        return min(limit for limit in limits if limit is not None)
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        batch_size: int = 32,
+        normalize_embeddings: bool = False,
+        convert_to_tensor: bool = False,
+        truncation: Literal["warn", "error"] = "warn",
+    ) -> Any:
+        """Give each text its vector.
+
+        A text's vector does not depend on the texts beside it, on their order, or on padding. The empty text has one
+        too: that of [CLS] [SEP].
+
+        Args:
+            texts: one text, or several.
+            batch_size: texts computed at once.
+            normalize_embeddings: divide each vector by its length, if the checkpoint does not do so already.
+            convert_to_tensor: return a tensor, on the model's device, instead of an array.
+            truncation: what to do with tokens past `max_seq_length`: drop them and say so, or refuse.
+
+        Returns:
+            (H,) for one text, (N, H) for N, (0, H) for none; float32.
+
+        Raises:
+            ValueError: what is not text; with `truncation="error"`, a text that is too long.
+        """
+        if truncation not in ("warn", "error"):
+            raise ValueError(f"truncation ({truncation!r}) must be 'warn' or 'error'")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size ({batch_size!r}) must be a whole number of at least 1")
+        single = isinstance(texts, str)
+        rows = self._token_ids(listed(texts), truncation)
+
+        vectors = torch.empty(len(rows), self.dimension, device=self.model.device)
+        longest_first = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # so that little is padding
+        for start in range(0, len(rows), batch_size):
+            indices = longest_first[start : start + batch_size]
+            vectors[indices] = self._vectors([rows[i] for i in indices])
+        if normalize_embeddings or self.recipe.normalize:
+            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        result = vectors if convert_to_tensor else vectors.cpu().numpy()
+        return result[0] if single else result
+
+    def _token_ids(self, texts: Sequence[str], truncation: str) -> list[list[int]]:
+        """The ids of each text, cut to `max_seq_length`."""
+        check_text(texts)
+        recipe = self.recipe
+        texts = [recipe.prompt + (text.lower() if recipe.lower_case else text) for text in texts]
+        encodings = self.tokenizer.encode_texts(texts, add_special_tokens=False)
+        limit = self.max_seq_length - 2  # [CLS] and [SEP]
+        excess = {i: len(e) - limit for i, e in enumerate(encodings) if len(e) > limit}
+        if excess and truncation == "error":
+            index, tokens = next(iter(excess.items()))
+            raise ValueError(
+                f"text {index} has {limit + tokens + 2} tokens, but must have at most {self.max_seq_length}; "
+                "split it, or pass truncation='warn' to drop the rest"
+            )
+        if excess:
+            warnings.warn(
+                f"{len(excess)} of {len(encodings)} texts exceed {self.max_seq_length} tokens: "
+                f"{sum(excess.values())} tokens were dropped; split long texts, or pass truncation='error'",
+                stacklevel=3,
+            )
+        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        return [[cls, *encoding.ids[:limit], sep] for encoding in encodings]
+
+    @torch.no_grad()
+    def _vectors(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The pooled vectors (B, H) of rows of ids."""
+        input_ids, mask = padded(rows, self.tokenizer.pad_token_id, self.model.device)
+        x = self.encoder(input_ids, mask).last_hidden_state
+        return pool(x, mask, self.recipe.pooling)
+
+    def fill_mask(
+        self,
+        texts: str | Iterable[str],
+        *,
+        top_k: int | None = None,
+        targets: Sequence[str] | None = None,
+    ) -> Any:
+        """Say what could stand at each [MASK].
+
+        Args:
+            texts: one text, or several, each with at least one [MASK].
+            top_k: how many candidates; 5, or all targets, when None.
+            targets: compare these words only. One of several pieces takes as many masks, filled from the left; its
+                probability is the product.
+
+        Returns:
+            Candidates, the most probable first, for one text with one [MASK]; a list of such lists for several masks;
+            a list of either for several texts.
+
+        Raises:
+            ValueError: the checkpoint has no masked-LM head; a text without [MASK], or too long; an impossible target.
+        """
+        if not isinstance(self.model, BertForMaskedLM):
+            raise ValueError(
+                f"{self.source} must have a masked-LM head to fill masks; it lacks {', '.join(self._missing_mlm)}: "
+                "load a checkpoint that has it, google-bert/bert-base-uncased for one"
+            )
+        results: list[list[Candidate] | list[list[Candidate]]] = []
+        for index, text in enumerate(listed(texts)):
+            candidates = fill_mask(self.model, self.tokenizer, text, top_k=top_k, targets=targets, index=index)
+            results.append(candidates[0] if len(candidates) == 1 else candidates)
+        return results[0] if isinstance(texts, str) else results
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model and the tokenizer into `folder`, for transformers and `load` alike."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def info(self) -> dict[str, Any]:
+        """What was loaded, as plain values."""
+        config, recipe = self.config, self.recipe
+        return {
+            "source": self.source,
+            "layers": config.num_hidden_layers,
+            "hidden_size": config.hidden_size,
+            "attention_heads": config.num_attention_heads,
+            "intermediate_size": config.intermediate_size,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "vocabulary": len(self.tokenizer),
+            "lower_case": self.tokenizer.do_lower_case or recipe.lower_case,
+            "max_seq_length": self.max_seq_length,
+            "heads": list(self.heads),
+            "fill_mask": isinstance(self.model, BertForMaskedLM),
+            "pooling": list(recipe.pooling),
+            "normalize": recipe.normalize,
+            "pooling_source": recipe.source,
+            "dimension": self.dimension,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": str(self.model.device),
+        }
+
+    def __repr__(self) -> str:
+        info = self.info()
+        pooling = " + ".join(info["pooling"]) + (", normalized" if info["normalize"] else "")
+        rows = {
+            "source": info["source"],
+            "shape": f"{info['layers']} layers, hidden size {info['hidden_size']}, {info['attention_heads']} heads, "
+            f"{info['parameters'] / 1e6:.1f} million parameters",
+            "vocabulary": f"{info['vocabulary']:,} tokens, {'lower-cased' if info['lower_case'] else 'cased'}",
+            "heads": ", ".join(info["heads"]) or "none",
+            "fill_mask": "yes" if info["fill_mask"] else "no: the checkpoint has no masked-LM head",
+            "pooling": f"{pooling} ({info['pooling_source']}), vectors of {info['dimension']}",
+            "longest": f"{info['max_seq_length']} tokens",
+            "dtype": f"{info['dtype']} on {info['device']}",
+        }
+        return "\n".join(["Bert", *(f"  {name:<11} {value}" for name, value in rows.items())])
+
+
+def load(
+    name_or_folder: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Bert:
+    """Load a BERT checkpoint: tokenizer, encoder, the masked-LM head if there is one, and how to pool.
+
+    The arguments are those of `BertModel.from_pretrained`.
+
+    Raises:
+        FileNotFoundError: no such folder, repository, revision or file.
+        PermissionError: a gated repository, and no token that opens it.
+        ConnectionError: the Hub cannot be reached, and the files are not in the cache.
+        ValueError: the checkpoint is not one of BERT, is broken, or its parts do not fit together.
+    """
+    repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
+    recipe = Recipe.read(repository)
+    inner = repository.inside(recipe.folder)
+    config = BertConfig.from_repository(inner)
+    tokenizer = BertTokenizer.from_repository(inner)
+    check_vocabulary(tokenizer, config, repository)
+    checkpoint = Checkpoint.open(inner)
+
+    missing = [name for name in MLM_TENSORS if not checkpoint.has(name)]
+    kind = BertModel if missing else BertForMaskedLM
+    model = kind.from_checkpoint(checkpoint, config, dtype=dtype, device=device)
+    rows = {to_ours(name) for name in checkpoint.tensors}
+    heads = [title for head, title in HEADS.items() if any(row and row.startswith(head) for row in rows)]
+    return Bert(model, tokenizer, recipe, str(inner), heads, missing)
+
+
+def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:
+    """Compare the tokenizer with the token table: an id without a row is an error, a row without a token is told."""
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"the vocabulary of {source} ({len(tokenizer)} tokens) must not exceed vocab_size ({config.vocab_size}), "
+            "the rows of the token table; use the tokenizer that belongs to the weights"
+        )
+    if len(tokenizer) < config.vocab_size:
+        warnings.warn(
+            f"the vocabulary of {source} ({len(tokenizer)} tokens) is smaller than vocab_size ({config.vocab_size}); "
+            "harmless if the table was padded, otherwise the tokenizer belongs to other weights",
+            stacklevel=3,
+        )
+
+
+def listed(texts: object) -> list[str]:
+    """One text or several, as a list.
+
+    Raises:
+        ValueError: neither.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, (bytes, dict)) or not isinstance(texts, Iterable):
+        raise ValueError(f"texts ({texts!r:.40}) must be str or several str, not {type(texts).__name__}")
+    return list(texts)
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of ids, padded on the right: ids and mask (True = a real token), both (B, S)."""
+    length = max(map(len, rows))
+    ids = np.full((len(rows), length), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), length), dtype=bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        mask[i, : len(row)] = True
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)

@@ -1,0 +1,196 @@
+"""The shape of a BERT, and the letters that every other file uses for it.
+
+The dimension legend (BERT's own letters, as in `uncased_L-12_H-768_A-12`):
+
+    B  batch: texts side by side            H  hidden size
+    S  sequence: tokens of a padded text    A  attention heads
+    T  tokens of all texts, end to end      D  head size, H / A
+    L  layers                               I  intermediate size
+    V  vocabulary size
+
+Masks are bool everywhere past the public boundary, True = may be attended to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from minibert.pretrained.files import write_text
+from minibert.pretrained.hub import Repository
+
+# What transformers assumes of a field that config.json leaves out, so need not be written.
+_WRITE_ONLY_IF_SET = ("output_hidden_states", "output_attentions", "problem_type", "architectures")
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The fields of BERT's `config.json`, under their own names; the defaults are bert-base-uncased.
+
+    Fields that BERT does not know are kept in `extra` and written back on save. `id2label`, when given, decides
+    `num_labels`; `label2id` is its inverse.
+
+    Raises:
+        ValueError: a value that this encoder cannot honour, named with the rule and the remedy.
+
+    Source: Devlin et al. 2018, sec. 3 and A.2; google-research/bert `modeling.BertConfig`.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12  # BERT's epsilon; torch's default is 1e-5
+    pad_token_id: int | None = 0
+    position_embedding_type: str = "absolute"
+    classifier_dropout: float | None = None
+    is_decoder: bool = False
+    tie_word_embeddings: bool = True
+    model_type: str = "bert"
+    num_labels: int = 2
+    id2label: Mapping[int, str] | None = None
+    problem_type: str | None = None
+    architectures: tuple[str, ...] = ()
+    output_hidden_states: bool = False
+    output_attentions: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.id2label is None:
+            labels = {i: f"LABEL_{i}" for i in range(self.num_labels)}
+        else:
+            labels = {int(i): str(label) for i, label in self.id2label.items()}
+            object.__setattr__(self, "num_labels", len(labels))
+        object.__setattr__(self, "id2label", labels)
+        object.__setattr__(self, "architectures", tuple(self.architectures or ()))
+        self._check()
+
+    def _check(self) -> None:
+        if self.model_type != "bert":
+            raise ValueError(
+                f"model_type ({self.model_type!r}) must be 'bert'; this library implements BERT alone, "
+                "load other architectures with transformers"
+            )
+        if self.position_embedding_type != "absolute":
+            raise ValueError(
+                f"position_embedding_type ({self.position_embedding_type!r}) must be 'absolute'; "
+                "relative positions are not implemented, and ignoring them would give wrong numbers"
+            )
+        if self.is_decoder:
+            raise ValueError(
+                "is_decoder (True) must be False; BERT here is the bidirectional encoder, without a causal mask"
+            )
+        sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        for name in (*sizes, "max_position_embeddings", "type_vocab_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1; correct the configuration")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads}); choose another number of heads"
+            )
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
+                raise ValueError(f"{name} ({value!r}) must be between 0 and 1; correct the configuration")
+
+    @property
+    def head_size(self) -> int:
+        """D = H / A."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """The inverse of `id2label`."""
+        return {label: i for i, label in (self.id2label or {}).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
+        """The configuration in a parsed `config.json`; fields BERT does not know go to `extra`."""
+        if "model_type" not in values and "hidden_size" not in values:
+            raise ValueError(
+                f"the configuration (fields: {', '.join(values) or 'none'}) must have model_type or hidden_size; "
+                "it is not that of a BERT"
+            )
+        known = {f.name for f in fields(cls)} - {"extra"}
+        extra = {name: value for name, value in values.items() if name not in known and name != "label2id"}
+        return cls(**{name: value for name, value in values.items() if name in known}, extra=extra)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `config.json` should hold: the fields of BERT and, unchanged, the unknown ones it came with."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        for name in _WRITE_ONLY_IF_SET:
+            if not values[name]:
+                del values[name]
+        if "architectures" in values:
+            values["architectures"] = list(self.architectures)
+        labels, num_labels = values.pop("id2label"), values.pop("num_labels")
+        if labels != {0: "LABEL_0", 1: "LABEL_1"}:
+            values["id2label"] = {str(i): label for i, label in labels.items()}
+            values["label2id"] = self.label2id
+        if num_labels == 0:
+            raise ValueError("num_labels (0) must be at least 1; a head without outputs cannot be saved")
+        return {**self.extra, **values}
+
+    def replace(self, **changes: Any) -> BertConfig:
+        """A copy with some fields changed.
+
+        Raises:
+            TypeError: a name that is not a field.
+        """
+        unknown = sorted(set(changes) - {f.name for f in fields(self)})
+        if unknown:
+            raise TypeError(f"{', '.join(unknown)} must be a field of BertConfig; see help(minibert.BertConfig)")
+        if "num_labels" in changes and "id2label" not in changes and changes["num_labels"] != self.num_labels:
+            changes["id2label"] = None
+        return replace(self, **changes)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **changes: Any,
+    ) -> BertConfig:
+        """The configuration of a checkpoint, with `changes` to its fields.
+
+        Raises:
+            FileNotFoundError: no such folder or repository, or it has no `config.json`.
+            ValueError: `config.json` is not JSON, or not the configuration of a BERT.
+        """
+        repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
+        return cls.from_repository(repository).replace(**changes)
+
+    @classmethod
+    def from_repository(cls, repository: Repository) -> BertConfig:
+        """The configuration of an opened checkpoint."""
+        values = repository.json("config.json")
+        if values is None:
+            raise FileNotFoundError(
+                f"{repository} must hold config.json; it does not, so it is not a checkpoint that can be loaded"
+            )
+        if not isinstance(values, dict):
+            raise ValueError(f"config.json of {repository} must be a JSON object, not a {type(values).__name__}")
+        try:
+            return cls.from_dict(values)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"config.json of {repository}: {error}") from None
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` into `folder`, which is made if need be."""
+        write_text(Path(folder) / "config.json", json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,122 @@
+"""Text with [MASK] becomes candidates: what BERT was trained to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from minibert.model import BertForMaskedLM
+from minibert.tokenizer import BertTokenizer, check_text
+
+
+class Candidate(NamedTuple):
+    """What could stand at a [MASK].
+
+    Attributes:
+        token: the token, or the target as it was given.
+        id: its id; a target of several pieces has several.
+        probability: between 0 and 1.
+        text: the text with it in place of this [MASK].
+    """
+
+    token: str
+    id: int | tuple[int, ...]
+    probability: float
+    text: str
+
+
+@torch.no_grad()
+def fill_mask(
+    model: BertForMaskedLM,
+    tokenizer: BertTokenizer,
+    text: str,
+    *,
+    top_k: int | None = None,
+    targets: Sequence[str] | None = None,
+    index: int = 0,
+) -> list[list[Candidate]]:
+    """The candidates for each [MASK] of a text; see `Bert.fill_mask`. `index` is the text's number, for messages."""
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"top_k ({top_k!r}) must be a whole number of at least 1")
+    check_text([text])
+    encoding = tokenizer.encode_texts([text])[0]
+    ids: list[int] = encoding.ids
+    places = [i for i, token in enumerate(ids) if token == tokenizer.mask_token_id]
+    if not places:
+        raise ValueError(f"text {index} ({text!r:.60}) must hold {tokenizer.mask_token} at least once; it does not")
+    limit = model.config.max_position_embeddings
+    if len(ids) > limit:
+        raise ValueError(
+            f"text {index} has {len(ids)} tokens, but must have at most {limit} for its masks to be filled; shorten it"
+        )
+
+    distributions = _probabilities(model, [ids], [0] * len(places), places)  # (masks, V)
+    results = []
+    for place, distribution in zip(places, distributions, strict=True):
+        start, end = encoding.offsets[place]
+        if targets is None:
+            top = distribution.topk(min(top_k or 5, len(tokenizer), len(distribution)))
+            candidates = [
+                Candidate(token, i, probability, _filled(text, start, end, token))
+                for i, probability in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+                if (token := tokenizer.convert_ids_to_tokens(i))
+            ]
+        else:
+            candidates = [
+                _weigh(model, tokenizer, target, ids, place, distribution, (text[:start], text[end:]))
+                for target in targets
+            ]
+            candidates.sort(key=lambda candidate: -candidate.probability)
+            candidates = candidates[:top_k]
+        results.append(candidates)
+    return results
+
+
+def _probabilities(
+    model: BertForMaskedLM, rows: Sequence[Sequence[int]], which: Sequence[int], places: Sequence[int]
+) -> Tensor:
+    """The distributions (N, V) over the vocabulary at N places of rows of equal length; the head runs there alone."""
+    x = model.bert(torch.tensor(rows, device=model.device)).last_hidden_state
+    logits = model.mlm_head(x[which, places], model.bert.embeddings.token.weight)
+    return logits.float().softmax(-1)  # type: ignore[no-any-return]
+
+
+def _weigh(
+    model: BertForMaskedLM,
+    tokenizer: BertTokenizer,
+    target: str,
+    ids: Sequence[int],
+    place: int,
+    distribution: Tensor,
+    around: tuple[str, str],
+) -> Candidate:
+    """The probability of one target: p(first piece) x p(second piece, given the first) x ..."""
+    check_text([target])
+    pieces: list[int] = tokenizer.encode(target, add_special_tokens=False)
+    if not pieces or tokenizer.unk_token_id in pieces:
+        raise ValueError(f"target ({target!r}) must be made of the vocabulary's pieces; it is not: choose another word")
+    text = around[0] + target + around[1]
+    if len(pieces) == 1:
+        return Candidate(target, pieces[0], float(distribution[pieces[0]]), text)
+    count = len(pieces)
+    if len(ids) + count - 1 > model.config.max_position_embeddings:
+        raise ValueError(
+            f"target ({target!r}) has {count} pieces, which with the text must not exceed "
+            f"{model.config.max_position_embeddings} tokens; shorten the text"
+        )
+    # Row j has the first j pieces in place, and masks for the others: all steps in one pass.
+    rows = [
+        [*ids[:place], *pieces[:j], *[tokenizer.mask_token_id] * (count - j), *ids[place + 1 :]] for j in range(count)
+    ]
+    steps = _probabilities(model, rows, range(count), range(place, place + count))
+    probability = float(steps[range(count), pieces].log().sum().exp())
+    return Candidate(target, tuple(pieces), probability, text)
+
+
+def _filled(text: str, start: int, end: int, token: str) -> str:
+    """The text with a token in place of its mask; a `##piece` goes on from the word before."""
+    before = text[:start].rstrip() if token.startswith("##") else text[:start]
+    return before + token.removeprefix("##") + text[end:]

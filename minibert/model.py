@@ -1,0 +1,444 @@
+"""The parts above, joined: BERT, and BERT with each of its heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import Self, Unpack
+
+from minibert.attention import Padded
+from minibert.config import BertConfig
+from minibert.embeddings import Embeddings
+from minibert.encoder import Encoder
+from minibert.heads import Classifier, MaskedLMHead, Pooler
+from minibert.outputs import BertOutput, HeadOutput, PreTrainingOutput, QuestionAnsweringOutput
+from minibert.pretrained.checkpoint import Checkpoint, without_storage
+from minibert.pretrained.hub import Repository
+
+
+def initialize(module: nn.Module, std: float) -> None:
+    """Give every parameter of `module` the random start that BERT gave it.
+
+    Source: google-research/bert `modeling.create_initializer`: normal, standard deviation `initializer_range`.
+    """
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            nn.init.zeros_(part.weight[part.padding_idx])
+        if isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+        bias = getattr(part, "bias", None)
+        if isinstance(bias, Tensor):
+            nn.init.zeros_(bias)
+
+
+class PretrainedModel(nn.Module):
+    """What every model here can do: start at random, load a checkpoint, save one."""
+
+    config: BertConfig
+    # Parts that a checkpoint of the plain encoder lacks by intent: they are new, to be trained.
+    new_heads: ClassVar[tuple[str, ...]] = ()
+    # Parts that are left out where the checkpoint has none.
+    optional_parts: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return next(self.parameters()).dtype
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        **config_changes: Any,
+    ) -> Self:
+        """Load a checkpoint, in evaluation mode.
+
+        Args:
+            name_or_folder: a repository of the Hugging Face Hub (`google-bert/bert-base-uncased`) or a local folder.
+            revision: branch, tag or commit; the default branch when None.
+            cache_dir: where downloads are kept; `HF_HOME` decides when None.
+            token: for private and gated repositories; `HF_TOKEN` or the stored login when None.
+            local_files_only: never ask the network.
+            dtype: of the parameters; float32 when None, whatever the file holds.
+            device: where the parameters go; the CPU when None.
+            config_changes: fields of `BertConfig` to change (`num_labels=3`, `output_hidden_states=True`).
+
+        Raises:
+            FileNotFoundError: no such folder, repository, revision or weights.
+            ValueError: the checkpoint lacks tensors of this model, or has them in another shape; all are named.
+        """
+        repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
+        config = BertConfig.from_repository(repository).replace(**config_changes)
+        return cls.from_checkpoint(Checkpoint.open(repository), config, dtype=dtype, device=device)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        config: BertConfig,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Self:
+        """Build the model without storage, and give it the checkpoint's tensors: no copy, no random start."""
+        if checkpoint.untied_decoder and config.tie_word_embeddings:
+            config = config.replace(tie_word_embeddings=False)
+        with without_storage():
+            model = cls(config)
+        checkpoint.drop_absent(model, cls.optional_parts)
+        new = checkpoint.fill(model, cls.new_heads, dtype or torch.float32, torch.device(device or "cpu"))
+        for name in new:
+            initialize(model.get_submodule(name), config.initializer_range)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors`, under transformers' names, into `folder`.
+
+        The files replace older ones only when they are complete.
+        """
+        dtype = str(self.dtype).removeprefix("torch.")
+        extra = {name: value for name, value in self.config.extra.items() if name != "torch_dtype"}
+        config = self.config.replace(architectures=(type(self).__name__,), extra={**extra, "dtype": dtype})
+        Checkpoint.save(self, Path(folder))
+        config.save_pretrained(folder)
+
+
+class BertModel(PretrainedModel):
+    """The encoder: embeddings, L layers, and a pooler where there is one.
+
+    Source: Devlin et al. 2018.
+    """
+
+    optional_parts = ("pooler",)
+
+    def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.pooler = Pooler(config) if add_pooling_layer else None
+        initialize(self, config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BertOutput:
+        """Give every token its vector in context.
+
+        Args:
+            input_ids: (B, S) int. The tokenizer's ids.
+            attention_mask: (B, S) bool or int, not 0 = a real token; None: all are.
+            token_type_ids: (B, S) int. 0 for the first text of a pair, 1 for the second; None: all 0.
+            position_ids: (B, S) or (1, S) int; None: 0, 1, 2, ...
+            output_hidden_states: return the L + 1 hidden states as well; the configuration decides when None.
+            output_attentions: return the L attention probabilities as well; the explicit form of attention is run.
+
+        Raises:
+            ValueError: a shape, a dtype or an id that does not fit, named with the rule.
+        """
+        check_inputs(input_ids, attention_mask, token_type_ids, position_ids)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+
+        mask = None if attention_mask is None else attention_mask != 0
+        if mask is not None and mask.all():
+            mask = None  # nothing is padding: the kernel without a mask is faster
+        attentions: list[Tensor] | None = [] if output_attentions else None
+        layout = Padded(mask, attentions)
+
+        x = self.embeddings(input_ids, token_type_ids, position_ids)
+        hidden_states = None
+        if output_hidden_states:
+            hidden_states = tuple(self.encoder.states(x, layout))
+            x = hidden_states[-1]
+        else:
+            x = self.encoder(x, layout)
+        return BertOutput(
+            last_hidden_state=x,
+            pooler_output=None if self.pooler is None else self.pooler(x),
+            hidden_states=hidden_states,
+            attentions=None if attentions is None else tuple(attentions),
+        )
+
+
+def check_inputs(
+    input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None, position_ids: Tensor | None
+) -> None:
+    """Refuse shapes and dtypes that do not fit, before they fail deep inside or, worse, broadcast."""
+    if not isinstance(input_ids, Tensor):
+        raise ValueError(
+            f"input_ids ({type(input_ids).__name__}) must be a tensor; pass return_tensors='pt' to the tokenizer"
+        )
+    shape = tuple(input_ids.shape)
+    if input_ids.ndim != 2:
+        raise ValueError(f"input_ids shape {shape} must be (batch, sequence); add the batch with input_ids[None]")
+    if input_ids.shape[1] == 0:
+        raise ValueError(
+            f"input_ids shape {shape} must hold at least one token; even an empty text has [CLS] and [SEP]"
+        )
+    for name, tensor in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} shape {tuple(tensor.shape)} must equal that of input_ids {shape}; pad both alike")
+    if position_ids is not None and tuple(position_ids.shape) not in (shape, (1, shape[1])):
+        raise ValueError(f"position_ids shape {tuple(position_ids.shape)} must equal that of input_ids {shape}")
+    if attention_mask is not None and (attention_mask.is_floating_point() or attention_mask.is_complex()):
+        raise ValueError(
+            f"attention_mask dtype ({attention_mask.dtype}) must be bool or integer, 1 = a real token; "
+            "pass attention_mask.bool() if it holds zeros and ones"
+        )
+
+
+class Asked(TypedDict, total=False):
+    """What can be asked of a forward pass besides its result; the configuration decides what is left out."""
+
+    output_hidden_states: bool | None
+    output_attentions: bool | None
+
+
+class BertWithHead(PretrainedModel):
+    """BERT and one head: encode, score, and, given labels, measure the loss."""
+
+    bert: BertModel
+
+    def score(self, outputs: BertOutput) -> Tensor:
+        """The head: what the encoder returns -> logits."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy over the last dimension; a label of -100 is not counted."""
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), labels.view(-1))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        **asked: Unpack[Asked],
+    ) -> HeadOutput:
+        """Score the texts. The arguments are `BertModel`'s, and the `labels` that the class describes."""
+        outputs = self.bert(input_ids, attention_mask, token_type_ids, position_ids, **asked)
+        logits = self.score(outputs)
+        loss = None if labels is None else self.loss(logits, labels)
+        return HeadOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+
+
+class BertForMaskedLM(BertWithHead):
+    """Which token stands here? `logits` (B, S, V); `labels` (B, S) int, -100 where the loss does not look."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.mlm_head = MaskedLMHead(config)
+        initialize(self.mlm_head, config.initializer_range)
+
+    def score(self, outputs: BertOutput) -> Tensor:
+        """The product of each hidden state with each row of the token table."""
+        return self.mlm_head(outputs.last_hidden_state, self.bert.embeddings.token.weight)  # type: ignore[no-any-return]
+
+
+class BertForNextSentencePrediction(BertWithHead):
+    """Does the second text follow the first? `logits` (B, 2): it does (0), it does not (1); `labels` (B,) int."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.nsp_head = nn.Linear(config.hidden_size, 2)
+        initialize(self.nsp_head, config.initializer_range)
+
+    def score(self, outputs: BertOutput) -> Tensor:
+        """Two numbers from the pooler."""
+        return self.nsp_head(outputs.pooler_output)  # type: ignore[no-any-return]
+
+
+class BertForSequenceClassification(BertWithHead):
+    """What kind of text is this, or how much of something is in it? `logits` (B, num_labels).
+
+    `labels`: (B,) int for one label each; (B, num_labels) float for several each; (B,) float, with one output, for a
+    regression. `config.problem_type`, where set, decides which of the three it is.
+    """
+
+    new_heads = ("classifier", "bert.pooler")
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.classifier = Classifier(config, config.num_labels)
+        initialize(self.classifier, config.initializer_range)
+
+    def score(self, outputs: BertOutput) -> Tensor:
+        """One number for each label, from the pooler."""
+        return self.classifier(outputs.pooler_output)  # type: ignore[no-any-return]
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean squared error, binary cross-entropy of each label, or cross-entropy."""
+        problem = self.config.problem_type
+        if problem == "regression" or (problem is None and self.config.num_labels == 1):
+            return F.mse_loss(logits.squeeze(), labels.squeeze())
+        if problem == "multi_label_classification" or (problem is None and labels.is_floating_point()):
+            return F.binary_cross_entropy_with_logits(logits, labels)
+        return super().loss(logits, labels)
+
+
+class BertForTokenClassification(BertWithHead):
+    """What kind of token is this? `logits` (B, S, num_labels); `labels` (B, S) int, -100 = not counted."""
+
+    new_heads = ("classifier",)
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.classifier = Classifier(config, config.num_labels)
+        initialize(self.classifier, config.initializer_range)
+
+    def score(self, outputs: BertOutput) -> Tensor:
+        """One number for each label, from each token."""
+        return self.classifier(outputs.last_hidden_state)  # type: ignore[no-any-return]
+
+
+class BertForMultipleChoice(BertWithHead):
+    """Which of several continuations is right? All inputs are (B, choices, S), each choice a pair of texts.
+
+    `logits` (B, choices); `labels` (B,) int.
+    """
+
+    new_heads = ("classifier", "bert.pooler")
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.classifier = Classifier(config, 1)
+        initialize(self.classifier, config.initializer_range)
+
+    def score(self, outputs: BertOutput) -> Tensor:
+        """One number for each choice, from the pooler."""
+        return self.classifier(outputs.pooler_output)  # type: ignore[no-any-return]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        **asked: Unpack[Asked],
+    ) -> HeadOutput:
+        """Score each choice alone, then side by side."""
+        if input_ids.ndim != 3:
+            raise ValueError(
+                f"input_ids shape {tuple(input_ids.shape)} must be (batch, choices, sequence); "
+                "add the batch with input_ids[None]"
+            )
+        others = (attention_mask, token_type_ids, position_ids)
+        flat = [None if tensor is None else tensor.flatten(0, 1) for tensor in others]
+        outputs = self.bert(input_ids.flatten(0, 1), *flat, **asked)  # (B, choices, S) -> (B * choices, S)
+        logits = self.score(outputs).view(input_ids.shape[:2])  # (B * choices, 1) -> (B, choices)
+        loss = None if labels is None else self.loss(logits, labels)
+        return HeadOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+
+
+class BertForPreTraining(PretrainedModel):
+    """BERT with both heads that it was pretrained with.
+
+    Source: Devlin et al. 2018, sec. 3.1.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.mlm_head = MaskedLMHead(config)
+        self.nsp_head = nn.Linear(config.hidden_size, 2)
+        initialize(self.mlm_head, config.initializer_range)
+        initialize(self.nsp_head, config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+        **asked: Unpack[Asked],
+    ) -> PreTrainingOutput:
+        """Both scores, (B, S, V) and (B, 2); the loss is their sum, given both labels, (B, S) and (B,) int."""
+        outputs = self.bert(input_ids, attention_mask, token_type_ids, position_ids, **asked)
+        words = self.mlm_head(outputs.last_hidden_state, self.bert.embeddings.token.weight)
+        follows = self.nsp_head(outputs.pooler_output)
+        loss = None
+        if labels is not None and next_sentence_label is not None:
+            loss = F.cross_entropy(words.flatten(0, 1), labels.flatten())
+            loss = loss + F.cross_entropy(follows, next_sentence_label.flatten())
+        return PreTrainingOutput(loss, words, follows, outputs.hidden_states, outputs.attentions)
+
+
+class BertForQuestionAnswering(PretrainedModel):
+    """Where in a text does the answer start and end?
+
+    Source: Devlin et al. 2018, sec. 4.2.
+    """
+
+    new_heads = ("span_head",)
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.span_head = nn.Linear(config.hidden_size, 2)
+        initialize(self.span_head, config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        **asked: Unpack[Asked],
+    ) -> QuestionAnsweringOutput:
+        """Score each token as start and as end: two (B, S) logits.
+
+        The loss is the mean of both, given both positions, (B,) int; a position past the text is not counted.
+        """
+        outputs = self.bert(input_ids, attention_mask, token_type_ids, position_ids, **asked)
+        start, end = (scores.contiguous() for scores in self.span_head(outputs.last_hidden_state).unbind(-1))
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            past = start.shape[1]
+            loss = F.cross_entropy(start, start_positions.flatten().clamp(0, past), ignore_index=past)
+            loss = (loss + F.cross_entropy(end, end_positions.flatten().clamp(0, past), ignore_index=past)) / 2
+        return QuestionAnsweringOutput(loss, start, end, outputs.hidden_states, outputs.attentions)

@@ -1,0 +1,76 @@
+"""What the models return: read by name (`outputs.logits`) or by index (`outputs[0]`), as in transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+
+class Outputs:
+    """Access by index, over the fields that are not None, in the order in which they are declared."""
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The fields that are not None."""
+        values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        return tuple(value for value in values if value is not None)
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.to_tuple())
+
+    def __len__(self) -> int:
+        return len(self.to_tuple())
+
+
+@dataclass
+class BertOutput(Outputs):
+    """What `BertModel` returns.
+
+    Attributes:
+        last_hidden_state: (B, S, H).
+        pooler_output: (B, H), or None where the checkpoint has no pooler.
+        hidden_states: L + 1 tensors (B, S, H), the embeddings first; None unless asked for.
+        attentions: L tensors (B, A, S, S) of probabilities; None unless asked for.
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class HeadOutput(Outputs):
+    """What a model with one head returns; `loss`, a scalar, is there when labels were given."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class PreTrainingOutput(Outputs):
+    """What `BertForPreTraining` returns: (B, S, V) and (B, 2) logits."""
+
+    loss: Tensor | None = None
+    prediction_logits: Tensor | None = None
+    seq_relationship_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class QuestionAnsweringOutput(Outputs):
+    """What `BertForQuestionAnswering` returns: (B, S) logits of where the answer starts and ends."""
+
+    loss: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None

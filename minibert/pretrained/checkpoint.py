@@ -1,0 +1,258 @@
+"""From files to tensors, and from tensors to the parameters of a model, and back."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from minibert.pretrained.files import written_whole
+from minibert.pretrained.hub import Repository
+from minibert.pretrained.names import BUFFERS, canonical, to_checkpoint, to_ours
+
+logger = logging.getLogger("minibert")
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TOKEN_TABLE = "embeddings.word_embeddings.weight"
+DECODER = "cls.predictions.decoder.weight"
+DECODER_BIAS = "cls.predictions.decoder.bias"
+BIAS = "cls.predictions.bias"
+
+
+class _SkipInit(TorchFunctionMode):
+    """Make the functions of `torch.nn.init` leave their tensor as it is."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def without_storage() -> Iterator[None]:
+    """Build modules whose parameters have shapes but neither memory nor a random start."""
+    with torch.device("meta"), _SkipInit():
+        yield
+
+
+class Checkpoint:
+    """The tensors of a repository, under canonical names (see `names`).
+
+    The tensors are windows into the file, mapped into memory: reading them copies nothing.
+
+    Attributes:
+        source: where the tensors are from, for messages.
+        tensors: canonical name -> tensor.
+        untied_decoder: the masked-LM head has a table of its own, which differs from the token table.
+    """
+
+    def __init__(self, source: str, tensors: Mapping[str, Tensor]) -> None:
+        self.source = source
+        self.tensors: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            key = canonical(name)
+            if key in BUFFERS:
+                continue
+            if key in self.tensors:
+                raise ValueError(f"{source} must hold each tensor once; {name} stands there under two names")
+            self.tensors[key] = tensor
+        self.untied_decoder = self._settle_copies()
+
+    def _settle_copies(self) -> bool:
+        """Drop the copies that old versions saved of tied tensors; True if the decoder is not a copy."""
+        tensors = self.tensors
+        if DECODER_BIAS in tensors:  # what the scores are computed with, where both are there
+            tensors[BIAS] = tensors.pop(DECODER_BIAS)
+        if DECODER in tensors and TOKEN_TABLE not in tensors:
+            tensors[TOKEN_TABLE] = tensors[DECODER]
+        return DECODER in tensors and not _same(tensors[DECODER], tensors[TOKEN_TABLE])
+
+    @classmethod
+    def open(cls, repository: Repository) -> Checkpoint:
+        """Read the weights of a repository: safetensors if there are, otherwise `pytorch_model.bin`.
+
+        Raises:
+            FileNotFoundError: the repository has neither.
+            ValueError: a file that is truncated, corrupt, or holds anything but tensors.
+        """
+        for name in WEIGHTS:
+            path = repository.file(name)
+            if path is not None:
+                return cls(str(repository), _read(path))
+            index = repository.json(f"{name}.index.json")
+            if index is not None:
+                return cls(str(repository), _read_shards(repository, name, index))
+        raise FileNotFoundError(
+            f"{repository} must hold weights as {' or '.join(WEIGHTS)} (or their sharded forms); it has neither: "
+            "convert TensorFlow or Flax weights with transformers first"
+        )
+
+    def has(self, *names: str) -> bool:
+        """Whether all these tensors are there, by their canonical names."""
+        return all(name in self.tensors for name in names)
+
+    def drop_absent(self, model: nn.Module, parts: Iterable[str]) -> None:
+        """Take those parts out of the model of which the checkpoint has no tensor at all."""
+        for part in parts:
+            if not any(to_checkpoint(f"{part}.{name}") in self.tensors for name, _ in _parameters(model, part)):
+                setattr(model, part, None)
+
+    def fill(self, model: nn.Module, new_heads: Iterable[str], dtype: torch.dtype, device: torch.device) -> list[str]:
+        """Give the model its parameters: ours are walked, theirs are pulled, so that a missing one is always seen.
+
+        Args:
+            model: built on the meta device.
+            new_heads: parts that may be absent as a whole; they are given storage, and a warning names them.
+            dtype, device: of the parameters.
+
+        Returns:
+            Those of `new_heads` that were absent, for the caller to initialise.
+
+        Raises:
+            ValueError: missing, misshapen or non-float tensors; the message names them all.
+        """
+        state: dict[str, Tensor] = {}
+        missing: dict[str, Tensor] = {}
+        wrong: list[str] = []
+        for ours, parameter in model.named_parameters():
+            theirs = to_checkpoint(ours)
+            tensor = self.tensors.get(theirs)
+            if tensor is None:
+                missing[ours] = parameter
+            elif tensor.shape != parameter.shape:
+                wrong.append(
+                    f"{theirs} has shape {tuple(tensor.shape)}, the configuration wants {tuple(parameter.shape)}"
+                )
+            elif not tensor.is_floating_point():
+                wrong.append(f"{theirs} has dtype {tensor.dtype}, which is not a floating-point one")
+            else:
+                state[ours] = tensor.to(device=device, dtype=dtype)
+        if wrong:
+            raise ValueError(
+                f"the tensors of {self.source} must fit its configuration; {'; '.join(wrong)}: "
+                "use the config.json that the weights were saved with"
+            )
+
+        new = [head for head in new_heads if all(name in missing for name, _ in _parameters(model, head, full=True))]
+        for head in new:
+            for name, parameter in _parameters(model, head, full=True):
+                state[name] = torch.empty_like(parameter, dtype=dtype, device=device)
+                del missing[name]
+        if missing:
+            raise ValueError(
+                f"{self.source} must hold every tensor of {type(model).__name__}; it lacks "
+                f"{', '.join(to_checkpoint(name) for name in missing)}: "
+                "load a class that fits the checkpoint, or another checkpoint"
+            )
+        if new:
+            names = ", ".join(to_checkpoint(name) for head in new for name, _ in _parameters(model, head, full=True))
+            warnings.warn(
+                f"{self.source} has no {names}: new, random, to be trained before {type(model).__name__} is of use",
+                stacklevel=4,
+            )
+        model.load_state_dict(state, assign=True)
+        self._report(state, model)
+        return new
+
+    def _report(self, state: Mapping[str, Tensor], model: nn.Module) -> None:
+        """Say what was not used, and which tensors are not numbers."""
+        used = {to_checkpoint(ours) for ours in state}
+        unused = sorted(set(self.tensors) - used - (set() if self.untied_decoder else {DECODER}))
+        known = [name for name in unused if to_ours(name) is not None]
+        unknown = [name for name in unused if to_ours(name) is None]
+        if known:
+            logger.info("%s has no place for these tensors of %s: %s", type(model).__name__, self.source, known)
+        if unknown:
+            logger.warning("these tensors of %s are not BERT's, and were not loaded: %s", self.source, unknown)
+        broken = [
+            to_checkpoint(ours)
+            for ours, tensor in state.items()
+            if to_checkpoint(ours) in self.tensors and not _is_finite(tensor)
+        ]
+        if broken:
+            warnings.warn(
+                f"{', '.join(broken)} of {self.source} must hold finite numbers; there is NaN or infinity in it, "
+                "and will be in every result: use another copy of the checkpoint",
+                stacklevel=5,
+            )
+
+    @staticmethod
+    def save(model: nn.Module, folder: Path) -> None:
+        """Write `model.safetensors` under transformers' names; an older file is replaced when the new one is whole."""
+        tensors = {}
+        for ours, parameter in model.named_parameters():
+            prefix = "bert." if ours.startswith("bert.") else ""
+            tensors[prefix + to_checkpoint(ours)] = parameter.detach().contiguous()
+        if DECODER in tensors:
+            tensors[DECODER_BIAS] = tensors[BIAS].clone()  # transformers reads an untied decoder's bias here
+        with written_whole(folder / WEIGHTS[0]) as path:
+            save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _parameters(model: nn.Module, part: str, full: bool = False) -> list[tuple[str, nn.Parameter]]:
+    return list(model.get_submodule(part).named_parameters(prefix=part if full else ""))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() or torch.equal(a, b)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # One sum without a temporary; only if it is suspect (it can overflow) is every number looked at.
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def _read_shards(repository: Repository, name: str, index: object) -> dict[str, Tensor]:
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"{name}.index.json of {repository} must hold a weight_map; it does not: correct the file")
+    tensors: dict[str, Tensor] = {}
+    for shard in dict.fromkeys(weight_map.values()):
+        path = repository.file(str(shard))
+        if path is None:
+            raise FileNotFoundError(f"{repository} must hold {shard}, which its index names; it does not")
+        tensors.update(_read(path))
+    return tensors
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} must be a whole safetensors file; it is not ({error}): delete it and fetch it again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Tensors alone: `weights_only` refuses a pickle that would run code."""
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} must be a whole file of tensors saved by torch; it is not, and nothing in it was run "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
+            "use a safetensors file from a source you trust"
+        ) from error
+    if not isinstance(values, Mapping) or not all(isinstance(value, Tensor) for value in values.values()):
+        raise ValueError(f"{path} must hold tensors by name; it holds {type(values).__name__}: save model.state_dict()")
+    return dict(values)

@@ -1,0 +1,220 @@
+"""From the name of a checkpoint to its files: a local folder, or a repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+
+class Repository:
+    """A folder with the files of a checkpoint, here or on the Hub.
+
+    Files of the Hub are fetched one by one, when asked for, into the Hub's own cache. The first answer fixes the
+    commit, and all later files are taken from that commit: a checkpoint that changes meanwhile is never mixed.
+
+    Attributes:
+        name: as the user gave it.
+        commit: 40 hex digits, once known; None for a local folder.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.revision = revision or "main"
+        self.commit: str | None = None
+        self._prefix = ""
+        self._cache_dir = cache_dir
+        self._token = token
+        self._local_files_only = local_files_only
+
+    @classmethod
+    def open(
+        cls,
+        name_or_folder: str | Path,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> Repository:
+        """Tell a folder from a name of the Hub; nothing is fetched yet.
+
+        Raises:
+            FileNotFoundError: what is written as a path does not exist.
+            ValueError: neither a folder nor a possible name.
+        """
+        if not isinstance(name_or_folder, (str, Path)):
+            raise ValueError(
+                f"the checkpoint ({name_or_folder!r}) must be the name of a repository or a folder, as str or Path"
+            )
+        name = str(name_or_folder)
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return cls(name, folder=folder)
+        if folder.is_file():
+            raise ValueError(f"the checkpoint ({name}) must be a folder; pass {folder.parent}, which holds the file")
+        if isinstance(name_or_folder, Path) or name.startswith((".", "~", os.sep)) or name.count("/") > 1:
+            raise FileNotFoundError(f"the folder ({name}) must exist; check the path")
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+            raise ValueError(
+                f"the checkpoint ({name!r}) must be a folder that exists or a name like 'google-bert/bert-base-uncased'"
+            )
+        return cls(name, None, revision, cache_dir, token, local_files_only)
+
+    def inside(self, path: str) -> Repository:
+        """The same repository, one folder down: sentence-transformers keeps parts of a model in folders."""
+        inner = copy(self)
+        if path:
+            inner._prefix = f"{self._prefix}{path}/"
+        return inner
+
+    def __str__(self) -> str:
+        if self.folder is not None:
+            return str(self.folder)
+        return f"{self.name} at {self.commit[:12] if self.commit else self.revision}"
+
+    def file(self, filename: str) -> Path | None:
+        """The path of a file, fetched if need be; None where the repository has no such file.
+
+        Raises:
+            FileNotFoundError: no such repository or revision; or no network, and the file is not in the cache.
+            PermissionError: a gated or private repository, and no token that opens it.
+            ConnectionError: the download broke off; what has arrived is kept, and the next call goes on from there.
+            OSError: what arrived is not what the Hub has.
+        """
+        filename = self._prefix + filename
+        if self.folder is not None:
+            path = self.folder / filename
+            return path if path.is_file() else None
+        return self._fetch(filename)
+
+    def json(self, filename: str) -> Any:
+        """The content of a JSON file; None where the repository has no such file.
+
+        Raises:
+            ValueError: the file is not JSON.
+        """
+        path = self.file(filename)
+        if path is None:
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{filename} of {self} must be valid JSON; it is not ({error}): correct the file"
+            ) from None
+
+    def _fetch(self, filename: str) -> Path | None:
+        import huggingface_hub as hub
+        from huggingface_hub import errors
+
+        # Later files come from the commit of the first; what the cache knows of it costs no request.
+        revision = self.commit or self.revision
+        cached = hub.try_to_load_from_cache(self.name, filename, cache_dir=self._cache_dir, revision=revision)
+        if self.commit and cached is not None and not isinstance(cached, str):
+            return None
+        try:
+            path = Path(
+                hub.hf_hub_download(
+                    self.name,
+                    filename,
+                    revision=revision,
+                    cache_dir=self._cache_dir,
+                    token=self._token,
+                    local_files_only=self._local_files_only,
+                )
+            )
+        except errors.GatedRepoError:
+            raise PermissionError(
+                f"{self.name} is gated and must be opened to you; accept its terms on its page on the Hub, "
+                "then pass token= or set HF_TOKEN"
+            ) from None
+        except errors.RepositoryNotFoundError:
+            raise FileNotFoundError(
+                f"{self.name!r} must be a local folder or a repository of the Hub that you may read; "
+                "it is neither: check the name, and pass token= or set HF_TOKEN if it is private"
+            ) from None
+        except errors.RevisionNotFoundError:
+            raise FileNotFoundError(
+                f"revision ({self.revision}) of {self.name} must be one of its branches, tags or commits; "
+                "leave revision out for the newest"
+            ) from None
+        except errors.LocalEntryNotFoundError as error:
+            self._refuse_unless_offline(filename, error)
+            return None
+        except errors.EntryNotFoundError:
+            return None
+        except _broken_connections() as error:
+            raise ConnectionError(
+                f"the download of {filename} of {self} must run to its end; it broke off ({_first_line(error)}): "
+                "run again, it goes on from where it was"
+            ) from error
+        if self.commit is None:
+            self.commit = _commit_of(path)
+        if not isinstance(cached, str):
+            self._verify(path, filename)
+        return path
+
+    def _refuse_unless_offline(self, filename: str, error: Exception) -> None:
+        """Offline, the cache is all there is: a missing file is absent if the rest of the checkpoint is there."""
+        from huggingface_hub import constants
+
+        offline = self._local_files_only or constants.HF_HUB_OFFLINE
+        if offline and self.commit is not None:
+            return
+        if offline:
+            raise FileNotFoundError(
+                f"{filename} of {self} must be in the cache to be loaded offline; it is not: load it once with a "
+                "network, without local_files_only and HF_HUB_OFFLINE"
+            ) from error
+        raise ConnectionError(
+            f"the Hub must be reachable to load {filename} of {self}, which is not in the cache; it is not "
+            f"({_first_line(error.__cause__ or error)}): check the network, or pass a local folder"
+        ) from error
+
+    def _verify(self, path: Path, filename: str) -> None:
+        """Compare what was just downloaded with the sha256 that the Hub names large files by."""
+        blob = path.resolve()
+        if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+            return
+        digest = hashlib.sha256()
+        with blob.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        if digest.hexdigest() != blob.name:
+            path.unlink()
+            blob.unlink()
+            raise OSError(
+                f"{filename} of {self} must have the sha256 {blob.name}; what arrived has {digest.hexdigest()}: "
+                "it was removed, run again"
+            )
+
+
+def _broken_connections() -> tuple[type[Exception], ...]:
+    """What the client raises when a connection breaks: OSError, or the base class of its HTTP library's errors."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    base: Any = HfHubHTTPError.__bases__[0]  # requests' before version 1 of the client, httpx's since
+    return (OSError, base)
+
+
+def _commit_of(path: Path) -> str | None:
+    """The commit in a path of the cache, `.../snapshots/<commit>/...`."""
+    parts = path.parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"

@@ -1,0 +1,64 @@
+"""The names of tensors: ours, and those of checkpoints, in one table read in both directions.
+
+A row names a module; its `weight` and `bias` go along. `{}` stands for the number of a layer. Models with a head keep
+the encoder under `bert.`, on both sides; a plain encoder has no prefix, on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+
+TABLE = {
+    # ours: in checkpoints
+    "embeddings.token": "embeddings.word_embeddings",
+    "embeddings.position": "embeddings.position_embeddings",
+    "embeddings.token_type": "embeddings.token_type_embeddings",
+    "embeddings.norm": "embeddings.LayerNorm",
+    "encoder.layers.{}.attention.query": "encoder.layer.{}.attention.self.query",
+    "encoder.layers.{}.attention.key": "encoder.layer.{}.attention.self.key",
+    "encoder.layers.{}.attention.value": "encoder.layer.{}.attention.self.value",
+    "encoder.layers.{}.attention.output": "encoder.layer.{}.attention.output.dense",
+    "encoder.layers.{}.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+    "encoder.layers.{}.feed_forward.up": "encoder.layer.{}.intermediate.dense",
+    "encoder.layers.{}.feed_forward.down": "encoder.layer.{}.output.dense",
+    "encoder.layers.{}.feed_forward_norm": "encoder.layer.{}.output.LayerNorm",
+    "pooler.dense": "pooler.dense",
+    "mlm_head.dense": "cls.predictions.transform.dense",
+    "mlm_head.norm": "cls.predictions.transform.LayerNorm",
+    "mlm_head": "cls.predictions",  # its bias, one number for each token
+    "mlm_head.decoder": "cls.predictions.decoder",  # untied checkpoints only
+    "nsp_head": "cls.seq_relationship",
+    "classifier": "classifier",
+    "span_head": "qa_outputs",
+}
+OURS_TO_THEIRS = TABLE
+THEIRS_TO_OURS = {theirs: ours for ours, theirs in TABLE.items()}
+
+# Constants that old versions of transformers saved among the weights.
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+
+def canonical(name: str) -> str:
+    """A checkpoint's name without its dialect: no `module.` or `bert.` before it, LayerNorms in today's words."""
+    name = name.removeprefix("module.").removeprefix("bert.")
+    return re.sub(r"(LayerNorm)\.(gamma|beta)$", lambda m: f"{m[1]}.{'weight' if m[2] == 'gamma' else 'bias'}", name)
+
+
+def _translate(name: str, table: dict[str, str]) -> str | None:
+    module, _, kind = name.rpartition(".")
+    numbers = re.findall(r"(?<=\.)\d+(?=\.)", module)
+    row = table.get(re.sub(r"(?<=\.)\d+(?=\.)", "{}", module))
+    return None if row is None or kind not in ("weight", "bias") else f"{row.format(*numbers)}.{kind}"
+
+
+def to_checkpoint(ours: str) -> str:
+    """The canonical checkpoint name of one of our parameters, `bert.` prefix or not."""
+    theirs = _translate(ours.removeprefix("bert."), OURS_TO_THEIRS)
+    if theirs is None:
+        raise KeyError(ours)
+    return theirs
+
+
+def to_ours(theirs: str) -> str | None:
+    """Our name, without `bert.`, of a tensor of a checkpoint; None for a tensor that is not BERT's."""
+    return _translate(canonical(theirs), THEIRS_TO_OURS)

@@ -1,0 +1,1 @@
+"""Looking inside: how the model compares with transformers, tensor by tensor."""

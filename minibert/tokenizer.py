@@ -1,0 +1,580 @@
+"""Text becomes token ids: cleaned, lower-cased, split into words, and words into WordPieces of the vocabulary.
+
+The work is done by the `tokenizers` library; this file gives it BERT's settings and the shape that models want.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Encoding, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+from typing_extensions import Self
+
+from minibert.pretrained.files import write_text
+from minibert.pretrained.hub import Repository
+
+SPECIAL_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+# Larger than any real limit: what transformers writes when there is none.
+NO_LIMIT = 10**9
+
+Text = str
+Words = Sequence[str]
+Truncation = Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
+
+
+class BatchEncoding(dict[str, Any]):
+    """What a model wants, by name (`model(**encoded)`), and where each token came from.
+
+    Keys: `input_ids`, `token_type_ids`, `attention_mask` and, when asked for, `offset_mapping` and
+    `special_tokens_mask`; each is also an attribute.
+
+    Attributes:
+        encodings: one `tokenizers.Encoding` a text.
+    """
+
+    def __init__(self, values: Mapping[str, Any], encodings: Sequence[Encoding]) -> None:
+        super().__init__(values)
+        self.encodings = list(encodings)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def tokens(self, index: int = 0) -> list[str]:
+        """The tokens of one text, special ones and padding included."""
+        return list(self.encodings[index].tokens)
+
+    def word_ids(self, index: int = 0) -> list[int | None]:
+        """For each token of one text, the number of its word; None for special tokens and padding."""
+        return list(self.encodings[index].word_ids)
+
+    def sequence_ids(self, index: int = 0) -> list[int | None]:
+        """For each token, 0 or 1: the text of the pair that it came from; None for special tokens and padding."""
+        return list(self.encodings[index].sequence_ids)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the tensors to a device."""
+        for name, value in self.items():
+            if isinstance(value, torch.Tensor):
+                self[name] = value.to(device)
+        return self
+
+
+class BertTokenizer:
+    """BERT's WordPiece tokenizer.
+
+    Args:
+        vocab: the vocabulary, as a dictionary or the path of a `vocab.txt`.
+        do_lower_case: the model is an uncased one.
+        tokenize_chinese_chars: each Chinese character is a word of its own.
+        strip_accents: remove accents; None: if `do_lower_case`.
+        model_max_length: how many tokens `truncation=True` leaves; None: unknown.
+        unk_token, sep_token, pad_token, cls_token, mask_token: the special tokens as the vocabulary spells them.
+
+    Raises:
+        ValueError: the vocabulary lacks a special token without which no text can be encoded.
+
+    Source: Devlin et al. 2018, sec. 3; google-research/bert `tokenization.FullTokenizer`.
+    """
+
+    def __init__(
+        self,
+        vocab: Mapping[str, int] | str | Path,
+        *,
+        do_lower_case: bool = True,
+        tokenize_chinese_chars: bool = True,
+        strip_accents: bool | None = None,
+        model_max_length: int | None = None,
+        **special_tokens: str,
+    ) -> None:
+        entries = _read_vocab(Path(vocab)) if isinstance(vocab, (str, Path)) else dict(vocab)
+        unknown = special_tokens.get("unk_token", SPECIAL_TOKENS["unk_token"])
+        if unknown not in entries:
+            raise ValueError(f"the vocabulary ({len(entries)} entries) must hold {unknown}; it is not that of a BERT")
+        backend = Tokenizer(WordPiece(entries, unk_token=unknown))
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=tokenize_chinese_chars,
+            strip_accents=strip_accents,
+            lowercase=do_lower_case,
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece(prefix="##")
+        self._attach(backend, model_max_length, special_tokens)
+        if self.cls_token not in entries or self.sep_token not in entries:
+            raise ValueError(
+                f"the vocabulary ({len(entries)} entries) must hold {self.cls_token} and {self.sep_token}; "
+                "it is not that of a BERT"
+            )
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{self.cls_token} $A {self.sep_token}",
+            pair=f"{self.cls_token} $A {self.sep_token} $B:1 {self.sep_token}:1",
+            special_tokens=[(token, entries[token]) for token in (self.cls_token, self.sep_token)],
+        )
+
+    def _attach(self, backend: Tokenizer, model_max_length: int | None, special_tokens: Mapping[str, str]) -> None:
+        wrong = sorted(set(special_tokens) - set(SPECIAL_TOKENS))
+        if wrong:
+            raise TypeError(
+                f"{', '.join(wrong)} must be an argument of BertTokenizer; see help(minibert.BertTokenizer)"
+            )
+        names = {**SPECIAL_TOKENS, **special_tokens}
+        self.unk_token, self.sep_token = names["unk_token"], names["sep_token"]
+        self.pad_token, self.cls_token, self.mask_token = names["pad_token"], names["cls_token"], names["mask_token"]
+        self.model_max_length = model_max_length
+        # The settings are never changed after this, so that threads can share the tokenizer: cutting and padding
+        # are done on the results.
+        backend.no_truncation()
+        backend.no_padding()
+        present = [name for name in names.values() if backend.token_to_id(name) is not None]
+        backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in present])
+        self.backend = backend
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **settings: Any,
+    ) -> Self:
+        """The tokenizer of a checkpoint: its `tokenizer.json`, or its `vocab.txt`, as `tokenizer_config.json` says.
+
+        `settings` (`do_lower_case`, `strip_accents`, `tokenize_chinese_chars`, `model_max_length`, special tokens) win
+        over the files; `tokenizer_config.json` wins over `tokenizer.json`.
+
+        Raises:
+            FileNotFoundError: no such checkpoint, or it has no vocabulary.
+            ValueError: a file that is broken, or not that of a BERT.
+        """
+        repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
+        return cls.from_repository(repository, **settings)
+
+    @classmethod
+    def from_repository(cls, repository: Repository, **settings: Any) -> Self:
+        """The tokenizer of an opened checkpoint."""
+        written = repository.json("tokenizer_config.json") or {}
+        names = ("do_lower_case", "tokenize_chinese_chars", "strip_accents", "model_max_length", *SPECIAL_TOKENS)
+        config = {name: written[name] for name in names if written.get(name) is not None}
+        for name in SPECIAL_TOKENS:
+            if isinstance(config.get(name), dict):  # an AddedToken, spelled out
+                config[name] = config[name]["content"]
+        config.update(settings)
+        if config.get("model_max_length", NO_LIMIT) >= NO_LIMIT:
+            config["model_max_length"] = None
+
+        path = repository.file("tokenizer.json")
+        if path is not None:
+            return cls._from_json(path, **config)
+        path = repository.file("vocab.txt")
+        if path is None:
+            raise FileNotFoundError(
+                f"{repository} must hold tokenizer.json or vocab.txt; it has neither, so its text cannot become ids"
+            )
+        tokenizer = cls(path, **config)
+        if "do_lower_case" not in config and any(
+            t.isascii() and t != t.lower() for t in tokenizer.vocab if t[0] != "["
+        ):
+            warnings.warn(
+                f"{repository} does not say do_lower_case, and its vocabulary has capitals, which lower-casing (BERT's "
+                "default, used here) never finds; pass do_lower_case=False if the model is a cased one",
+                stacklevel=3,
+            )
+        return tokenizer
+
+    @classmethod
+    def _from_json(cls, path: Path, *, model_max_length: int | None = None, **config: Any) -> Self:
+        try:
+            backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises nothing more exact
+            raise ValueError(f"{path} must be a tokenizer of the tokenizers library; it is not: {error}") from error
+        if not isinstance(backend.model, WordPiece):
+            kind = type(backend.model).__name__
+            raise ValueError(f"the model of {path} ({kind}) must be WordPiece; load it with the tokenizers library")
+        if isinstance(backend.normalizer, normalizers.BertNormalizer):
+            normalizer = backend.normalizer
+            normalizer.lowercase = config.pop("do_lower_case", normalizer.lowercase)
+            normalizer.strip_accents = config.pop("strip_accents", normalizer.strip_accents)
+            normalizer.handle_chinese_chars = config.pop("tokenize_chinese_chars", normalizer.handle_chinese_chars)
+            backend.normalizer = normalizer
+        tokenizer = cls.__new__(cls)
+        tokenizer._attach(backend, model_max_length, {n: t for n, t in config.items() if n in SPECIAL_TOKENS})
+        return tokenizer
+
+    # Vocabulary
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Token -> id."""
+        return self.backend.get_vocab()
+
+    def __len__(self) -> int:
+        return self.backend.get_vocab_size()
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are."""
+        return len(self)
+
+    @property
+    def do_lower_case(self) -> bool:
+        """Whether text is lower-cased."""
+        return bool(getattr(self.backend.normalizer, "lowercase", False))
+
+    def _id(self, token: str) -> int:
+        found = self.backend.token_to_id(token)
+        if found is None:
+            raise ValueError(f"the vocabulary ({len(self)} tokens) must hold {token} for this; it does not")
+        return found
+
+    @property
+    def unk_token_id(self) -> int:
+        """The id of [UNK]."""
+        return self._id(self.unk_token)
+
+    @property
+    def sep_token_id(self) -> int:
+        """The id of [SEP]."""
+        return self._id(self.sep_token)
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id of [PAD]."""
+        return self._id(self.pad_token)
+
+    @property
+    def cls_token_id(self) -> int:
+        """The id of [CLS]."""
+        return self._id(self.cls_token)
+
+    @property
+    def mask_token_id(self) -> int:
+        """The id of [MASK]."""
+        return self._id(self.mask_token)
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of the special tokens that the vocabulary holds."""
+        tokens = (self.unk_token, self.sep_token, self.pad_token, self.cls_token, self.mask_token)
+        return [found for token in tokens if (found := self.backend.token_to_id(token)) is not None]
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        """The id of a token, or of each token of a list; that of [UNK] for what the vocabulary lacks."""
+        if isinstance(tokens, str):
+            found = self.backend.token_to_id(tokens)
+            return self.unk_token_id if found is None else found
+        return [self.convert_tokens_to_ids(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: int | Sequence[int] | torch.Tensor, skip_special_tokens: bool = False) -> Any:
+        """The token of an id, or of each id of a list.
+
+        Raises:
+            ValueError: an id that no token has.
+        """
+        if isinstance(ids, torch.Tensor):
+            ids = ids.tolist()
+        if isinstance(ids, int):
+            token = self.backend.id_to_token(ids) if ids >= 0 else None
+            if token is None:
+                raise ValueError(f"id ({ids}) must be that of a token; the vocabulary has {len(self)}")
+            return token
+        special = set(self.all_special_ids) if skip_special_tokens else set()
+        return [self.convert_ids_to_tokens(int(i)) for i in ids if int(i) not in special]
+
+    # Text to ids
+
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
+        """The tokens of a text; special tokens that are written in it stay whole."""
+        return self(text, pair, add_special_tokens=add_special_tokens).tokens()
+
+    def encode(self, text: str | Words, text_pair: str | Words | None = None, **arguments: Any) -> Any:
+        """The ids of one text or pair; `arguments` as for a call."""
+        return self(text, text_pair, **arguments)["input_ids"]
+
+    def __call__(
+        self,
+        text: Text | Words | Sequence[Words],
+        text_pair: Text | Words | Sequence[Words] | None = None,
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | Literal["longest", "max_length", "do_not_pad"] = False,
+        truncation: bool | Truncation = False,
+        max_length: int | None = None,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        padding_side: Literal["right", "left"] = "right",
+        return_tensors: Literal["pt", "np"] | None = None,
+        return_offsets_mapping: bool = False,
+        return_special_tokens_mask: bool = False,
+    ) -> BatchEncoding:
+        """Turn texts, or pairs of texts, into ids.
+
+        Args:
+            text: one text or a list; with `is_split_into_words`, one list of words or a list of them.
+            text_pair: the second texts of pairs, as many as there are first ones.
+            add_special_tokens: [CLS] first [SEP], and second [SEP].
+            padding: True or "longest": to the longest of the batch; "max_length": to `max_length`.
+            truncation: True or "longest_first": cut the longer of a pair first; "only_first"; "only_second".
+            max_length: tokens, special ones included; `model_max_length` when None.
+            return_tensors: "pt" or "np"; lists when None.
+            return_offsets_mapping: for each token, where it is in its text: (start, end) in characters.
+
+        Returns:
+            int64 `input_ids`, `token_type_ids` and `attention_mask`: (B, S) tensors or lists; flat lists for one text.
+
+        Raises:
+            ValueError: what is not text; lengths that cannot be made into a tensor; a limit that cannot be kept.
+        """
+        batched, firsts, seconds = _batch(text, text_pair, is_split_into_words)
+        strategy = _strategy(truncation)
+        limit = max_length if max_length is not None else self.model_max_length
+        if strategy is not None and limit is None:
+            raise ValueError(
+                "truncation needs max_length, since the tokenizer's own limit is unknown; pass max_length="
+            )
+        if padding == "max_length" and limit is None:
+            raise ValueError("padding='max_length' needs max_length, since the tokenizer's own limit is unknown")
+        if padding not in (True, False, "longest", "max_length", "do_not_pad"):
+            raise ValueError(f"padding ({padding!r}) must be True, False, 'longest', 'max_length' or 'do_not_pad'")
+        if return_tensors not in ("pt", "np", None):
+            raise ValueError(f"return_tensors ({return_tensors!r}) must be 'pt', 'np' or None")
+
+        encodings = self.encode_texts(
+            firsts,
+            seconds,
+            add_special_tokens=add_special_tokens,
+            strategy=strategy,
+            max_length=limit,
+            is_split_into_words=is_split_into_words,
+        )
+        if padding not in (False, "do_not_pad"):
+            longest = max((len(e) for e in encodings), default=0)
+            length = limit if padding == "max_length" and limit is not None else longest
+            if pad_to_multiple_of:
+                length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
+            for encoding in encodings:
+                encoding.pad(length, direction=padding_side, pad_id=self.pad_token_id, pad_token=self.pad_token)
+
+        values: dict[str, Any] = {
+            "input_ids": [e.ids for e in encodings],
+            "token_type_ids": [e.type_ids for e in encodings],
+            "attention_mask": [e.attention_mask for e in encodings],
+        }
+        if return_special_tokens_mask:
+            values["special_tokens_mask"] = [e.special_tokens_mask for e in encodings]
+        if return_offsets_mapping:
+            values["offset_mapping"] = [e.offsets for e in encodings]
+        if return_tensors is not None:
+            lengths = sorted({len(e) for e in encodings})
+            if len(lengths) > 1:
+                raise ValueError(
+                    f"texts of one tensor must have equally many tokens; they have {lengths[0]} to {lengths[-1]}: "
+                    "pass padding=True"
+                )
+            shape = (len(encodings), lengths[0] if lengths else 0)
+            for name, rows in values.items():
+                full = (*shape, 2) if name == "offset_mapping" else shape
+                array = np.array(rows, dtype=np.int64).reshape(full)
+                values[name] = torch.from_numpy(array) if return_tensors == "pt" else array
+        elif not batched:
+            values = {name: rows[0] for name, rows in values.items()}
+        return BatchEncoding(values, encodings)
+
+    def encode_texts(
+        self,
+        firsts: Sequence[str | Words],
+        seconds: Sequence[str | Words] | None = None,
+        *,
+        add_special_tokens: bool = True,
+        strategy: Truncation | None = None,
+        max_length: int | None = None,
+        is_split_into_words: bool = False,
+    ) -> list[Encoding]:
+        """The encodings of a batch, cut if asked, not padded; what `__call__` stands on."""
+        check_text(firsts, is_split_into_words)
+        whole = self.backend.encode_batch(firsts, is_pretokenized=is_split_into_words, add_special_tokens=False)
+        if seconds is None:
+            pairs: list[tuple[Encoding, Encoding | None]] = [(first, None) for first in whole]
+        else:
+            check_text(seconds, is_split_into_words)
+            others = self.backend.encode_batch(seconds, is_pretokenized=is_split_into_words, add_special_tokens=False)
+            pairs = list(zip(whole, others, strict=True))
+        if strategy is not None and max_length is not None:
+            special = self.backend.num_special_tokens_to_add(seconds is not None) if add_special_tokens else 0
+            if max_length < special:
+                raise ValueError(f"max_length ({max_length}) must be at least {special}, the number of special tokens")
+            for first, second in pairs:
+                _cut(first, second, max_length - special, strategy)
+        return [self.backend.post_process(first, second, add_special_tokens) for first, second in pairs]
+
+    # Ids to text
+
+    def decode(
+        self,
+        ids: int | Sequence[int] | torch.Tensor,
+        skip_special_tokens: bool = False,
+    ) -> str:
+        """The text of ids: pieces joined to words, words by spaces, none before punctuation.
+
+        It is the tokenizer's text, not the original one: lower-cased, say.
+        """
+        if isinstance(ids, torch.Tensor):
+            ids = ids.tolist()
+        values = [ids] if isinstance(ids, int) else [int(i) for i in ids]
+        self.convert_ids_to_tokens(values)  # refuses ids that no token has
+        return self.backend.decode(values, skip_special_tokens=skip_special_tokens)
+
+    def batch_decode(
+        self, batch: Sequence[Sequence[int]] | torch.Tensor, skip_special_tokens: bool = False
+    ) -> list[str]:
+        """`decode` of each row."""
+        return [self.decode(ids, skip_special_tokens) for ids in batch]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `tokenizer.json`, `tokenizer_config.json` and `vocab.txt` into `folder`."""
+        folder = Path(folder)
+        normalizer = self.backend.normalizer
+        config: dict[str, Any] = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": self.do_lower_case,
+            "tokenize_chinese_chars": getattr(normalizer, "handle_chinese_chars", True),
+            "strip_accents": getattr(normalizer, "strip_accents", None),
+            **{name: getattr(self, name) for name in SPECIAL_TOKENS},
+        }
+        if self.model_max_length is not None:
+            config["model_max_length"] = self.model_max_length
+        tokens = sorted(self.vocab, key=self.vocab.__getitem__)
+        write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
+        write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+        write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in tokens))
+
+
+def check_text(texts: Sequence[Any], is_split_into_words: bool = False) -> None:
+    """Refuse what is not text, in one sentence, with its place.
+
+    Raises:
+        ValueError: a value that is not str (or not a list of str), or a lone surrogate, which is not a character.
+    """
+    for index, text in enumerate(texts):
+        for value in text if is_split_into_words and isinstance(text, (list, tuple)) else (text,):
+            if not isinstance(value, str):
+                raise ValueError(
+                    f"text {index} ({_short(value)}) must be str, not {type(value).__name__}; {_remedy(value)}"
+                )
+            if not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError as error:
+                    raise ValueError(
+                        f"text {index} holds a lone surrogate ({value[error.start]!r} at {error.start}), but must be "
+                        "valid Unicode; pass text.encode('utf-8', 'replace').decode(), or read the file with its real "
+                        "encoding"
+                    ) from None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _remedy(value: object) -> str:
+    if value is None:
+        return "leave missing texts out, or pass ''"
+    if isinstance(value, bytes):
+        return "decode it: text.decode('utf-8')"
+    if isinstance(value, (list, tuple)):
+        return "pass is_split_into_words=True if these are the words of a text"
+    return "convert it with str()"
+
+
+def _batch(
+    text: Any, pair: Any, is_split_into_words: bool
+) -> tuple[bool, Sequence[str | Words], Sequence[str | Words] | None]:
+    """Whether a batch was given, and the batch: one text becomes a batch of one."""
+    if not isinstance(text, (str, list, tuple)):
+        raise ValueError(
+            f"text ({_short(text)}) must be str or a list of str, not {type(text).__name__}; {_remedy(text)}"
+        )
+    batched = isinstance(text, (list, tuple))
+    if is_split_into_words:
+        if not batched:
+            raise ValueError(f"text ({_short(text)}) must be a list of words with is_split_into_words=True")
+        batched = not text or isinstance(text[0], (list, tuple))
+    if not batched:
+        return False, [text], None if pair is None else [pair]
+    if pair is not None and (isinstance(pair, str) or len(pair) != len(text)):
+        count = "one text" if isinstance(pair, str) else f"{len(pair)} texts"
+        raise ValueError(
+            f"text_pair ({count}) must be a list as long as text ({len(text)}); pass one second text for each"
+        )
+    return True, text, pair
+
+
+def _strategy(truncation: object) -> Truncation | None:
+    if truncation in (False, None, "do_not_truncate"):
+        return None
+    if truncation is True:
+        return "longest_first"
+    if truncation == "longest_first" or truncation == "only_first" or truncation == "only_second":
+        return truncation
+    raise ValueError(
+        f"truncation ({truncation!r}) must be True, False, 'longest_first', 'only_first', 'only_second' or "
+        "'do_not_truncate'"
+    )
+
+
+def _cut(first: Encoding, second: Encoding | None, room: int, strategy: Truncation) -> None:
+    """Shorten a text or pair to `room` tokens, in place.
+
+    Source: huggingface/tokenizers `utils/truncation.rs`, whose rule for pairs this is.
+    """
+    excess = len(first) + (0 if second is None else len(second)) - room
+    if excess <= 0:
+        return
+    if room == 0:
+        for text in (first, second):
+            if text is not None:
+                text.truncate(0)
+        return
+    if second is not None and strategy == "longest_first":
+        short, long = sorted((len(first), len(second)))
+        long = short if short > room else max(short, room - short)
+        if short + long > room:
+            short, long = room // 2, room - room // 2
+        keep_first, keep_second = (long, short) if len(first) > len(second) else (short, long)
+        first.truncate(keep_first)
+        second.truncate(keep_second)
+        return
+    target = second if strategy == "only_second" else first
+    if target is None or len(target) <= excess:
+        held = "no second text" if target is None else f"{len(target)} tokens"
+        raise ValueError(
+            f"truncation={strategy!r} must remove {excess} tokens from a text with {held}; "
+            "pass a larger max_length or truncation='longest_first'"
+        )
+    target.truncate(len(target) - excess)
+
+
+def _read_vocab(path: Path) -> dict[str, int]:
+    """One token a line, its number is its id."""
+    if not path.is_file():
+        raise FileNotFoundError(f"the vocabulary ({path}) must be a file with one token a line; there is none")
+    return {line.rstrip("\n"): index for index, line in enumerate(path.open(encoding="utf-8", newline="\n"))}
