@@ -65,7 +65,9 @@ class BatchEncoding(dict[str, Any]):
 
     def sequence_ids(self, index: int = 0) -> list[int | None]:
         """For each token, 0 or 1: the text of the pair that it came from; None for special tokens and padding."""
-        return list(self.encodings[index].sequence_ids)
+        encoding = self.encodings[index]
+        pairs = zip(encoding.type_ids, encoding.special_tokens_mask, strict=True)
+        return [None if special else kind for kind, special in pairs]
 
     def to(self, device: torch.device | str) -> Self:
         """Move the tensors to a device."""
@@ -577,4 +579,5 @@ def _read_vocab(path: Path) -> dict[str, int]:
     """One token a line, its number is its id."""
     if not path.is_file():
         raise FileNotFoundError(f"the vocabulary ({path}) must be a file with one token a line; there is none")
-    return {line.rstrip("\n"): index for index, line in enumerate(path.open(encoding="utf-8", newline="\n"))}
+    with path.open(encoding="utf-8") as lines:
+        return {line.rstrip("\n"): index for index, line in enumerate(lines)}

@@ -61,7 +61,7 @@ class Repository:
             )
         name = str(name_or_folder)
         folder = Path(name).expanduser()
-        if folder.is_dir():
+        if name and folder.is_dir():
             return cls(name, folder=folder)
         if folder.is_file():
             raise ValueError(f"the checkpoint ({name}) must be a folder; pass {folder.parent}, which holds the file")

@@ -1,0 +1,498 @@
+"""Every dialect of checkpoint loads; what is missing, misshapen or broken is named; what we save, transformers loads."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import pickle
+import re
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+import torch
+import transformers
+from oracle import HEADS, assert_identical, batch, pair_of, theirs_of
+from safetensors.torch import load_file, save_file
+
+import minibert
+from minibert.pretrained.names import TABLE, canonical, to_checkpoint, to_ours
+
+IDS = torch.tensor([[2, 5, 17, 98, 3]])
+
+
+def rewrite(folder: Path, change: Any) -> None:
+    """Replace the tensors of a saved checkpoint by what `change` makes of them."""
+    path = folder / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    save_file({name: t.contiguous().clone() for name, t in change(tensors).items()}, path, metadata={"format": "pt"})
+
+
+def old_style(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The dialect of the real bert-base-uncased file: gamma and beta, `cls.predictions.bias`, no decoder at all."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        if ".decoder." in name:
+            continue
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        renamed[name] = tensor
+    return renamed
+
+
+# Names
+
+
+PARAMETER = st.sampled_from(sorted(TABLE)).flatmap(
+    lambda row: st.tuples(st.integers(0, 999), st.sampled_from(["weight", "bias"])).map(
+        lambda fill: f"{row.format(fill[0])}.{fill[1]}"
+    )
+)
+
+
+@hypothesis.given(PARAMETER)
+def test_the_name_table_is_read_in_both_directions(ours: str) -> None:
+    assert to_ours(to_checkpoint(ours)) == ours
+    assert to_ours("bert." + to_checkpoint(ours)) == ours
+    assert to_ours("module.bert." + to_checkpoint(ours)) == ours
+
+
+def test_the_name_table_knows_every_parameter_of_every_class(tmp_path: Path) -> None:
+    for kind in HEADS:
+        for tie in (True, False):
+            config = {"tie_word_embeddings": tie, "num_hidden_layers": 2}
+            theirs = theirs_of(kind, tmp_path / kind, **config)
+            ours = getattr(minibert, kind)(minibert.BertConfig.from_pretrained(tmp_path / kind))
+            names = {to_checkpoint(name) for name, _ in ours.named_parameters()}
+            expected = {canonical(name) for name, _ in theirs.named_parameters()}
+            assert names == expected - {"cls.predictions.decoder.bias"}
+
+
+def test_gamma_is_renamed_only_under_a_layer_norm() -> None:
+    assert canonical("bert.embeddings.LayerNorm.gamma") == "embeddings.LayerNorm.weight"
+    assert canonical("bert.encoder.layer.0.output.LayerNorm.beta") == "encoder.layer.0.output.LayerNorm.bias"
+    assert canonical("adapter.gamma") == "adapter.gamma"
+    assert to_ours("adapter.gamma") is None
+
+
+# Dialects
+
+
+def same_logits(folder: Path, expected: torch.Tensor, kind: str = "BertForMaskedLM") -> bool:
+    return torch.equal(getattr(minibert, kind).from_pretrained(folder)(IDS)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        old_style,
+        lambda t: {f"module.{name}": tensor for name, tensor in t.items()},
+        lambda t: {name.removeprefix("bert."): tensor for name, tensor in t.items()},
+        lambda t: {**t, "bert.embeddings.position_ids": torch.arange(512)[None]},
+        lambda t: {**t, "cls.predictions.decoder.weight": t["bert.embeddings.word_embeddings.weight"]},
+        lambda t: {**t, "cls.predictions.decoder.bias": t["cls.predictions.bias"]},
+        lambda t: {
+            ("cls.predictions.decoder.bias" if name == "cls.predictions.bias" else name): tensor
+            for name, tensor in t.items()
+        },
+        lambda t: {
+            ("cls.predictions.decoder.weight" if "word_embeddings" in name else name): tensor
+            for name, tensor in t.items()
+        },
+    ],
+    ids=[
+        "bert-base-uncased: gamma, beta, no decoder",
+        "module. prefix",
+        "no prefix",
+        "position_ids buffer",
+        "tied decoder weight present",
+        "tied decoder bias present",
+        "decoder bias alone",
+        "decoder weight alone",
+    ],
+)
+def test_every_dialect_gives_the_same_logits(tmp_path: Path, change: Any) -> None:
+    theirs = theirs_of("BertForMaskedLM", tmp_path)
+    rewrite(tmp_path, change)
+    assert same_logits(tmp_path, theirs(IDS).logits)
+
+
+def test_minilm_has_no_prefix_and_a_position_ids_buffer(minilm: Path) -> None:
+    names = set(load_file(minilm / "model.safetensors"))
+    assert "embeddings.position_ids" in names
+    assert not any(name.startswith("bert.") for name in names)
+    theirs = transformers.BertModel.from_pretrained(minilm)
+    ours = minibert.BertModel.from_pretrained(minilm)
+    loaded = {to_checkpoint(name): parameter for name, parameter in ours.named_parameters()}
+    for name, parameter in theirs.named_parameters():
+        assert torch.equal(loaded[name], parameter)
+
+
+def test_a_decoder_that_differs_from_the_token_table_is_loaded_not_dropped(tmp_path: Path) -> None:
+    theirs_of("BertForMaskedLM", tmp_path)
+    rewrite(tmp_path, lambda t: {**t, "cls.predictions.decoder.weight": torch.randn(99, 32)})
+    theirs = transformers.BertForMaskedLM.from_pretrained(tmp_path)
+    assert same_logits(tmp_path, theirs(IDS).logits)
+    ours = minibert.BertForMaskedLM.from_pretrained(tmp_path)
+    assert ours.config.tie_word_embeddings is False
+
+
+def test_an_untied_checkpoint_loads_and_is_saved_untied(tmp_path: Path) -> None:
+    ours, theirs = pair_of("BertForPreTraining", tmp_path / "theirs", tie_word_embeddings=False)
+    assert_identical(ours(IDS), theirs(IDS))
+    ours.save_pretrained(tmp_path / "ours")
+    again = transformers.BertForPreTraining.from_pretrained(tmp_path / "ours")
+    assert_identical(ours(IDS), again(IDS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files_are_computed_in_float32_unless_asked(tmp_path: Path, dtype: torch.dtype) -> None:
+    theirs_of("BertModel", tmp_path)
+    rewrite(tmp_path, lambda t: {name: tensor.to(dtype) for name, tensor in t.items()})
+    ours = minibert.BertModel.from_pretrained(tmp_path)
+    theirs = transformers.BertModel.from_pretrained(tmp_path, dtype=torch.float32)
+    assert ours.dtype == torch.float32
+    assert_identical(ours(IDS), theirs(IDS))
+    assert minibert.BertModel.from_pretrained(tmp_path, dtype=dtype).dtype == dtype
+
+
+def test_a_pickled_checkpoint_loads_and_safetensors_are_preferred(tmp_path: Path) -> None:
+    theirs = theirs_of("BertForMaskedLM", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for legacy in (False, True):
+        torch.save(tensors, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
+        (tmp_path / "model.safetensors").unlink(missing_ok=True)
+        assert same_logits(tmp_path, theirs(IDS).logits)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    assert not same_logits(tmp_path, theirs(IDS).logits)
+
+
+def test_sharded_checkpoints_load_in_both_forms(tmp_path: Path) -> None:
+    theirs = theirs_of("BertForMaskedLM", tmp_path / "whole")
+    theirs.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 1
+    assert same_logits(tmp_path / "shards", theirs(IDS).logits)
+
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    shutil.copy(tmp_path / "whole" / "config.json", pickled)
+    tensors = load_file(tmp_path / "whole" / "model.safetensors")
+    halves = {
+        "pytorch_model-00001-of-00002.bin": list(tensors)[::2],
+        "pytorch_model-00002-of-00002.bin": list(tensors)[1::2],
+    }
+    for file, names in halves.items():
+        torch.save({name: tensors[name].clone() for name in names}, pickled / file)
+    weight_map = {name: file for file, names in halves.items() for name in names}
+    (pickled / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    assert same_logits(pickled, theirs(IDS).logits)
+
+    (pickled / "pytorch_model-00002-of-00002.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape("must hold pytorch_model-00002-of-00002.bin")):
+        minibert.BertForMaskedLM.from_pretrained(pickled)
+
+
+# Any class into any class
+
+NEEDED = {
+    "BertModel": set(),
+    "BertForMaskedLM": {"mlm"},
+    "BertForNextSentencePrediction": {"pooler", "nsp"},
+    "BertForPreTraining": {"pooler", "mlm", "nsp"},
+    "BertForSequenceClassification": set(),
+    "BertForTokenClassification": set(),
+    "BertForQuestionAnswering": set(),
+    "BertForMultipleChoice": set(),
+}
+HAS = {
+    "BertModel": {"pooler"},
+    "BertForMaskedLM": {"mlm"},
+    "BertForNextSentencePrediction": {"pooler", "nsp"},
+    "BertForPreTraining": {"pooler", "mlm", "nsp"},
+    "BertForSequenceClassification": {"pooler", "classifier"},
+    "BertForTokenClassification": {"classifier"},
+    "BertForQuestionAnswering": {"span"},
+    "BertForMultipleChoice": {"pooler", "classifier"},
+}
+TENSORS = {
+    "mlm": "cls.predictions.transform.dense.weight",
+    "nsp": "cls.seq_relationship.weight",
+    "pooler": "pooler.dense.weight",
+}
+
+
+@pytest.mark.parametrize(("saved", "wanted"), list(itertools.product(HEADS, HEADS)))
+def test_what_any_class_saved_loads_into_any_class_or_says_what_is_missing(
+    tmp_path: Path, saved: str, wanted: str
+) -> None:
+    # One output, so that all classifiers have one shape: which head it is, is then a question of its name alone.
+    labels = {} if "BertForQuestionAnswering" in (saved, wanted) else {"num_labels": 1}
+    theirs = theirs_of(saved, tmp_path, num_hidden_layers=1, **labels)
+    kind = getattr(minibert, wanted)
+    missing = NEEDED[wanted] - HAS[saved]
+    if missing:
+        with pytest.raises(ValueError, match="it lacks") as caught:
+            kind.from_pretrained(tmp_path)
+        for part in missing:
+            assert TENSORS[part] in str(caught.value)
+        return
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ours = kind.from_pretrained(tmp_path)
+    new = [str(warning.message) for warning in told]
+    needs = {
+        "BertForSequenceClassification": {"pooler", "classifier"},
+        "BertForMultipleChoice": {"pooler", "classifier"},
+    }
+    needs |= {"BertForTokenClassification": {"classifier"}, "BertForQuestionAnswering": {"span"}}
+    absent = needs.get(wanted, set()) - HAS[saved]
+    assert len(new) == bool(absent)
+    for part in absent:
+        name = {"span": "qa_outputs.weight", "classifier": "classifier.weight", "pooler": "pooler.dense.weight"}[part]
+        assert name in new[0]
+    assert all(parameter.isfinite().all() for parameter in ours.parameters())
+    mine = getattr(ours, "bert", ours)(IDS).last_hidden_state
+    assert torch.equal(mine, getattr(theirs, "bert", theirs)(IDS).last_hidden_state)
+
+
+def test_a_new_head_starts_as_bert_starts_it(tmp_path: Path) -> None:
+    theirs_of("BertModel", tmp_path, hidden_size=256, num_hidden_layers=1, num_labels=400)
+    with pytest.warns(
+        UserWarning, match=re.escape("has no classifier.weight, classifier.bias: new, random, to be trained")
+    ):
+        ours = minibert.BertForTokenClassification.from_pretrained(tmp_path)
+    assert abs(ours.classifier.weight.std().item() - 0.02) < 1e-3
+    assert ours.classifier.bias.abs().max().item() == 0
+
+
+def test_a_checkpoint_without_a_pooler_has_none(tmp_path: Path) -> None:
+    theirs_of("BertForMaskedLM", tmp_path)
+    ours = minibert.BertModel.from_pretrained(tmp_path)
+    outputs = ours(IDS, output_hidden_states=True)
+    assert ours.pooler is None
+    assert outputs.pooler_output is None
+    assert len(outputs) == 2
+    ours.save_pretrained(tmp_path / "again")
+    assert minibert.BertModel.from_pretrained(tmp_path / "again").pooler is None
+
+
+def test_tensors_without_a_place_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    theirs_of("BertForPreTraining", tmp_path)
+    rewrite(tmp_path, lambda t: {**t, "crf.transitions": torch.zeros(3, 3)})
+    with caplog.at_level(logging.INFO, logger="minibert"):
+        minibert.BertModel.from_pretrained(tmp_path)
+    levels = {record.levelname: record.getMessage() for record in caplog.records}
+    assert "crf.transitions" in levels["WARNING"]
+    assert "cls.seq_relationship.weight" in levels["INFO"]
+
+
+# Saving
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_what_we_save_transformers_loads_without_a_word_and_computes_the_same(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pair_of(kind, tmp_path / "theirs", **({} if "Question" in kind else {"num_labels": 3}))
+    ours.save_pretrained(tmp_path / "ours")
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    transformers.utils.logging.set_verbosity_warning()
+    try:
+        with caplog.at_level(logging.WARNING):
+            again, report = getattr(transformers, kind).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    finally:
+        transformers.utils.logging.set_verbosity_error()
+    assert not caplog.records
+    assert not any(report.values()), report
+    inputs = {"input_ids": IDS[:, None]} if kind == "BertForMultipleChoice" else {"input_ids": IDS}
+    assert_identical(ours(**inputs), again(**inputs))
+    assert_identical(ours(**inputs), theirs(**inputs))
+    assert set(load_file(tmp_path / "ours" / "model.safetensors")) == set(
+        load_file(tmp_path / "theirs" / "model.safetensors")
+    )
+
+
+def test_saving_in_half_precision_says_so_in_the_configuration(tmp_path: Path) -> None:
+    ours, _ = pair_of("BertModel", tmp_path / "a", dtype=torch.bfloat16)
+    ours.save_pretrained(tmp_path / "b")
+    again = transformers.BertModel.from_pretrained(tmp_path / "b")
+    assert again.dtype == torch.bfloat16
+    assert_identical(ours(IDS), again(IDS))
+
+
+def test_saving_over_the_folder_that_is_loaded_keeps_the_loaded_weights(tmp_path: Path) -> None:
+    ours, theirs = pair_of("BertModel", tmp_path)
+    minibert.BertModel(ours.config).save_pretrained(tmp_path)
+    assert_identical(ours(IDS), theirs(IDS))
+
+
+def test_an_interrupted_save_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pair_of("BertModel", tmp_path)
+
+    def fail(tensors: Any, path: Path, metadata: Any) -> None:
+        Path(path).write_bytes(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("minibert.pretrained.checkpoint.save_file", fail)
+    with pytest.raises(OSError, match="No space left"):
+        ours.save_pretrained(tmp_path)
+    assert_identical(minibert.BertModel.from_pretrained(tmp_path)(IDS), theirs(IDS))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+# Broken checkpoints: one sentence each
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    theirs_of("BertForMaskedLM", tmp_path)
+    return tmp_path
+
+
+def test_a_folder_without_config_is_refused(tiny: Path) -> None:
+    (tiny / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tiny} must hold config.json; it does not")):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_a_folder_without_weights_is_refused(tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="must hold weights as model.safetensors or pytorch_model.bin"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_broken_json_is_refused(tiny: Path) -> None:
+    (tiny / "config.json").write_text('{"model_type": "bert", ')
+    with pytest.raises(ValueError, match=r"config\.json of .* must be valid JSON; it is not \(Expecting property name"):
+        minibert.BertModel.from_pretrained(tiny)
+    (tiny / "config.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match="must be a JSON object, not a list"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -4])
+def test_a_truncated_safetensors_file_is_refused(tiny: Path, keep: int) -> None:
+    path = tiny / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=re.escape(f"{path} must be a whole safetensors file; it is not (")):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_that_would_run_code_does_not_run(tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    target = tiny / "was-run"
+    message = re.escape(
+        "pytorch_model.bin must be a whole file of tensors saved by torch; it is not, and nothing in it was run"
+    )
+    for write in (lambda value, path: path.write_bytes(pickle.dumps(value, 2)), torch.save):
+        write({"bert.embeddings.word_embeddings.weight": Evil(target)}, tiny / "pytorch_model.bin")
+        with pytest.raises(ValueError, match=message):
+            minibert.BertModel.from_pretrained(tiny)
+        assert not target.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not tensors at all", b"PK\x03\x04 not a zip"])
+def test_a_bin_that_is_not_a_file_of_torch_is_refused(tiny: Path, content: bytes) -> None:
+    (tiny / "model.safetensors").unlink()
+    (tiny / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ValueError, match="must be a whole file of tensors saved by torch"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_a_bin_of_other_things_than_tensors_is_refused(tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    torch.save({"epoch": 3, "state": {"w": torch.zeros(1)}}, tiny / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"must hold tensors by name; it holds dict: save model\.state_dict\(\)"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_a_tensor_of_the_wrong_shape_is_named_with_both_shapes(tiny: Path) -> None:
+    rewrite(tiny, lambda t: {**t, "bert.embeddings.word_embeddings.weight": torch.zeros(50, 32)})
+    message = re.escape("embeddings.word_embeddings.weight has shape (50, 32), the configuration wants (99, 32)")
+    with pytest.raises(ValueError, match=message):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_missing_tensors_are_all_named(tiny: Path) -> None:
+    rewrite(tiny, lambda t: {name: tensor for name, tensor in t.items() if "layer.1.attention.self" not in name})
+    with pytest.raises(ValueError, match="it lacks") as caught:
+        minibert.BertModel.from_pretrained(tiny)
+    for part in ("query.weight", "query.bias", "key.weight", "key.bias", "value.weight", "value.bias"):
+        assert f"encoder.layer.1.attention.self.{part}" in str(caught.value)
+
+
+def test_a_part_of_a_head_is_missing_not_new(tmp_path: Path) -> None:
+    theirs_of("BertForTokenClassification", tmp_path)
+    rewrite(tmp_path, lambda t: {name: tensor for name, tensor in t.items() if name != "classifier.bias"})
+    with pytest.raises(ValueError, match=re.escape("it lacks classifier.bias")):
+        minibert.BertForTokenClassification.from_pretrained(tmp_path)
+
+
+def test_quantised_tensors_are_refused(tiny: Path) -> None:
+    name = "bert.encoder.layer.0.output.dense.weight"
+    rewrite(tiny, lambda t: {**t, name: torch.zeros(t[name].shape, dtype=torch.int8)})
+    with pytest.raises(ValueError, match=re.escape("encoder.layer.0.output.dense.weight has dtype torch.int8")):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_tensor_that_is_not_finite_is_named_in_a_warning(tiny: Path, value: float) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        tensors["bert.encoder.layer.2.output.dense.weight"][3, 4] = value
+        return tensors
+
+    rewrite(tiny, spoil)
+    with pytest.warns(UserWarning, match=r"^encoder\.layer\.2\.output\.dense\.weight of .* must hold finite numbers"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_large_but_finite_weights_are_no_reason_for_a_warning(tiny: Path) -> None:
+    rewrite(tiny, lambda t: {**t, "bert.embeddings.LayerNorm.bias": torch.full((32,), 3e38)})
+    minibert.BertModel.from_pretrained(tiny)
+
+
+def test_the_same_tensor_under_two_names_is_refused(tiny: Path) -> None:
+    rewrite(tiny, lambda t: {**t, "embeddings.LayerNorm.weight": torch.ones(32)})
+    with pytest.raises(ValueError, match="must hold each tensor once"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_a_file_instead_of_a_folder_is_refused(tiny: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"must be a folder; pass {tiny}")):
+        minibert.BertModel.from_pretrained(tiny / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["./no-such-folder", "/no/such/folder", "~/no-such-folder", Path("nowhere")])
+def test_a_path_that_does_not_exist_is_refused(name: Any) -> None:
+    with pytest.raises(FileNotFoundError, match=r"the folder \(.*\) must exist; check the path"):
+        minibert.BertModel.from_pretrained(name)
+
+
+@pytest.mark.parametrize("name", [None, 7, b"bert-base-uncased", "two words", ""])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(ValueError, match="the checkpoint"):
+        minibert.BertModel.from_pretrained(name)
+
+
+def test_gradients_flow_into_loaded_weights_and_training_changes_them(tmp_path: Path) -> None:
+    ours, _ = pair_of("BertForMaskedLM", tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    optimizer = torch.optim.SGD(ours.parameters(), lr=0.1)
+    inputs = batch()
+    first = ours(**inputs, labels=inputs["input_ids"]).loss
+    first.backward()
+    optimizer.step()
+    assert ours(**inputs, labels=inputs["input_ids"]).loss < first
+    assert (tmp_path / "model.safetensors").read_bytes() == before  # the file is mapped, but never written to
