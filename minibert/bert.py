@@ -256,6 +256,7 @@ def load(
         ValueError: the checkpoint is not one of BERT, is broken, or its parts do not fit together.
     """
     repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
+    repository.file("config.json")  # fixes the commit, of which all else is asked
     recipe = Recipe.read(repository)
     inner = repository.inside(recipe.folder)
     config = BertConfig.from_repository(inner)

@@ -1,4 +1,4 @@
-"""Every dialect of checkpoint loads; what is missing, misshapen or broken is named; what we save, transformers loads."""
+"""Every dialect of checkpoint loads; what is missing or broken is named; what we save, transformers loads."""
 
 from __future__ import annotations
 
@@ -361,7 +361,7 @@ def test_a_folder_without_config_is_refused(tiny: Path) -> None:
 
 def test_a_folder_without_weights_is_refused(tiny: Path) -> None:
     (tiny / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="must hold weights as model.safetensors or pytorch_model.bin"):
+    with pytest.raises(FileNotFoundError, match=r"must hold weights as model\.safetensors or pytorch_model\.bin"):
         minibert.BertModel.from_pretrained(tiny)
 
 

@@ -20,6 +20,7 @@ class Repository:
     Attributes:
         name: as the user gave it.
         commit: 40 hex digits, once known; None for a local folder.
+        unknown: files that were asked for offline, and of which the cache does not say whether they exist.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Repository:
         self.folder = folder
         self.revision = revision or "main"
         self.commit: str | None = None
+        self.unknown: set[str] = set()
         self._prefix = ""
         self._cache_dir = cache_dir
         self._token = token
@@ -91,7 +93,8 @@ class Repository:
         Raises:
             FileNotFoundError: no such repository or revision; or no network, and the file is not in the cache.
             PermissionError: a gated or private repository, and no token that opens it.
-            ConnectionError: the download broke off; what has arrived is kept, and the next call goes on from there.
+            ConnectionError: the Hub cannot be reached; or a download broke off, and the client's retries, each of which
+                goes on from what has arrived, were in vain.
             OSError: what arrived is not what the Hub has.
         """
         filename = self._prefix + filename
@@ -123,8 +126,8 @@ class Repository:
         # Later files come from the commit of the first; what the cache knows of it costs no request.
         revision = self.commit or self.revision
         cached = hub.try_to_load_from_cache(self.name, filename, cache_dir=self._cache_dir, revision=revision)
-        if self.commit and cached is not None and not isinstance(cached, str):
-            return None
+        if cached is not None and not isinstance(cached, str) and (self.commit or self._offline):
+            return None  # known not to exist
         try:
             path = Path(
                 hub.hf_hub_download(
@@ -154,12 +157,13 @@ class Repository:
         except errors.LocalEntryNotFoundError as error:
             self._refuse_unless_offline(filename, error)
             return None
-        except errors.EntryNotFoundError:
+        except errors.EntryNotFoundError as error:
+            self.commit = self.commit or _commit_in(error)
             return None
         except _broken_connections() as error:
             raise ConnectionError(
-                f"the download of {filename} of {self} must run to its end; it broke off ({_first_line(error)}): "
-                "run again, it goes on from where it was"
+                f"the download of {filename} of {self} must run to its end; it broke off, and retries did not help "
+                f"({_first_line(error)}): run again, files that are complete are kept"
             ) from error
         if self.commit is None:
             self.commit = _commit_of(path)
@@ -167,14 +171,18 @@ class Repository:
             self._verify(path, filename)
         return path
 
-    def _refuse_unless_offline(self, filename: str, error: Exception) -> None:
-        """Offline, the cache is all there is: a missing file is absent if the rest of the checkpoint is there."""
+    @property
+    def _offline(self) -> bool:
         from huggingface_hub import constants
 
-        offline = self._local_files_only or constants.HF_HUB_OFFLINE
-        if offline and self.commit is not None:
+        return self._local_files_only or bool(constants.HF_HUB_OFFLINE)
+
+    def _refuse_unless_offline(self, filename: str, error: Exception) -> None:
+        """Offline, the cache is all there is: a file that is not there counts as absent if the checkpoint is there."""
+        if self._offline and self.commit is not None:
+            self.unknown.add(filename)
             return
-        if offline:
+        if self._offline:
             raise FileNotFoundError(
                 f"{filename} of {self} must be in the cache to be loaded offline; it is not: load it once with a "
                 "network, without local_files_only and HF_HUB_OFFLINE"
@@ -214,6 +222,12 @@ def _commit_of(path: Path) -> str | None:
     """The commit in a path of the cache, `.../snapshots/<commit>/...`."""
     parts = path.parts
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
+
+
+def _commit_in(error: BaseException) -> str | None:
+    """The commit that the Hub answered for, in the headers of its answer."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    return headers.get("X-Repo-Commit")
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,12 @@ class Recipe:
             ValueError: a module or a setting that would change the vectors, and that is not known here.
         """
         modules = repository.json("modules.json")
+        if "modules.json" in repository.unknown:
+            warnings.warn(
+                f"the cache of {repository} does not say whether it has modules.json; mean pooling is used: "
+                "load it once with a network to be sure",
+                stacklevel=3,
+            )
         if modules is None:
             return cls()
         kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
