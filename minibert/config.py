@@ -66,14 +66,13 @@ class BertConfig:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.id2label is None:
-            labels = {i: f"LABEL_{i}" for i in range(self.num_labels)}
-        else:
-            labels = {int(i): str(label) for i, label in self.id2label.items()}
-            object.__setattr__(self, "num_labels", len(labels))
-        object.__setattr__(self, "id2label", labels)
+        if self.id2label is not None:
+            object.__setattr__(self, "id2label", {int(i): str(label) for i, label in self.id2label.items()})
+            object.__setattr__(self, "num_labels", len(self.id2label))
         object.__setattr__(self, "architectures", tuple(self.architectures or ()))
         self._check()
+        if self.id2label is None:
+            object.__setattr__(self, "id2label", {i: f"LABEL_{i}" for i in range(self.num_labels)})
 
     def _check(self) -> None:
         if self.model_type != "bert":
@@ -91,7 +90,7 @@ class BertConfig:
                 "is_decoder (True) must be False; BERT here is the bidirectional encoder, without a causal mask"
             )
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        for name in (*sizes, "max_position_embeddings", "type_vocab_size"):
+        for name in (*sizes, "max_position_embeddings", "type_vocab_size", "num_labels"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1; correct the configuration")
@@ -99,6 +98,10 @@ class BertConfig:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads}); choose another number of heads"
+            )
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            raise ValueError(
+                f"pad_token_id ({self.pad_token_id}) must be less than vocab_size ({self.vocab_size}); correct one of them"
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
@@ -135,12 +138,11 @@ class BertConfig:
                 del values[name]
         if "architectures" in values:
             values["architectures"] = list(self.architectures)
-        labels, num_labels = values.pop("id2label"), values.pop("num_labels")
+        labels = values.pop("id2label")
+        del values["num_labels"]  # the number of id2label
         if labels != {0: "LABEL_0", 1: "LABEL_1"}:
             values["id2label"] = {str(i): label for i, label in labels.items()}
             values["label2id"] = self.label2id
-        if num_labels == 0:
-            raise ValueError("num_labels (0) must be at least 1; a head without outputs cannot be saved")
         return {**self.extra, **values}
 
     def replace(self, **changes: Any) -> BertConfig:

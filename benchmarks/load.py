@@ -1,0 +1,114 @@
+"""What it costs to begin: the import, and loading a checkpoint of bert-base's size, beside transformers.
+
+    python benchmarks/load.py [--rounds 7] [--model FOLDER] [--json FILE]
+
+Each figure is the median over fresh processes, in turn (A B A B), with the file in the page cache. Without `--model` a
+checkpoint of bert-base's shape with random weights is made. Peak memory is the growth of the process's resident memory
+(VmHWM; pages of the mapped file count) from just before loading, over the size of the file; all parameters are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+IMPORT = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+LOAD = """
+import json, re, sys, time, torch
+{imports}
+def resident(field):
+    return int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
+before = resident("VmRSS")
+start = time.perf_counter()
+model = {load}
+seconds = time.perf_counter() - start
+total = sum(float(p.detach().sum()) for p in model.parameters())  # reads every page
+print(json.dumps([seconds, resident("VmHWM") - before]))
+"""
+OURS = {"imports": "from minibert import BertModel", "load": "BertModel.from_pretrained(sys.argv[1])"}
+THEIRS = {
+    "imports": "from transformers import BertModel; from transformers.utils import logging; "
+    "logging.set_verbosity_error(); logging.disable_progress_bar()",
+    "load": "BertModel.from_pretrained(sys.argv[1], dtype=torch.float32)",
+}
+
+
+def run(code: str, *arguments: str) -> Any:
+    """Run code in a fresh process; the value is what it printed."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=environment
+    )
+    return json.loads(done.stdout)
+
+
+def make_checkpoint(folder: Path) -> None:
+    """bert-base's shape, random weights, saved in transformers' names."""
+    import minibert
+
+    minibert.BertModel(minibert.BertConfig()).save_pretrained(folder)
+
+
+def measure(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """The medians, by subject and by library."""
+    imports = {
+        "torch": "import torch",
+        "minibert": "import minibert",
+        "transformers": "from transformers import BertModel",
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in imports}
+    loads: dict[str, list[tuple[float, float]]] = {"minibert": [], "transformers": []}
+    for _ in range(rounds):
+        for name, statement in imports.items():
+            seconds[name].append(run(IMPORT.format(statement)))
+        for name, parts in (("minibert", OURS), ("transformers", THEIRS)):
+            loads[name].append(run(LOAD.format(**parts), str(folder)))
+    size = (folder / "model.safetensors").stat().st_size
+    return {
+        "import (s)": {name: statistics.median(values) for name, values in seconds.items()},
+        "load (s)": {name: statistics.median(s for s, _ in values) for name, values in loads.items()},
+        "peak memory / file": {name: statistics.median(m / size for _, m in values) for name, values in loads.items()},
+    }
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="fresh processes of each kind (default: 7)")
+    parser.add_argument("--model", type=Path, help="folder of a checkpoint (default: bert-base's shape, random)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.model or Path(temporary)
+        if options.model is None:
+            make_checkpoint(folder)
+        results = measure(folder, options.rounds)
+        megabytes = (folder / "model.safetensors").stat().st_size / 1e6
+
+    import torch
+    import transformers
+
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
+    print(f"{versions}; {os.cpu_count()} cores; {megabytes:.0f} MB of weights; median of {options.rounds} processes\n")
+    print("| | torch | minibert | transformers |\n|---|---|---|---|")
+    for subject, values in results.items():
+        cells = [f"{values[name]:.3f}" if name in values else "" for name in ("torch", "minibert", "transformers")]
+        print(f"| {subject} | {' | '.join(cells)} |")
+    ratio = results["import (s)"]["minibert"] / results["import (s)"]["torch"]
+    speed = results["load (s)"]["transformers"] / results["load (s)"]["minibert"]
+    print(f"\nimport minibert / import torch: {ratio:.2f}; loading: {speed:.1f} times as fast as transformers")
+    if options.json:
+        options.json.write_text(json.dumps({"versions": versions, **results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The configuration keeps what it reads, and refuses what it cannot honour, naming the value."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from minibert import BertConfig
+
+
+def test_the_defaults_are_those_of_transformers() -> None:
+    ours, theirs = BertConfig().to_dict(), transformers.BertConfig().to_dict()
+    for name in set(ours) & set(theirs):
+        assert ours[name] == theirs[name], name
+    assert ours["layer_norm_eps"] == 1e-12
+
+
+def test_unknown_fields_are_kept_and_written_back(tmp_path: Path, minilm: Path) -> None:
+    written = json.loads((minilm / "config.json").read_text())
+    written["my_own_field"] = {"a": [1, 2]}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    config = BertConfig.from_pretrained(tmp_path)
+    config.save_pretrained(tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert {name: again[name] for name in written} == written
+    assert config.extra["my_own_field"] == {"a": [1, 2]}
+
+
+def test_transformers_reads_what_we_write(tmp_path: Path) -> None:
+    config = BertConfig(
+        hidden_size=48, num_attention_heads=6, classifier_dropout=0.3, id2label={0: "no", 1: "yes", 2: "so-so"}
+    )
+    config.save_pretrained(tmp_path)
+    theirs = transformers.BertConfig.from_pretrained(tmp_path)
+    assert theirs.hidden_size == 48
+    assert theirs.classifier_dropout == 0.3
+    assert theirs.id2label == config.id2label
+    assert theirs.label2id == config.label2id == {"no": 0, "yes": 1, "so-so": 2}
+    assert BertConfig.from_pretrained(tmp_path) == config.replace(extra=BertConfig.from_pretrained(tmp_path).extra)
+
+
+@pytest.mark.parametrize("labels", [1, 2, 5])
+def test_the_number_of_labels_survives_a_round_trip(tmp_path: Path, labels: int) -> None:
+    transformers.BertConfig(num_labels=labels).save_pretrained(tmp_path)
+    assert BertConfig.from_pretrained(tmp_path).num_labels == labels
+    BertConfig(num_labels=labels).save_pretrained(tmp_path)
+    assert transformers.BertConfig.from_pretrained(tmp_path).num_labels == labels
+    assert BertConfig.from_pretrained(tmp_path, num_labels=labels + 1).num_labels == labels + 1
+
+
+def test_a_head_size_is_derived_and_a_configuration_is_frozen() -> None:
+    config = BertConfig()
+    assert config.head_size == 64
+    with pytest.raises(AttributeError):
+        config.hidden_size = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": "roberta"}, "model_type ('roberta') must be 'bert'; this library implements BERT alone"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type ('relative_key') must be 'absolute'"),
+        ({"is_decoder": True}, "is_decoder (True) must be False"),
+        ({"hidden_size": 100}, "hidden_size (100) must be a multiple of num_attention_heads (12)"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers (0) must be a whole number of at least 1"),
+        ({"vocab_size": "30522"}, "vocab_size ('30522') must be a whole number of at least 1"),
+        ({"num_attention_heads": True}, "num_attention_heads (True) must be a whole number of at least 1"),
+        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob (1.5) must be between 0 and 1"),
+        ({"classifier_dropout": "a"}, "classifier_dropout ('a') must be between 0 and 1"),
+        ({"num_labels": 0}, "num_labels (0) must be a whole number of at least 1"),
+        ({"pad_token_id": 40000}, "pad_token_id (40000) must be less than vocab_size (30522)"),
+    ],
+)
+def test_values_that_cannot_be_honoured_are_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        BertConfig(**fields)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **fields}))
+    with pytest.raises(ValueError, match=re.escape(f"config.json of {tmp_path}: {message}")):
+        BertConfig.from_pretrained(tmp_path)
+
+
+def test_an_unknown_activation_is_refused_by_name() -> None:
+    from minibert import BertModel
+
+    with pytest.raises(ValueError, match=r"hidden_act \('mish'\) must be one of gelu, gelu_new, "):
+        BertModel(BertConfig(hidden_act="mish"))
+
+
+def test_a_json_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"name": "something else"}')
+    with pytest.raises(ValueError, match=r"\(fields: name\) must have model_type or hidden_size"):
+        BertConfig.from_pretrained(tmp_path)
+
+
+def test_an_unknown_argument_is_refused(minilm: Path) -> None:
+    with pytest.raises(TypeError, match="num_label must be a field of BertConfig"):
+        BertConfig.from_pretrained(minilm, num_label=3)

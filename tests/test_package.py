@@ -1,0 +1,116 @@
+"""The house: reading order, documentation, what an import brings, and that the installed wheel is what is tested."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import load
+import pytest
+from oracle import theirs_of
+
+import minibert
+
+PACKAGE = Path(minibert.__file__).parent
+# The order in which the files are read: each imports only from those before it, and from the folders it may use.
+READING = ["config", "tokenizer", "embeddings", "attention", "encoder", "heads", "outputs", "model"]
+AFTERWARDS = ["vectors", "fill_mask", "bert", "study", "demo", "__init__", "cli", "__main__"]
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def imports_of(path: Path) -> set[str]:
+    """The first names below `minibert` that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first == "minibert":
+                found.add(rest.split(".")[0] or "__init__")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_each_file_imports_only_from_files_above_it(path: Path) -> None:
+    order = ["pretrained", *READING, *AFTERWARDS]
+    place = path.parts[0].removesuffix(".py")
+    allowed = set(order[: order.index(place)]) | ({place} if len(path.parts) > 1 else set())
+    assert imports_of(path) <= allowed
+    if place in READING:
+        assert imports_of(path) <= set(READING) | {"pretrained"}
+
+
+def test_the_reading_order_in_the_docstring_is_that_of_the_imports() -> None:
+    listed = re.findall(r"^ {4}(\w+)\.py ", minibert.__doc__ or "", re.MULTILINE)
+    assert listed == [*READING, "fill_mask", "bert", "cli"]
+
+
+def test_nothing_is_imported_from_transformers_but_by_parity() -> None:
+    for path in MODULES:
+        source = (PACKAGE / path).read_text(encoding="utf-8")
+        uses = re.search(r"^\s*(import|from) (transformers|sentence_transformers)\b", source, re.MULTILINE)
+        assert (uses is not None) == (str(path) == os.path.join("study", "parity.py")), path  # noqa: PTH118
+
+
+def test_importing_brings_neither_transformers_nor_anything_optional() -> None:
+    code = "import sys, torch; before = set(sys.modules); import minibert; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    brought = {name.split(".")[0] for name in done.stdout.split()}
+    third_party = brought - set(sys.stdlib_module_names) - {"minibert", "torch"}
+    assert third_party <= {"safetensors", "tokenizers", "numpy", "typing_extensions", "huggingface_hub"}, third_party
+
+
+def test_all_names_what_is_public_and_nothing_else() -> None:
+    public = {
+        name for name, value in vars(minibert).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    public -= {"PackageNotFoundError", "version"}
+    assert public == set(minibert.__all__)
+    assert minibert.__all__ == sorted(minibert.__all__, key=lambda name: (name[0].islower(), name))
+
+
+def test_everything_public_says_what_it_is() -> None:
+    silent = []
+    for info in pkgutil.walk_packages([str(PACKAGE)], "minibert."):
+        module = import_module(info.name) if not info.name.endswith("__main__") else minibert
+        if not module.__doc__:
+            silent.append(info.name)
+        for name, value in vars(module).items():
+            if name.startswith("_") or getattr(value, "__module__", None) != info.name:
+                continue
+            if (inspect.isclass(value) or inspect.isfunction(value)) and not value.__doc__:
+                silent.append(f"{info.name}.{name}")
+            members = vars(value).items() if inspect.isclass(value) else ()
+            for member, function in members:
+                function = function.fget if isinstance(function, property) else function
+                function = getattr(function, "__func__", function)
+                if inspect.isfunction(function) and not member.startswith("_") and not function.__doc__:
+                    silent.append(f"{info.name}.{name}.{member}")
+    assert silent == []
+
+
+def test_the_package_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.skipif("MINIBERT_INSTALLED" not in os.environ, reason="the source tree is tested, as asked")
+def test_what_is_tested_is_the_installed_wheel() -> None:
+    assert "site-packages" in PACKAGE.parts
+    assert minibert.__version__ != "0.0.0"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is read from Linux's /proc")
+def test_loading_makes_no_second_copy_of_the_weights(tmp_path: Path) -> None:
+    size = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    theirs_of("BertModel", tmp_path, vocab_size=30522, **size)
+    _, memory = load.run(load.LOAD.format(**load.OURS), str(tmp_path))
+    growth = memory / (tmp_path / "model.safetensors").stat().st_size
+    assert 0.9 < growth < 1.15  # every page is read, so less would be a failure to measure
