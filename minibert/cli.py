@@ -109,9 +109,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the value is the exit code."""
     options = build_parser().parse_args(arguments)
-    warnings.showwarning = _show_warning
     try:
-        return int(options.run(options) or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return int(options.run(options) or 0)
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -139,7 +140,7 @@ def run_encode(options: argparse.Namespace) -> None:
             if options.json:
                 print(json.dumps({"text": text, "vector": vector}, ensure_ascii=False))
             else:
-                print(f"{' '.join(text.split())}\t{' '.join(f'{x:.8g}' for x in vector)}")
+                print(f"{' '.join(text.split())}\t{' '.join(f'{x:.9g}' for x in vector)}")
 
 
 def run_fill_mask(options: argparse.Namespace) -> None:

@@ -101,7 +101,7 @@ class BertConfig:
             )
         if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
             raise ValueError(
-                f"pad_token_id ({self.pad_token_id}) must be less than vocab_size ({self.vocab_size}); correct one of them"
+                f"pad_token_id ({self.pad_token_id}) must be less than vocab_size ({self.vocab_size}); correct one"
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)

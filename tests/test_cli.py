@@ -1,0 +1,179 @@
+"""The commands, as people and programs run them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_bert import masked_folder
+
+import minibert
+from minibert.cli import main
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> str:
+    return str(masked_folder(tmp_path_factory.mktemp("masked"), minilm))
+
+
+def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """A fresh process of `python -m minibert`."""
+    return subprocess.run(
+        [sys.executable, "-m", "minibert", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+
+
+def test_encode_prints_a_line_for_each_text(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["He robbed the bank.", "two\nlines"]
+    assert main(["encode", str(minilm), *texts]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["He robbed the bank.", "two lines"]
+    vectors = np.array([line[1].split() for line in lines], dtype=np.float32)
+    np.testing.assert_array_equal(vectors, minibert.load(minilm).encode(texts))
+
+
+def test_encode_reads_lines_and_writes_json(
+    minilm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("first\r\nZürich 北京\n\n"))
+    assert main(["encode", str(minilm), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["text"] for row in rows] == ["first", "Zürich 北京", ""]
+    np.testing.assert_allclose(
+        [row["vector"] for row in rows], minibert.load(minilm).encode(["first", "Zürich 北京", ""]), atol=1e-6
+    )
+
+
+def test_fill_mask_prints_candidates(masked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fill-mask", masked, "Hello I'm a [MASK] model.", "--top-k", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        probability, _, text = line.split("\t")
+        assert 0 <= float(probability) <= 1
+        assert text.startswith("Hello I'm a")
+    assert main(["fill-mask", masked, "a [MASK] b [MASK]", "--json", "--targets", "bank", "embeddings"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert [sorted(c["token"] for c in candidates) for candidates in row["masks"]] == [["bank", "embeddings"]] * 2
+
+
+def test_info_tells_what_a_checkpoint_is(masked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", masked]) == 0
+    assert re.search(r"heads +masked LM", capsys.readouterr().out)
+    assert main(["info", masked, "--json", "--dtype", "bfloat16"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["dtype"] == "bfloat16"
+    assert info["heads"] == ["masked LM"]
+
+
+def test_parity_prints_the_table_and_exits_by_it(
+    minilm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["parity", str(minilm), "one text", "another"]) == 0
+    out = capsys.readouterr().out
+    assert "layer 5 output" in out
+    assert "parity: the largest difference is 0" in out
+    assert main(["parity", str(minilm), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["tensor"] == "embeddings"
+    assert main(["parity", str(minilm), "--tolerance", "-1"]) == 1  # no difference is that small
+
+
+def test_demo_shows_the_job(minilm: Path, masked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--model", str(minilm)]) == 0
+    out = capsys.readouterr().out
+    for question in ("I can't log in any more, what now?", "my package still hasn't come", "Do you take Visa?"):
+        assert question in out
+    after = out[out.index("I can't log in") :]
+    assert "How do I reset my password?" in after.splitlines()[1]
+    same, other, another = (float(x) for x in re.findall(r"(\d\.\d\d)  [ab] and [bc]", out))
+    assert same > max(other, another)
+    assert f"Weights from {minilm}" in out
+    assert re.search(r"Time: load \d+\.\d\d s, match", out)
+    assert main(["demo", "--model", masked]) == 0
+    assert "What could stand at [MASK]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["encode", "./nowhere", "a"], "minibert: the folder (./nowhere) must exist; check the path"),
+        (["info", "two words"], "minibert: the checkpoint ('two words') must be a folder that exists or a name like"),
+        (
+            ["encode", "MINILM", "a", "--batch-size", "0"],
+            "minibert: batch_size (0) must be a whole number of at least 1",
+        ),
+        (
+            ["encode", "MINILM", "word " * 300, "--truncation", "error"],
+            "minibert: text 0 has 302 tokens, but must have",
+        ),
+        (["fill-mask", "MINILM", "a [MASK]"], "must have a masked-LM head to fill masks; it lacks cls.predictions"),
+    ],
+)
+def test_a_mistake_is_one_sentence_on_stderr_and_exit_code_2(
+    minilm: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([argument.replace("MINILM", str(minilm)) for argument in arguments]) == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert len(told.err.splitlines()) == 1
+    assert told.out == ""
+
+
+def test_a_fresh_process_says_the_same_without_a_traceback(minilm: Path) -> None:
+    done = run("fill-mask", str(minilm), "a [MASK]")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    done = run("encode", str(minilm), stdin="word " * 300)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "minibert: warning: 1 of 1 texts exceed 256 tokens: 46 tokens were dropped; split long texts, or pass "
+        "truncation='error'\n"
+    )
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_name_that_is_not_in_the_cache_is_told_offline() -> None:
+    done = run("info", "someone/never-downloaded")
+    assert done.returncode == 2
+    assert "config.json of someone/never-downloaded at main must be in the cache to be loaded offline" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [[], ["encode"], ["fill-mask"], ["info"], ["parity"], ["demo"]])
+def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert "usage: minibert" in out
+    assert ("examples:" in out) == (command == [])
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_a_wrong_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["dance"], ["encode"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+    assert "dance" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_reading_is_no_error(minilm: Path) -> None:
+    texts = "\n".join(["some text"] * 2000)
+    command = f"{sys.executable} -m minibert encode {minilm} --json | head -n 1"
+    done = subprocess.run(["bash", "-c", command], input=texts, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
