@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import minibert
@@ -56,6 +59,21 @@ def pair_of(
     theirs = theirs_of(kind, folder, attention, dtype, **config)
     ours = getattr(minibert, kind).from_pretrained(folder, dtype=dtype)
     return ours, theirs
+
+
+def with_real_vocabulary(folder: Path, minilm: Path, kind: str = "BertForMaskedLM") -> Path:
+    """A small random checkpoint with the tokenizer of bert-base-uncased, saved in `folder`."""
+    theirs_of(kind, folder, vocab_size=30522, initializer_range=0.5)
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(minilm / name, folder)
+    return folder
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    """Replace the tensors of a saved checkpoint by what `change` makes of them."""
+    path = folder / "model.safetensors"
+    tensors = change({name: tensor.clone() for name, tensor in load_file(path).items()})
+    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
 
 
 def batch(size: int = 3, length: int = 11, vocabulary: int = 99) -> dict[str, Tensor]:

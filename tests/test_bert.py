@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from oracle import theirs_of
+from oracle import theirs_of, with_real_vocabulary
 from sentence_transformers import SentenceTransformer
 
 import minibert
@@ -44,14 +44,7 @@ def oracle(minilm: Path) -> SentenceTransformer:
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> minibert.Bert:
     """A random masked-LM checkpoint with the real vocabulary."""
-    return minibert.load(masked_folder(tmp_path_factory.mktemp("masked"), minilm))
-
-
-def masked_folder(folder: Path, minilm: Path) -> Path:
-    theirs_of("BertForMaskedLM", folder, vocab_size=30522, initializer_range=0.5)
-    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(minilm / name, folder)
-    return folder
+    return minibert.load(with_real_vocabulary(tmp_path_factory.mktemp("masked"), minilm))
 
 
 # Vectors
@@ -364,7 +357,7 @@ def pipeline_of(folder: Path) -> Any:
 
 
 def test_candidates_are_those_of_the_pipeline_of_transformers(tmp_path: Path, minilm: Path) -> None:
-    folder = masked_folder(tmp_path, minilm)
+    folder = with_real_vocabulary(tmp_path, minilm)
     ours, theirs = minibert.load(folder), pipeline_of(folder)
     for text in ("Hello I'm a [MASK] model.", "[MASK]", "The [MASK] of France is [MASK]."):
         got, expected = ours.fill_mask(text, top_k=7), theirs(text, top_k=7)
@@ -402,7 +395,7 @@ def test_the_filled_text_keeps_the_rest_as_it_was(masked: minibert.Bert) -> None
 
 
 def test_targets_of_several_pieces_are_the_product_of_their_steps(tmp_path: Path, minilm: Path) -> None:
-    folder = masked_folder(tmp_path, minilm)
+    folder = with_real_vocabulary(tmp_path, minilm)
     ours = minibert.load(folder)
     theirs = transformers.BertForMaskedLM.from_pretrained(folder)
     pieces = ours.tokenizer.encode("embeddings", add_special_tokens=False)

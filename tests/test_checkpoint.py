@@ -17,20 +17,13 @@ import hypothesis.strategies as st
 import pytest
 import torch
 import transformers
-from oracle import HEADS, assert_identical, batch, pair_of, theirs_of
+from oracle import HEADS, assert_identical, batch, pair_of, rewrite, theirs_of
 from safetensors.torch import load_file, save_file
 
 import minibert
 from minibert.pretrained.names import TABLE, canonical, to_checkpoint, to_ours
 
 IDS = torch.tensor([[2, 5, 17, 98, 3]])
-
-
-def rewrite(folder: Path, change: Any) -> None:
-    """Replace the tensors of a saved checkpoint by what `change` makes of them."""
-    path = folder / "model.safetensors"
-    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    save_file({name: t.contiguous().clone() for name, t in change(tensors).items()}, path, metadata={"format": "pt"})
 
 
 def old_style(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_bert import masked_folder
+from oracle import with_real_vocabulary
 
 import minibert
 from minibert.cli import main
@@ -20,7 +20,7 @@ from minibert.cli import main
 
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> str:
-    return str(masked_folder(tmp_path_factory.mktemp("masked"), minilm))
+    return str(with_real_vocabulary(tmp_path_factory.mktemp("masked"), minilm))
 
 
 def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

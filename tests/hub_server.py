@@ -1,0 +1,391 @@
+"""A server on 127.0.0.1 that speaks the Hugging Face Hub's download protocol to the real `huggingface_hub` client.
+
+With it, tests of `hf_hub_download` need no network: point `HF_ENDPOINT` (or `endpoint=`) at `HubServer.url`. Set
+`HF_HUB_DISABLE_TELEMETRY=1` as well; without it the client asks the Hub a question of its own now and then.
+
+What the Hub answers, and this server too:
+
+- A file is asked for at `/{repository}/resolve/{revision}/{path}`. The answer is always a redirect to its content.
+- A small file, kept in git: 307 to `/api/resolve-cache/models/{repository}/{commit}/{path}` of the same host, where
+  `ETag` is the sha1 of its git blob.
+- A large file, kept in LFS (told by its suffix): 302 to a content server of another origin, here
+  `/cdn/{repository}/{commit}/{path}` at another port. `X-Linked-Etag`, its sha256, and `X-Linked-Size` are in the
+  redirect, where the client stops to read them; it must not take its token along.
+- A canonical short name: 307 to the full name, with a relative `Location`.
+- An error: no body, but `X-Error-Code` and `X-Error-Message`, from which the client chooses its exception.
+
+    missing repository, anonymous   401 RepoNotFound      RepositoryNotFoundError
+    missing repository, any token   404 RepoNotFound      RepositoryNotFoundError
+    gated, anonymous                401 GatedRepo         GatedRepoError
+    gated, a token not let in       403 GatedRepo         GatedRepoError
+    a token that is no token        401 (no code)         HfHubHTTPError
+    missing revision                404 RevisionNotFound  RevisionNotFoundError
+    missing file                    404 EntryNotFound     EntryNotFoundError
+
+Not spoken: Xet (the client falls back to plain HTTP), compression, and `/api/models`, which `hf_hub_download` never asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import struct
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+LARGE_SUFFIXES = (".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".ot")
+
+_RESOLVE = re.compile(r"/([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)")
+_CONTENT = re.compile(r"/(cdn|api/resolve-cache/models)/([^/]+(?:/[^/]+)?)/([0-9a-f]{40})/(.+)")
+_BLOCK = 1 << 16
+
+
+@dataclass
+class Request:
+    """A request and how it was answered."""
+
+    method: str
+    path: str
+    range_header: str | None
+    authorized: bool  # it carried a token, right or wrong
+    file: str = ""  # the file it is about, as named in its repository
+    status: int = 0
+    body_bytes_sent: int = 0
+
+
+@dataclass(frozen=True)
+class _File:
+    content: bytes
+    large: bool
+    etag: str
+
+    @classmethod
+    def of(cls, path: str, content: bytes) -> _File:
+        large = path.endswith(LARGE_SUFFIXES)
+        if large:
+            return cls(content, large, hashlib.sha256(content).hexdigest())
+        return cls(content, large, hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest())
+
+
+@dataclass
+class _Repository:
+    commits: dict[str, dict[str, _File]] = field(default_factory=dict)
+    references: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    after: int
+    reset: bool
+
+
+@dataclass
+class _Faults:
+    """What goes wrong with one file, at all commits."""
+
+    cuts: list[_Cut] = field(default_factory=list)
+    flip_at: int | None = None
+    size: int | None = None
+    size_is_advertised: bool = True
+
+    def advertised(self, content: bytes) -> bytes:
+        """What the size in headers is taken from."""
+        return content[: self.size] if self.size_is_advertised else content
+
+    def served(self, content: bytes) -> bytes:
+        """What is sent as the body."""
+        content = content[: self.size]
+        if self.flip_at is None:
+            return content
+        flipped = bytearray(content)
+        flipped[self.flip_at] ^= 0xFF
+        return bytes(flipped)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    file: str = ""
+    cut: _Cut | None = None
+
+
+class HubServer:
+    """The server, as a context manager; `requests` is what it was asked, in order."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self._repositories: defaultdict[str, _Repository] = defaultdict(_Repository)
+        self._aliases: dict[str, str] = {}
+        self._gates: dict[str, str] = {}
+        self._invalid_tokens: set[str] = set()
+        self._faults: defaultdict[tuple[str, str], _Faults] = defaultdict(_Faults)
+        self._lock = threading.Lock()
+        self._ports = [0, 0]
+        self._running: list[tuple[_Listener, threading.Thread]] = []
+
+    @property
+    def url(self) -> str:
+        """What `HF_ENDPOINT` should be; it stays the same when the server is stopped and started again."""
+        return f"http://127.0.0.1:{self._ports[0]}"
+
+    @property
+    def cdn_url(self) -> str:
+        """Where the contents of large files are: another port, and so another origin to the client."""
+        return f"http://127.0.0.1:{self._ports[1]}"
+
+    def start(self) -> None:
+        """Listen, and answer in threads of the background."""
+        for position, port in enumerate(self._ports):
+            listener = _Listener(self, port)
+            self._ports[position] = listener.server_port
+            thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            self._running.append((listener, thread))
+
+    def stop(self) -> None:
+        """Refuse connections from now on; all sockets are closed and all threads have ended on return."""
+        while self._running:
+            listener, thread = self._running.pop()
+            listener.shutdown()
+            thread.join()
+            listener.server_close()
+
+    def __enter__(self) -> HubServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def add_repo(
+        self,
+        name: str,
+        files: str | Path | Mapping[str, bytes],
+        commit: str | None = None,
+        branch: str = "main",
+    ) -> str:
+        """Commit the files of a folder, or of a mapping from paths to contents, to a branch; the value is the commit.
+
+        Earlier commits stay reachable. Without `commit`, equal files give equal commits.
+        """
+        if not isinstance(files, Mapping):
+            folder = Path(files)
+            found = sorted(path for path in folder.rglob("*") if path.is_file())
+            files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+        tree = {path: _File.of(path, content) for path, content in sorted(files.items())}
+        if commit is None:
+            commit = hashlib.sha1(repr([(path, file.etag) for path, file in tree.items()]).encode()).hexdigest()
+        if not re.fullmatch(r"[0-9a-f]{40}", commit):
+            raise ValueError(f"commit ({commit}) must be 40 hex digits")
+        self._repositories[name].commits[commit] = tree
+        self.point(name, branch, commit)
+        return commit
+
+    def point(self, name: str, reference: str, commit: str) -> None:
+        """Make a branch or tag of a repository stand for a commit that was added before."""
+        if commit not in self._repositories[name].commits:
+            raise ValueError(f"commit ({commit}) must have been added to {name}")
+        self._repositories[name].references[reference] = commit
+
+    def add_alias(self, short_name: str, name: str) -> None:
+        """Redirect a canonical short name to the full name, as for `bert-base-uncased`."""
+        self._aliases[short_name] = name
+
+    def gate(self, name: str, token: str) -> None:
+        """Open a repository to this token alone; others stand for users whose request for access is not granted."""
+        self._gates[name] = token
+
+    def invalidate_token(self, token: str) -> None:
+        """Refuse a token everywhere, public repositories included, as the Hub does with expired tokens."""
+        self._invalid_tokens.add(token)
+
+    def cut(self, name: str, path: str, after: int, times: int = 1, reset: bool = False) -> None:
+        """Close the connection after so many bytes of the body of each of the next downloads of a file.
+
+        With `reset`, the connection is not closed in order but reset (RST), which the client takes differently.
+        """
+        self._faults[name, path].cuts += [_Cut(after, reset)] * times
+
+    def corrupt(self, name: str, path: str, flip_at: int) -> None:
+        """Flip the bits of the byte at this offset, under the ETag and size of the undamaged file."""
+        self._faults[name, path].flip_at = flip_at
+
+    def truncate(self, name: str, path: str, to: int, advertised: bool = True) -> None:
+        """Serve only the first bytes of a file, under the ETag of the whole file.
+
+        The client is told of the smaller size beforehand, unless `advertised` is false.
+        """
+        faults = self._faults[name, path]
+        faults.size, faults.size_is_advertised = to, advertised
+
+    def heal(self) -> None:
+        """Undo all cuts, corruptions and truncations."""
+        self._faults.clear()
+
+    def clear(self) -> None:
+        """Forget the requests so far."""
+        self.requests.clear()
+
+    @property
+    def body_bytes_sent(self) -> int:
+        """Bytes of all bodies; redirects and errors have none."""
+        return sum(request.body_bytes_sent for request in self.requests)
+
+    def files(self, method: str = "GET") -> list[str]:
+        """The files of the requests with this method, in order."""
+        return [request.file for request in self.requests if request.method == method]
+
+    def answer(self, method: str, target: str, token: str | None) -> _Answer:
+        """Route one request."""
+        path = urlsplit(target).path
+        if token in self._invalid_tokens:
+            return _Answer(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+        if match := _RESOLVE.fullmatch(path):
+            return self._redirect(*map(unquote, match.groups()), token)
+        if match := _CONTENT.fullmatch(path):
+            kind, name, commit, file = map(unquote, match.groups())
+            refusal = None if kind == "cdn" else self._refusal(name, token)
+            return refusal or self._content(method, name, commit, file)
+        return _Answer(404)
+
+    def _refusal(self, name: str, token: str | None) -> _Answer | None:
+        if name not in self._repositories:
+            # To strangers the Hub does not tell missing repositories from private ones.
+            if token is None:
+                return _refuse(401, "RepoNotFound", "Invalid username or password.")
+            return _refuse(404, "RepoNotFound", "Repository not found")
+        if self._gates.get(name, token) == token:
+            return None
+        if token is None:
+            return _refuse(401, "GatedRepo", f"Access to model {name} is restricted. Please log in.")
+        return _refuse(403, "GatedRepo", f"Access to model {name} is restricted and you are not in the authorized list.")
+
+    def _redirect(self, name: str, revision: str, path: str, token: str | None) -> _Answer:
+        if name in self._aliases:
+            location = f"/{self._aliases[name]}/resolve/{quote(revision, safe='')}/{quote(path)}"
+            return _Answer(307, {"Location": location}, file=path)
+        if refusal := self._refusal(name, token):
+            return refusal
+        repository = self._repositories[name]
+        commit = revision if revision in repository.commits else repository.references.get(revision)
+        if commit is None:
+            return _refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}", path)
+        headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+        file = repository.commits[commit].get(path)
+        if file is None:
+            return _refuse(404, "EntryNotFound", "Entry not found", path, headers)
+        place = quote(f"{name}/{commit}/{path}")
+        if not file.large:
+            return _Answer(307, {**headers, "Location": f"/api/resolve-cache/models/{place}"}, file=path)
+        headers["Location"] = f"{self.cdn_url}/cdn/{place}"
+        headers["X-Linked-Etag"] = f'"{file.etag}"'
+        headers["X-Linked-Size"] = str(len(self._faults[name, path].advertised(file.content)))
+        return _Answer(302, headers, file=path)
+
+    def _content(self, method: str, name: str, commit: str, path: str) -> _Answer:
+        file = self._repositories[name].commits.get(commit, {}).get(path)
+        if file is None:
+            return _Answer(404, file=path)
+        headers = {"ETag": f'"{file.etag}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        if not file.large:
+            headers["X-Repo-Commit"] = commit
+        faults = self._faults[name, path]
+        if method == "HEAD":
+            return _Answer(200, headers, faults.advertised(file.content), path)
+        with self._lock:
+            cut = faults.cuts.pop(0) if faults.cuts else None
+        return _Answer(200, headers, faults.served(file.content), path, cut)
+
+
+def _refuse(
+    status: int, code: str, message: str, file: str = "", headers: Mapping[str, str] | None = None
+) -> _Answer:
+    return _Answer(status, {**(headers or {}), "X-Error-Code": code, "X-Error-Message": message}, file=file)
+
+
+def _span(range_header: str | None, size: int) -> tuple[int, int] | None:
+    """The first byte asked for and the one after the last; None for all, as for ranges that are not understood."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", range_header or "")
+    if match is None or not any(match.groups()):
+        return None
+    first, last = match.groups()
+    if not first:
+        return max(0, size - int(last)), size
+    return int(first), min(int(last) + 1, size) if last else size
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = False  # so that closing waits for the answers under way
+
+    def __init__(self, hub: HubServer, port: int) -> None:
+        self.hub = hub
+        self.to_reset: set[socket.socket] = set()
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection: in order, or with a reset, which must not come after the usual farewell."""
+        if request not in self.to_reset:
+            return super().shutdown_request(request)
+        self.to_reset.remove(request)
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_request(request)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Listener
+    protocol_version = "HTTP/1.1"
+    timeout = 5  # seconds that a silent client can hold up `stop`
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing: tests look at `requests`."""
+
+    def _answer(self) -> None:
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+        request = Request(self.command, self.path, self.headers.get("Range"), authorized=token is not None)
+        answer = self.server.hub.answer(self.command, self.path, token)
+        status, headers, body = answer.status, dict(answer.headers), memoryview(answer.body)
+        if self.command == "GET" and status == 200 and (span := _span(request.range_header, len(body))):
+            start, stop = span
+            status, content_range = (206, f"{start}-{stop - 1}") if start < stop else (416, "*")
+            headers["Content-Range"] = f"bytes {content_range}/{len(body)}"
+            body = body[start:stop]
+        request.file, request.status = answer.file, status
+        # Noted before the first byte leaves: the client must never be ahead of the list.
+        self.server.hub.requests.append(request)
+        self.send_response(status)
+        # One connection for each request, so that no thread waits for another one when the server stops.
+        for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self._send(request, body if answer.cut is None else body[: answer.cut.after])
+        if answer.cut is not None and answer.cut.reset:
+            self.server.to_reset.add(self.connection)
+
+    def _send(self, request: Request, body: memoryview) -> None:
+        for start in range(0, len(body), _BLOCK):
+            block = body[start : start + _BLOCK]
+            request.body_bytes_sent += len(block)
+            try:
+                self.wfile.write(block)
+            except OSError:  # the client hung up
+                request.body_bytes_sent -= len(block)
+                return
