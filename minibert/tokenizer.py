@@ -5,30 +5,18 @@ The work is done by the `tokenizers` library; this file gives it BERT's settings
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Encoding, Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordPiece
+from tokenizers import Encoding, Tokenizer
 from typing_extensions import Self
 
-from minibert.pretrained.files import write_text
+from minibert.pretrained import vocabulary
 from minibert.pretrained.hub import Repository
-
-SPECIAL_TOKENS = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-# Larger than any real limit: what transformers writes when there is none.
-NO_LIMIT = 10**9
+from minibert.pretrained.vocabulary import SPECIAL_TOKENS
 
 Text = str
 Words = Sequence[str]
@@ -77,6 +65,20 @@ class BatchEncoding(dict[str, Any]):
         return self
 
 
+class SpecialTokenId:
+    """An attribute of the tokenizer: the id of a special token; ValueError where the vocabulary lacks it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, tokenizer: BertTokenizer, owner: type) -> int:
+        token = tokenizer.special_tokens[self.name]
+        found = tokenizer.backend.token_to_id(token)
+        if found is None:
+            raise ValueError(f"the vocabulary ({len(tokenizer)} tokens) must hold {token} for this; it does not")
+        return found
+
+
 class BertTokenizer:
     """BERT's WordPiece tokenizer.
 
@@ -104,48 +106,24 @@ class BertTokenizer:
         model_max_length: int | None = None,
         **special_tokens: str,
     ) -> None:
-        entries = _read_vocab(Path(vocab)) if isinstance(vocab, (str, Path)) else dict(vocab)
-        unknown = special_tokens.get("unk_token", SPECIAL_TOKENS["unk_token"])
-        if unknown not in entries:
-            raise ValueError(f"the vocabulary ({len(entries)} entries) must hold {unknown}; it is not that of a BERT")
-        backend = Tokenizer(WordPiece(entries, unk_token=unknown))
-        backend.normalizer = normalizers.BertNormalizer(
-            clean_text=True,
-            handle_chinese_chars=tokenize_chinese_chars,
-            strip_accents=strip_accents,
-            lowercase=do_lower_case,
-        )
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.decoder = decoders.WordPiece(prefix="##")
-        self._attach(backend, model_max_length, special_tokens)
-        if self.cls_token not in entries or self.sep_token not in entries:
-            raise ValueError(
-                f"the vocabulary ({len(entries)} entries) must hold {self.cls_token} and {self.sep_token}; "
-                "it is not that of a BERT"
-            )
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{self.cls_token} $A {self.sep_token}",
-            pair=f"{self.cls_token} $A {self.sep_token} $B:1 {self.sep_token}:1",
-            special_tokens=[(token, entries[token]) for token in (self.cls_token, self.sep_token)],
-        )
+        settings: dict[str, Any] = {
+            "do_lower_case": do_lower_case,
+            "tokenize_chinese_chars": tokenize_chinese_chars,
+            "strip_accents": strip_accents,
+        }
+        self._attach(vocabulary.wordpiece(vocab, {**settings, **special_tokens}), model_max_length, **special_tokens)
 
-    def _attach(self, backend: Tokenizer, model_max_length: int | None, special_tokens: Mapping[str, str]) -> None:
+    def _attach(self, backend: Tokenizer, model_max_length: int | None = None, **special_tokens: str) -> None:
         wrong = sorted(set(special_tokens) - set(SPECIAL_TOKENS))
         if wrong:
             raise TypeError(
                 f"{', '.join(wrong)} must be an argument of BertTokenizer; see help(minibert.BertTokenizer)"
             )
-        names = {**SPECIAL_TOKENS, **special_tokens}
-        self.unk_token, self.sep_token = names["unk_token"], names["sep_token"]
-        self.pad_token, self.cls_token, self.mask_token = names["pad_token"], names["cls_token"], names["mask_token"]
-        self.model_max_length = model_max_length
-        # The settings are never changed after this, so that threads can share the tokenizer: cutting and padding
-        # are done on the results.
-        backend.no_truncation()
-        backend.no_padding()
-        present = [name for name in names.values() if backend.token_to_id(name) is not None]
-        backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in present])
         self.backend = backend
+        self.model_max_length = model_max_length
+        self.special_tokens = names = {**SPECIAL_TOKENS, **special_tokens}
+        self.unk_token, self.sep_token, self.pad_token = names["unk_token"], names["sep_token"], names["pad_token"]
+        self.cls_token, self.mask_token = names["cls_token"], names["mask_token"]
 
     @classmethod
     def from_pretrained(
@@ -160,8 +138,7 @@ class BertTokenizer:
     ) -> Self:
         """The tokenizer of a checkpoint: its `tokenizer.json`, or its `vocab.txt`, as `tokenizer_config.json` says.
 
-        `settings` (`do_lower_case`, `strip_accents`, `tokenize_chinese_chars`, `model_max_length`, special tokens) win
-        over the files; `tokenizer_config.json` wins over `tokenizer.json`.
+        `settings` are the arguments of the class; they win over the files.
 
         Raises:
             FileNotFoundError: no such checkpoint, or it has no vocabulary.
@@ -173,53 +150,16 @@ class BertTokenizer:
     @classmethod
     def from_repository(cls, repository: Repository, **settings: Any) -> Self:
         """The tokenizer of an opened checkpoint."""
-        written = repository.json("tokenizer_config.json") or {}
-        names = ("do_lower_case", "tokenize_chinese_chars", "strip_accents", "model_max_length", *SPECIAL_TOKENS)
-        config = {name: written[name] for name in names if written.get(name) is not None}
-        for name in SPECIAL_TOKENS:
-            if isinstance(config.get(name), dict):  # an AddedToken, spelled out
-                config[name] = config[name]["content"]
-        config.update(settings)
-        if config.get("model_max_length", NO_LIMIT) >= NO_LIMIT:
-            config["model_max_length"] = None
-
-        path = repository.file("tokenizer.json")
-        if path is not None:
-            return cls._from_json(path, **config)
-        path = repository.file("vocab.txt")
-        if path is None:
-            raise FileNotFoundError(
-                f"{repository} must hold tokenizer.json or vocab.txt; it has neither, so its text cannot become ids"
-            )
-        tokenizer = cls(path, **config)
-        if "do_lower_case" not in config and any(
-            t.isascii() and t != t.lower() for t in tokenizer.vocab if t[0] != "["
-        ):
-            warnings.warn(
-                f"{repository} does not say do_lower_case, and its vocabulary has capitals, which lower-casing (BERT's "
-                "default, used here) never finds; pass do_lower_case=False if the model is a cased one",
-                stacklevel=3,
-            )
-        return tokenizer
-
-    @classmethod
-    def _from_json(cls, path: Path, *, model_max_length: int | None = None, **config: Any) -> Self:
-        try:
-            backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises nothing more exact
-            raise ValueError(f"{path} must be a tokenizer of the tokenizers library; it is not: {error}") from error
-        if not isinstance(backend.model, WordPiece):
-            kind = type(backend.model).__name__
-            raise ValueError(f"the model of {path} ({kind}) must be WordPiece; load it with the tokenizers library")
-        if isinstance(backend.normalizer, normalizers.BertNormalizer):
-            normalizer = backend.normalizer
-            normalizer.lowercase = config.pop("do_lower_case", normalizer.lowercase)
-            normalizer.strip_accents = config.pop("strip_accents", normalizer.strip_accents)
-            normalizer.handle_chinese_chars = config.pop("tokenize_chinese_chars", normalizer.handle_chinese_chars)
-            backend.normalizer = normalizer
+        backend, decided = vocabulary.read(repository, settings)
         tokenizer = cls.__new__(cls)
-        tokenizer._attach(backend, model_max_length, {n: t for n, t in config.items() if n in SPECIAL_TOKENS})
+        switches = vocabulary.SWITCHES
+        tokenizer._attach(backend, **{name: value for name, value in decided.items() if name not in switches})
         return tokenizer
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `tokenizer.json`, `tokenizer_config.json` and `vocab.txt` into `folder`."""
+        limit = {} if self.model_max_length is None else {"model_max_length": self.model_max_length}
+        vocabulary.save(self.backend, {**self.special_tokens, **limit}, Path(folder))
 
     # Vocabulary
 
@@ -241,42 +181,17 @@ class BertTokenizer:
         """Whether text is lower-cased."""
         return bool(getattr(self.backend.normalizer, "lowercase", False))
 
-    def _id(self, token: str) -> int:
-        found = self.backend.token_to_id(token)
-        if found is None:
-            raise ValueError(f"the vocabulary ({len(self)} tokens) must hold {token} for this; it does not")
-        return found
-
-    @property
-    def unk_token_id(self) -> int:
-        """The id of [UNK]."""
-        return self._id(self.unk_token)
-
-    @property
-    def sep_token_id(self) -> int:
-        """The id of [SEP]."""
-        return self._id(self.sep_token)
-
-    @property
-    def pad_token_id(self) -> int:
-        """The id of [PAD]."""
-        return self._id(self.pad_token)
-
-    @property
-    def cls_token_id(self) -> int:
-        """The id of [CLS]."""
-        return self._id(self.cls_token)
-
-    @property
-    def mask_token_id(self) -> int:
-        """The id of [MASK]."""
-        return self._id(self.mask_token)
+    unk_token_id = SpecialTokenId("unk_token")
+    sep_token_id = SpecialTokenId("sep_token")
+    pad_token_id = SpecialTokenId("pad_token")
+    cls_token_id = SpecialTokenId("cls_token")
+    mask_token_id = SpecialTokenId("mask_token")
 
     @property
     def all_special_ids(self) -> list[int]:
         """The ids of the special tokens that the vocabulary holds."""
-        tokens = (self.unk_token, self.sep_token, self.pad_token, self.cls_token, self.mask_token)
-        return [found for token in tokens if (found := self.backend.token_to_id(token)) is not None]
+        ids = (self.backend.token_to_id(token) for token in self.special_tokens.values())
+        return [found for found in ids if found is not None]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """The id of a token, or of each token of a list; that of [UNK] for what the vocabulary lacks."""
@@ -450,24 +365,6 @@ class BertTokenizer:
         """`decode` of each row."""
         return [self.decode(ids, skip_special_tokens) for ids in batch]
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json` and `vocab.txt` into `folder`."""
-        folder = Path(folder)
-        normalizer = self.backend.normalizer
-        config: dict[str, Any] = {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": self.do_lower_case,
-            "tokenize_chinese_chars": getattr(normalizer, "handle_chinese_chars", True),
-            "strip_accents": getattr(normalizer, "strip_accents", None),
-            **{name: getattr(self, name) for name in SPECIAL_TOKENS},
-        }
-        if self.model_max_length is not None:
-            config["model_max_length"] = self.model_max_length
-        tokens = sorted(self.vocab, key=self.vocab.__getitem__)
-        write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
-        write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
-        write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in tokens))
-
 
 def check_text(texts: Sequence[Any], is_split_into_words: bool = False) -> None:
     """Refuse what is not text, in one sentence, with its place.
@@ -573,11 +470,3 @@ def _cut(first: Encoding, second: Encoding | None, room: int, strategy: Truncati
             "pass a larger max_length or truncation='longest_first'"
         )
     target.truncate(len(target) - excess)
-
-
-def _read_vocab(path: Path) -> dict[str, int]:
-    """One token a line, its number is its id."""
-    if not path.is_file():
-        raise FileNotFoundError(f"the vocabulary ({path}) must be a file with one token a line; there is none")
-    with path.open(encoding="utf-8") as lines:
-        return {line.rstrip("\n"): index for index, line in enumerate(lines)}

@@ -1,28 +1,28 @@
-"""A server on 127.0.0.1 that speaks the Hugging Face Hub's download protocol to the real `huggingface_hub` client.
+"""A server on 127.0.0.1 that speaks the Hugging Face Hub's download protocol to its real client.
 
-With it, tests of `hf_hub_download` need no network: point `HF_ENDPOINT` (or `endpoint=`) at `HubServer.url`. Set
-`HF_HUB_DISABLE_TELEMETRY=1` as well; without it the client asks the Hub a question of its own now and then.
+With it, tests of `huggingface_hub.hf_hub_download` need no network: let `HF_ENDPOINT` (or `endpoint=`) be
+`HubServer.url`. Set `HF_HUB_DISABLE_TELEMETRY=1` as well, or the client asks the Hub questions of its own.
 
 What the Hub answers, and this server too:
 
-- A file is asked for at `/{repository}/resolve/{revision}/{path}`. The answer is always a redirect to its content.
-- A small file, kept in git: 307 to `/api/resolve-cache/models/{repository}/{commit}/{path}` of the same host, where
-  `ETag` is the sha1 of its git blob.
-- A large file, kept in LFS (told by its suffix): 302 to a content server of another origin, here
-  `/cdn/{repository}/{commit}/{path}` at another port. `X-Linked-Etag`, its sha256, and `X-Linked-Size` are in the
-  redirect, where the client stops to read them; it must not take its token along.
+- A file is asked for at `/{repository}/resolve/{revision}/{path}`. The answer is a redirect to its content.
+- A small file, kept in git: 307 to `/api/resolve-cache/models/{repository}/{commit}/{path}` of the same host,
+  where `ETag` is the sha1 of its git blob. The client follows before it takes the headers.
+- A large file, kept in LFS (told by its suffix): 302 to a content server of another origin, here at another
+  port, `/cdn/{repository}/{commit}/{path}`. The client takes `X-Linked-Etag`, the sha256, and `X-Linked-Size`
+  from the redirect, and must not take its token along.
 - A canonical short name: 307 to the full name, with a relative `Location`.
 - An error: no body, but `X-Error-Code` and `X-Error-Message`, from which the client chooses its exception.
 
-    missing repository, anonymous   401 RepoNotFound      RepositoryNotFoundError
+    missing repository, no token    401 RepoNotFound      RepositoryNotFoundError
     missing repository, any token   404 RepoNotFound      RepositoryNotFoundError
-    gated, anonymous                401 GatedRepo         GatedRepoError
-    gated, a token not let in       403 GatedRepo         GatedRepoError
-    a token that is no token        401 (no code)         HfHubHTTPError
+    gated, no token                 401 GatedRepo         GatedRepoError
+    gated, a token not granted      403 GatedRepo         GatedRepoError
+    an expired or made-up token     401 (no code)         HfHubHTTPError
     missing revision                404 RevisionNotFound  RevisionNotFoundError
-    missing file                    404 EntryNotFound     EntryNotFoundError
+    missing file                    404 EntryNotFound     RemoteEntryNotFoundError
 
-Not spoken: Xet (the client falls back to plain HTTP), compression, and `/api/models`, which `hf_hub_download` never asks.
+Left out: Xet (the client then uses plain HTTP), compression, `/api/models` (`hf_hub_download` never asks it).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ LARGE_SUFFIXES = (".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".ot")
 
 _RESOLVE = re.compile(r"/([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)")
 _CONTENT = re.compile(r"/(cdn|api/resolve-cache/models)/([^/]+(?:/[^/]+)?)/([0-9a-f]{40})/(.+)")
-_BLOCK = 1 << 16
+_BLOCK = 1 << 16  # bytes written at once
 
 
 @dataclass
 class Request:
-    """A request and how it was answered."""
+    """A request, and how it was answered."""
 
     method: str
     path: str
@@ -176,7 +176,7 @@ class HubServer:
         commit: str | None = None,
         branch: str = "main",
     ) -> str:
-        """Commit the files of a folder, or of a mapping from paths to contents, to a branch; the value is the commit.
+        """Commit files, given as a folder or as contents by path, to a branch; the value is the commit.
 
         Earlier commits stay reachable. Without `commit`, equal files give equal commits.
         """
@@ -186,7 +186,8 @@ class HubServer:
             files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
         tree = {path: _File.of(path, content) for path, content in sorted(files.items())}
         if commit is None:
-            commit = hashlib.sha1(repr([(path, file.etag) for path, file in tree.items()]).encode()).hexdigest()
+            listing = "".join(f"{file.etag} {path}\n" for path, file in tree.items())
+            commit = hashlib.sha1(listing.encode()).hexdigest()
         if not re.fullmatch(r"[0-9a-f]{40}", commit):
             raise ValueError(f"commit ({commit}) must be 40 hex digits")
         self._repositories[name].commits[commit] = tree
@@ -204,7 +205,7 @@ class HubServer:
         self._aliases[short_name] = name
 
     def gate(self, name: str, token: str) -> None:
-        """Open a repository to this token alone; others stand for users whose request for access is not granted."""
+        """Open a repository to this token alone; others stand for users who were not granted access."""
         self._gates[name] = token
 
     def invalidate_token(self, token: str) -> None:
@@ -214,7 +215,7 @@ class HubServer:
     def cut(self, name: str, path: str, after: int, times: int = 1, reset: bool = False) -> None:
         """Close the connection after so many bytes of the body of each of the next downloads of a file.
 
-        With `reset`, the connection is not closed in order but reset (RST), which the client takes differently.
+        With `reset`, it is not closed in order but reset (RST), after which the client does not try again.
         """
         self._faults[name, path].cuts += [_Cut(after, reset)] * times
 
@@ -253,7 +254,8 @@ class HubServer:
         if token in self._invalid_tokens:
             return _Answer(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
         if match := _RESOLVE.fullmatch(path):
-            return self._redirect(*map(unquote, match.groups()), token)
+            name, revision, file = map(unquote, match.groups())
+            return self._redirect(name, revision, file, token)
         if match := _CONTENT.fullmatch(path):
             kind, name, commit, file = map(unquote, match.groups())
             refusal = None if kind == "cdn" else self._refusal(name, token)
@@ -270,7 +272,7 @@ class HubServer:
             return None
         if token is None:
             return _refuse(401, "GatedRepo", f"Access to model {name} is restricted. Please log in.")
-        return _refuse(403, "GatedRepo", f"Access to model {name} is restricted and you are not in the authorized list.")
+        return _refuse(403, "GatedRepo", f"Access to model {name} is restricted: you are not in its list.")
 
     def _redirect(self, name: str, revision: str, path: str, token: str | None) -> _Answer:
         if name in self._aliases:
@@ -285,7 +287,7 @@ class HubServer:
         headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         file = repository.commits[commit].get(path)
         if file is None:
-            return _refuse(404, "EntryNotFound", "Entry not found", path, headers)
+            return _refuse(404, "EntryNotFound", "Entry not found", path, **headers)
         place = quote(f"{name}/{commit}/{path}")
         if not file.large:
             return _Answer(307, {**headers, "Location": f"/api/resolve-cache/models/{place}"}, file=path)
@@ -298,7 +300,7 @@ class HubServer:
         file = self._repositories[name].commits.get(commit, {}).get(path)
         if file is None:
             return _Answer(404, file=path)
-        headers = {"ETag": f'"{file.etag}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        headers = {"ETag": f'"{file.etag}"', "Accept-Ranges": "bytes"}
         if not file.large:
             headers["X-Repo-Commit"] = commit
         faults = self._faults[name, path]
@@ -309,14 +311,12 @@ class HubServer:
         return _Answer(200, headers, faults.served(file.content), path, cut)
 
 
-def _refuse(
-    status: int, code: str, message: str, file: str = "", headers: Mapping[str, str] | None = None
-) -> _Answer:
-    return _Answer(status, {**(headers or {}), "X-Error-Code": code, "X-Error-Message": message}, file=file)
+def _refuse(status: int, code: str, message: str, file: str = "", **headers: str) -> _Answer:
+    return _Answer(status, {"X-Error-Code": code, "X-Error-Message": message, **headers}, file=file)
 
 
 def _span(range_header: str | None, size: int) -> tuple[int, int] | None:
-    """The first byte asked for and the one after the last; None for all, as for ranges that are not understood."""
+    """The first byte asked for and the one after the last; None, for all, if the range is not understood."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", range_header or "")
     if match is None or not any(match.groups()):
         return None
@@ -335,7 +335,7 @@ class _Listener(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection: in order, or with a reset, which must not come after the usual farewell."""
+        """Close a connection in order, or reset it, which must not come after the usual farewell."""
         if request not in self.to_reset:
             return super().shutdown_request(request)
         self.to_reset.remove(request)

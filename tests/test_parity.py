@@ -103,6 +103,14 @@ def test_without_transformers_the_command_that_installs_it_is_told(
         minibert.parity(minilm)
 
 
+def test_texts_are_one_or_several_but_not_none_of_them(minilm: Path) -> None:
+    assert minibert.parity(minilm, "one text").rows[0].shape == (1, 4, 384)
+    with pytest.raises(ValueError, match=r"texts \(\[\]\) must hold at least one text"):
+        minibert.parity(minilm, [])
+    with pytest.raises(ValueError, match="texts \\(7\\) must be str or several str"):
+        minibert.parity(minilm, 7)  # type: ignore[arg-type]
+
+
 def test_a_report_is_data(minilm: Path) -> None:
     rows = minibert.parity(minilm).rows
     assert json.dumps([row.__dict__ for row in rows])

@@ -367,7 +367,7 @@ def test_a_broken_or_foreign_tokenizer_json_is_refused(tmp_path: Path) -> None:
 def test_a_vocabulary_without_special_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the vocabulary \(1 entries\) must hold \[UNK\]"):
         BertTokenizer({"a": 0})
-    with pytest.raises(ValueError, match=r"must hold \[CLS\] and \[SEP\]"):
+    with pytest.raises(ValueError, match=r"must hold \[CLS\], \[SEP\]; it is not"):
         BertTokenizer({"[UNK]": 0})
     with pytest.raises(TypeError, match="bos_token must be an argument of BertTokenizer"):
         BertTokenizer(dict.fromkeys(SPECIAL, 0), bos_token="<s>")

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 REQUIRED_PYTHON = (3, 10)
 if sys.version_info < REQUIRED_PYTHON:  # before any annotation below is evaluated
@@ -126,13 +127,13 @@ class Environment:
         """Its Python."""
         return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
-    def _probe(self) -> list | None:
+    def _probe(self) -> list[Any] | None:
         """What its Python says about itself; None if it does not start."""
         try:
             done = subprocess.run(
                 [str(self.python), "-I", "-c", PROBE], stdin=subprocess.DEVNULL, capture_output=True, check=True
             )
-            return json.loads(done.stdout)
+            return list(json.loads(done.stdout))
         except (OSError, subprocess.CalledProcessError, ValueError):
             return None
 

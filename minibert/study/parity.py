@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import minibert.model as ours_module
+from minibert.bert import listed
 from minibert.config import BertConfig
 from minibert.model import PretrainedModel
 from minibert.pretrained.checkpoint import Checkpoint
@@ -100,7 +101,7 @@ class ParityReport:
 
 def parity(
     name_or_folder: str | Path,
-    texts: Sequence[str] | None = None,
+    texts: str | Sequence[str] | None = None,
     *,
     tolerance: float = 1e-6,
     revision: str | None = None,
@@ -142,7 +143,9 @@ def parity(
             arguments["add_pooling_layer"] = False
         theirs = getattr(transformers, kind.__name__).from_pretrained(folder, dtype=torch.float32, **arguments).eval()
 
-    chosen = list(TEXTS if texts is None else texts)
+    chosen = listed(TEXTS if texts is None else texts)
+    if not chosen:
+        raise ValueError("texts ([]) must hold at least one text; leave it out for a few of various lengths")
     limit = config.max_position_embeddings
     inputs = dict(tokenizer(chosen, padding=True, truncation=True, max_length=limit, return_tensors="pt"))
     mask = inputs["attention_mask"].bool()
