@@ -13,7 +13,7 @@ ANSWERED = {
     "How can I cancel my order?": "Orders can be cancelled under 'My orders' until they are shipped.",
     "When will my parcel arrive?": "Parcels take two to four working days; the tracking link is in your mail.",
     "Which payment methods do you accept?": "Credit card, bank transfer and invoice.",
-    "Can I send an article back?": "Yes, within 30 days; the return label is in the box.",
+    "How do I return something I bought?": "Within 30 days; the return label is in the box.",
     "How do I change my delivery address?": "Under 'My account', 'Addresses', as long as the order is not shipped.",
 }
 CUSTOMERS = (

@@ -124,7 +124,7 @@ class HubServer:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self._repositories: defaultdict[str, _Repository] = defaultdict(_Repository)
+        self._repositories: dict[str, _Repository] = {}
         self._aliases: dict[str, str] = {}
         self._gates: dict[str, str] = {}
         self._invalid_tokens: set[str] = set()
@@ -190,15 +190,16 @@ class HubServer:
             commit = hashlib.sha1(listing.encode()).hexdigest()
         if not re.fullmatch(r"[0-9a-f]{40}", commit):
             raise ValueError(f"commit ({commit}) must be 40 hex digits")
-        self._repositories[name].commits[commit] = tree
+        self._repositories.setdefault(name, _Repository()).commits[commit] = tree
         self.point(name, branch, commit)
         return commit
 
     def point(self, name: str, reference: str, commit: str) -> None:
         """Make a branch or tag of a repository stand for a commit that was added before."""
-        if commit not in self._repositories[name].commits:
+        repository = self._repositories.get(name, _Repository())
+        if commit not in repository.commits:
             raise ValueError(f"commit ({commit}) must have been added to {name}")
-        self._repositories[name].references[reference] = commit
+        repository.references[reference] = commit
 
     def add_alias(self, short_name: str, name: str) -> None:
         """Redirect a canonical short name to the full name, as for `bert-base-uncased`."""
@@ -297,7 +298,7 @@ class HubServer:
         return _Answer(302, headers, file=path)
 
     def _content(self, method: str, name: str, commit: str, path: str) -> _Answer:
-        file = self._repositories[name].commits.get(commit, {}).get(path)
+        file = self._repositories.get(name, _Repository()).commits.get(commit, {}).get(path)
         if file is None:
             return _Answer(404, file=path)
         headers = {"ETag": f'"{file.etag}"', "Accept-Ranges": "bytes"}

@@ -96,6 +96,11 @@ class Checkpoint:
             index = repository.json(f"{name}.index.json")
             if index is not None:
                 return cls(str(repository), _read_shards(repository, name, index))
+        if repository.unknown.intersection(WEIGHTS):
+            raise FileNotFoundError(
+                f"the weights of {repository} must be in the cache to be loaded offline; they are not: load them once "
+                "with a network"
+            )
         raise FileNotFoundError(
             f"{repository} must hold weights as {' or '.join(WEIGHTS)} (or their sharded forms); it has neither: "
             "convert TensorFlow or Flax weights with transformers first"

@@ -161,8 +161,13 @@ class Repository:
             self.commit = self.commit or _commit_in(error)
             return None
         except _broken_connections() as error:
+            if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+                raise PermissionError(
+                    f"the token for {self.name} must be valid; the Hub refuses it: renew it, or pass token=False for a "
+                    "public repository"
+                ) from None
             raise ConnectionError(
-                f"the download of {filename} of {self} must run to its end; it broke off, and retries did not help "
+                f"the download of {filename} of {self} must run to its end; it broke off "
                 f"({_first_line(error)}): run again, files that are complete are kept"
             ) from error
         if self.commit is None:
@@ -193,11 +198,14 @@ class Repository:
         ) from error
 
     def _verify(self, path: Path, filename: str) -> None:
-        """Compare what was just downloaded with the sha256 that the Hub names large files by."""
+        """Compare what was just downloaded with the digest that the Hub, and so the cache, names it by."""
         blob = path.resolve()
-        if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        if re.fullmatch(r"[0-9a-f]{64}", blob.name):  # large files: their sha256
+            digest = hashlib.sha256()
+        elif re.fullmatch(r"[0-9a-f]{40}", blob.name):  # small files: the sha1 of their git blob
+            digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
+        else:
             return
-        digest = hashlib.sha256()
         with blob.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
@@ -205,7 +213,7 @@ class Repository:
             path.unlink()
             blob.unlink()
             raise OSError(
-                f"{filename} of {self} must have the sha256 {blob.name}; what arrived has {digest.hexdigest()}: "
+                f"{filename} of {self} must have the digest {blob.name}; what arrived has {digest.hexdigest()}: "
                 "it was removed, run again"
             )
 
