@@ -78,10 +78,8 @@ class Bert:
     @property
     def max_seq_length(self) -> int:
         """The most tokens of a text that are looked at, special ones included."""
-        limits = (self.recipe.max_seq_length, self.tokenizer.model_max_length, self.config.max_position_embeddings)
-        if self.recipe.max_seq_length is not None:
-            limits = (self.recipe.max_seq_length, None, self.config.max_position_embeddings)
-        return min(limit for limit in limits if limit is not None)
+        positions = self.config.max_position_embeddings
+        return min(self.recipe.max_seq_length or self.tokenizer.model_max_length or positions, positions)
 
     def encode(
         self,
@@ -191,9 +189,10 @@ class Bert:
         return results[0] if isinstance(texts, str) else results
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model and the tokenizer into `folder`, for transformers and `load` alike."""
+        """Write model, tokenizer and recipe into `folder`, for `load`, transformers and sentence-transformers alike."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        self.recipe.save(Path(folder), self.config.hidden_size)
 
     def info(self) -> dict[str, Any]:
         """What was loaded, as plain values."""
@@ -274,7 +273,7 @@ def load(
 
 def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:
     """Compare the tokenizer with the token table: an id without a row is an error, a row without a token is told."""
-    if len(tokenizer) > config.vocab_size:
+    if max(tokenizer.vocab.values()) >= config.vocab_size:
         raise ValueError(
             f"the vocabulary of {source} ({len(tokenizer)} tokens) must not exceed vocab_size ({config.vocab_size}), "
             "the rows of the token table; use the tokenizer that belongs to the weights"

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -476,6 +477,24 @@ def test_saving_and_loading_again_gives_the_same(tmp_path: Path, masked: miniber
     again = minibert.load(tmp_path)
     assert np.array_equal(again.encode(TEXTS), masked.encode(TEXTS))
     assert again.fill_mask("a [MASK]") == masked.fill_mask("a [MASK]")
+
+
+def test_saving_keeps_the_recipe_here_and_for_sentence_transformers(
+    tmp_path: Path, bert: minibert.Bert, oracle: SentenceTransformer
+) -> None:
+    recipes = [
+        bert.recipe,
+        replace(bert.recipe, normalize=False, pooling=("cls", "mean"), prompt="say: ", lower_case=True),
+    ]
+    for number, recipe in enumerate(recipes):
+        folder = tmp_path / str(number)
+        changed = minibert.Bert(bert.model, bert.tokenizer, recipe)
+        changed.save_pretrained(folder)
+        again = minibert.load(folder)
+        assert again.recipe == replace(recipe, source=again.recipe.source)
+        assert np.array_equal(again.encode(TEXTS), changed.encode(TEXTS))
+        theirs = SentenceTransformer(str(folder), device="cpu")
+        np.testing.assert_allclose(theirs.encode(TEXTS), changed.encode(TEXTS), atol=1e-6)
 
 
 def test_loading_warns_of_nothing(minilm: Path) -> None:

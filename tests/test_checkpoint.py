@@ -467,6 +467,11 @@ def test_a_file_instead_of_a_folder_is_refused(tiny: Path) -> None:
         minibert.BertModel.from_pretrained(tiny / "model.safetensors")
 
 
+def test_a_revision_of_a_folder_is_refused(tiny: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"revision ('v1') must be left out for a local folder ({tiny})")):
+        minibert.BertModel.from_pretrained(tiny, revision="v1")
+
+
 @pytest.mark.parametrize("name", ["./no-such-folder", "/no/such/folder", "~/no-such-folder", Path("nowhere")])
 def test_a_path_that_does_not_exist_is_refused(name: Any) -> None:
     with pytest.raises(FileNotFoundError, match=r"the folder \(.*\) must exist; check the path"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -257,6 +258,18 @@ def test_offline_weights_that_were_never_fetched_are_told(hub: HubServer, small:
     minibert.BertConfig.from_pretrained(SMALL, cache_dir=cache)
     with pytest.raises(FileNotFoundError, match=r"the weights of .* must be in the cache to be loaded offline"):
         load(cache, local_files_only=True)
+
+
+def test_a_full_disk_is_told_as_what_it_is(
+    hub: HubServer, small: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **keywords: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        load(cache)
+    assert not isinstance(caught.value, ConnectionError)
 
 
 def test_sharded_and_pickled_weights_come_from_the_hub_too(hub: HubServer, small: Path, cache: Path) -> None:

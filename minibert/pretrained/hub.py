@@ -55,7 +55,7 @@ class Repository:
 
         Raises:
             FileNotFoundError: what is written as a path does not exist.
-            ValueError: neither a folder nor a possible name.
+            ValueError: neither a folder nor a possible name; a revision of a folder.
         """
         if not isinstance(name_or_folder, (str, Path)):
             raise ValueError(
@@ -64,6 +64,8 @@ class Repository:
         name = str(name_or_folder)
         folder = Path(name).expanduser()
         if name and folder.is_dir():
+            if revision is not None:
+                raise ValueError(f"revision ({revision!r}) must be left out for a local folder ({name})")
             return cls(name, folder=folder)
         if folder.is_file():
             raise ValueError(f"the checkpoint ({name}) must be a folder; pass {folder.parent}, which holds the file")
@@ -166,6 +168,8 @@ class Repository:
                     f"the token for {self.name} must be valid; the Hub refuses it: renew it, or pass token=False for a "
                     "public repository"
                 ) from None
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+                raise  # this machine's disk, not the network
             raise ConnectionError(
                 f"the download of {filename} of {self} must run to its end; it broke off "
                 f"({_first_line(error)}): run again, files that are complete are kept"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from minibert.pretrained.files import write_text
 from minibert.pretrained.hub import Repository
 from minibert.vectors.pooling import POOLING
 
@@ -88,6 +91,26 @@ class Recipe:
             folder=folder,
             source="sentence-transformers files",
         )
+
+    def save(self, folder: Path, hidden_size: int) -> None:
+        """Write the files of sentence-transformers into a folder, in the form that all its versions read."""
+        modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
+        if self.normalize:
+            modules.append(("2", "2_Normalize", "Normalize"))
+        pooling = {switch: mode in self.pooling for switch, mode in OLD_SWITCHES.items()}
+        limits = {"max_seq_length": self.max_seq_length, "do_lower_case": self.lower_case}
+        prompts = {"prompts": {"default": self.prompt}, "default_prompt_name": "default"} if self.prompt else {}
+        contents: dict[str, Any] = {
+            "modules.json": [
+                {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+                for name, path, kind in modules
+            ],
+            "1_Pooling/config.json": {"word_embedding_dimension": hidden_size, **pooling},
+            "sentence_bert_config.json": limits,
+            "config_sentence_transformers.json": prompts,
+        }
+        for name, content in contents.items():
+            write_text(folder / name, json.dumps(content, indent=2) + "\n")
 
 
 def _modes(config: dict[str, Any], repository: Repository) -> tuple[str, ...]:
