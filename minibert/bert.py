@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Unpack
 
 from minibert.config import BertConfig
 from minibert.fill_mask import Candidate, fill_mask
@@ -31,6 +33,14 @@ HEADS = {
     "classifier": "classifier",
     "span_head": "question answering",
 }
+
+
+class EncodeSettings(TypedDict, total=False):
+    """Settings of `Bert.encode` that do not change what kind of thing it returns."""
+
+    batch_size: int
+    normalize_embeddings: bool
+    truncation: Literal["warn", "error"]
 
 
 class Bert:
@@ -81,6 +91,20 @@ class Bert:
         positions = self.config.max_position_embeddings
         return min(self.recipe.max_seq_length or self.tokenizer.model_max_length or positions, positions)
 
+    @overload
+    def encode(
+        self, texts: str | Iterable[str], *, convert_to_tensor: Literal[True], **settings: Unpack[EncodeSettings]
+    ) -> Tensor: ...
+
+    @overload
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        convert_to_tensor: Literal[False] = False,
+        **settings: Unpack[EncodeSettings],
+    ) -> NDArray[np.float32]: ...
+
     def encode(
         self,
         texts: str | Iterable[str],
@@ -89,7 +113,7 @@ class Bert:
         normalize_embeddings: bool = False,
         convert_to_tensor: bool = False,
         truncation: Literal["warn", "error"] = "warn",
-    ) -> Any:
+    ) -> NDArray[np.float32] | Tensor:
         """Give each text its vector.
 
         A text's vector does not depend on the texts beside it, on their order, or on padding. The empty text has one
@@ -122,8 +146,9 @@ class Bert:
             vectors[indices] = self._vectors([rows[i] for i in indices])
         if normalize_embeddings or self.recipe.normalize:
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        result = vectors if convert_to_tensor else vectors.cpu().numpy()
-        return result[0] if single else result
+        if single:
+            vectors = vectors[0]
+        return vectors if convert_to_tensor else vectors.cpu().numpy()
 
     def _token_ids(self, texts: Sequence[str], truncation: str) -> list[list[int]]:
         """The ids of each text, cut to `max_seq_length`."""

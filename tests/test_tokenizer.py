@@ -354,6 +354,16 @@ def test_a_folder_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
         BertTokenizer(tmp_path / "vocab.txt")
 
 
+def test_another_algorithm_over_a_vocab_txt_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, "a"]) + "\n")
+    for kind in ("BertTokenizerFast", "DistilBertTokenizer"):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
+        assert BertTokenizer.from_pretrained(tmp_path).tokenize("a") == ["a"]
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
+    with pytest.raises(ValueError, match=re.escape("(BertJapaneseTokenizer) must be BertTokenizer where there is no")):
+        BertTokenizer.from_pretrained(tmp_path)
+
+
 def test_a_broken_or_foreign_tokenizer_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text("{")

@@ -101,6 +101,12 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
     path = repository.file("tokenizer.json")
     if path is not None:
         return _read_json(path, decided), decided
+    kind = str(written.get("tokenizer_class") or "BertTokenizer")
+    if not kind.removesuffix("Fast").endswith("BertTokenizer"):
+        raise ValueError(
+            f"the tokenizer_class of {repository} ({kind}) must be BertTokenizer where there is no tokenizer.json; "
+            "another one would give other ids: load the tokenizer with transformers"
+        )
     path = repository.file("vocab.txt")
     if path is None:
         raise FileNotFoundError(
