@@ -77,7 +77,10 @@ class Packed:
     """The layout of texts end to end, without padding: hidden states are (T, H).
 
     Args:
-        lengths: how many tokens each text has; their sum is T.
+        lengths: how many tokens each text has.
+
+    Raises:
+        ValueError: when used, if the lengths do not add up to T.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
@@ -85,6 +88,8 @@ class Packed:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Mix the values within each text; all four tensors are (T, A, D)."""
+        if sum(self.lengths) != len(v):
+            raise ValueError(f"lengths (sum {sum(self.lengths)}) must add up to the number of tokens ({len(v)})")
         q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)  # (T, A, D) -> (A, T, D)
         mixed, start = torch.empty_like(v), 0
         for length in self.lengths:

@@ -89,3 +89,10 @@ def test_the_hidden_states_end_with_what_forward_gives() -> None:
 def test_a_mask_that_is_not_bool_is_refused() -> None:
     with pytest.raises(ValueError, match=re.escape("mask dtype (torch.int64) must be torch.bool; pass mask != 0")):
         Padded(torch.ones(2, 3, dtype=torch.long))
+
+
+def test_lengths_that_do_not_add_up_are_refused() -> None:
+    encoder = Encoder(minibert.BertConfig(**TINY)).eval()
+    for lengths in ([3], [3, 3]):
+        with pytest.raises(ValueError, match=re.escape(f"lengths (sum {sum(lengths)}) must add up to the number of")):
+            encoder(torch.randn(5, 32), Packed(lengths))

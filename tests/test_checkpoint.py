@@ -494,3 +494,11 @@ def test_gradients_flow_into_loaded_weights_and_training_changes_them(tmp_path: 
     optimizer.step()
     assert ours(**inputs, labels=inputs["input_ids"]).loss < first
     assert (tmp_path / "model.safetensors").read_bytes() == before  # the file is mapped, but never written to
+
+
+def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
+    theirs_of("BertForPreTraining", tmp_path)
+    before = torch.get_rng_state()
+    ours = minibert.BertForPreTraining.from_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(parameter.is_meta for parameter in ours.parameters())

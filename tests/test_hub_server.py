@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from hub_server import HubServer
-from huggingface_hub import constants, errors
+from huggingface_hub import errors
 
 NAME = "google-bert/bert-base-uncased"
 WEIGHTS = bytes(range(256)) * 40
@@ -21,18 +20,11 @@ FILES = {"config.json": b'{"vocab_size": 7}', "model.safetensors": WEIGHTS, "1_P
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A running server with one repository; the client takes small chunks and retries without waiting."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    huggingface_hub.close_session()
+def server(hub_client: None) -> Iterator[HubServer]:
+    """A running server with one repository."""
     with HubServer() as running:
         running.add_repo(NAME, FILES)
         yield running
-        huggingface_hub.close_session()
 
 
 def download(server: HubServer, cache: Path, path: str, name: str = NAME, **arguments: Any) -> Path:
