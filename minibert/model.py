@@ -103,12 +103,13 @@ class PretrainedModel(nn.Module):
         device: torch.device | str | None = None,
     ) -> Self:
         """Build the model without storage, and give it the checkpoint's tensors: no copy, no random start."""
+        dtype, device = check_dtype(dtype), check_device(device)
         if checkpoint.untied_decoder and config.tie_word_embeddings:
             config = config.replace(tie_word_embeddings=False)
         with without_storage():
             model = cls(config)
         checkpoint.drop_absent(model, cls.optional_parts)
-        new = checkpoint.fill(model, cls.new_heads, dtype or torch.float32, torch.device(device or "cpu"))
+        new = checkpoint.fill(model, cls.new_heads, dtype, device)
         for name in new:
             initialize(model.get_submodule(name), config.initializer_range)
         return model.eval()
@@ -123,6 +124,26 @@ class PretrainedModel(nn.Module):
         config = self.config.replace(architectures=(type(self).__name__,), extra={**extra, "dtype": dtype})
         Checkpoint.save(self, Path(folder))
         config.save_pretrained(folder)
+
+
+def check_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """The type for parameters, float32 when None; refuse what cannot be one."""
+    if dtype is None:
+        return torch.float32
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype ({dtype!r}) must be a floating-point type of torch; pass torch.bfloat16, for one")
+    return dtype
+
+
+def check_device(device: torch.device | str | None) -> torch.device:
+    """The device for parameters, the CPU when None; refuse one that is not here."""
+    try:
+        found = torch.device(device or "cpu")
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:  # each build of torch has its own
+        reason = (str(error).splitlines() or ["no details"])[0]
+        raise ValueError(f"device ({device}) must be one that this torch can use; it cannot ({reason})") from error
+    return found
 
 
 class BertModel(PretrainedModel):

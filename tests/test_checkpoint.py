@@ -467,6 +467,19 @@ def test_a_file_instead_of_a_folder_is_refused(tiny: Path) -> None:
         minibert.BertModel.from_pretrained(tiny / "model.safetensors")
 
 
+@pytest.mark.parametrize("dtype", ["float32", torch.int64, 3])
+def test_a_dtype_that_weights_cannot_have_is_refused(tiny: Path, dtype: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"dtype ({dtype!r}) must be a floating-point type of torch")):
+        minibert.BertModel.from_pretrained(tiny, dtype=dtype)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_here_is_refused(tiny: Path) -> None:
+    for device in ("cuda", "banana", 2.5):
+        with pytest.raises(ValueError, match=re.escape(f"device ({device}) must be one that this torch can use; it")):
+            minibert.BertModel.from_pretrained(tiny, device=device)
+
+
 def test_a_revision_of_a_folder_is_refused(tiny: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(f"revision ('v1') must be left out for a local folder ({tiny})")):
         minibert.BertModel.from_pretrained(tiny, revision="v1")

@@ -16,6 +16,7 @@ from oracle import with_real_vocabulary
 
 import minibert
 from minibert.cli import main
+from minibert.study.parity import ParityReport, Row
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,10 @@ def test_parity_prints_the_table_and_exits_by_it(
     assert "parity: the largest difference is 0" in out
     assert main(["parity", str(minilm), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0])["tensor"] == "embeddings"
-    assert main(["parity", str(minilm), "--tolerance", "-1"]) == 1  # no difference is that small
+    over = ParityReport("here", "BertModel", (Row("embeddings", (1,), 0.5, (0,)),), 1e-6, "torch")
+    monkeypatch.setattr(minibert, "parity", lambda *arguments, **keywords: over)
+    assert main(["parity", str(minilm)]) == 1
+    assert "NO parity: embeddings is the first over 1e-06: 0.5 at [0]" in capsys.readouterr().out
 
 
 def test_demo_shows_the_job(minilm: Path, masked: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +122,8 @@ def test_demo_shows_the_job(minilm: Path, masked: str, capsys: pytest.CaptureFix
             ["encode", "MINILM", "word " * 300, "--truncation", "error"],
             "minibert: text 0 has 302 tokens, but must have",
         ),
+        (["info", "MINILM", "--device", "banana"], "minibert: device (banana) must be one that this torch can use; it"),
+        (["parity", "MINILM", "--tolerance", "nan"], "minibert: tolerance (nan) must be a number of at least 0"),
         (["fill-mask", "MINILM", "a [MASK]"], "must have a masked-LM head to fill masks; it lacks cls.predictions"),
     ],
 )

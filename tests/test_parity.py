@@ -105,6 +105,8 @@ def test_without_transformers_the_command_that_installs_it_is_told(
 
 def test_texts_are_one_or_several_but_not_none_of_them(minilm: Path) -> None:
     assert minibert.parity(minilm, "one text").rows[0].shape == (1, 4, 384)
+    with pytest.raises(ValueError, match=r"tolerance \(nan\) must be a number of at least 0"):
+        minibert.parity(minilm, tolerance=float("nan"))
     with pytest.raises(ValueError, match=r"texts \(\[\]\) must hold at least one text"):
         minibert.parity(minilm, [])
     with pytest.raises(ValueError, match="texts \\(7\\) must be str or several str"):

@@ -130,6 +130,8 @@ def parity(
             "parity compares with transformers, which is not installed; pip install transformers"
         ) from None
 
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance ({tolerance}) must be a number of at least 0; 1e-6 is the default")
     repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
     config = BertConfig.from_repository(repository)
     checkpoint = Checkpoint.open(repository)
