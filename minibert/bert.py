@@ -319,8 +319,8 @@ def listed(texts: object) -> list[str]:
     """
     if isinstance(texts, str):
         return [texts]
-    if isinstance(texts, (bytes, dict)) or not isinstance(texts, Iterable):
-        raise ValueError(f"texts ({texts!r:.40}) must be str or several str, not {type(texts).__name__}")
+    if isinstance(texts, (bytes, dict, set, frozenset)) or not isinstance(texts, Iterable):
+        raise ValueError(f"texts ({texts!r:.40}) must be str or several str in an order, not {type(texts).__name__}")
     return list(texts)
 
 

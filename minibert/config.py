@@ -128,7 +128,9 @@ class BertConfig:
             )
         known = {f.name for f in fields(cls)} - {"extra"}
         extra = {name: value for name, value in values.items() if name not in known and name != "label2id"}
-        return cls(**{name: value for name, value in values.items() if name in known}, extra=extra)
+        # null is the default, but for the one field that can do without a number where the default is one
+        given = {n: v for n, v in values.items() if n in known and (v is not None or n == "pad_token_id")}
+        return cls(**given, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:
         """What `config.json` should hold: the fields of BERT and, unchanged, the unknown ones it came with."""

@@ -41,6 +41,8 @@ def fill_mask(
     """The candidates for each [MASK] of a text; see `Bert.fill_mask`. `index` is the text's number, for messages."""
     if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
         raise ValueError(f"top_k ({top_k!r}) must be a whole number of at least 1")
+    if targets is not None and (isinstance(targets, str) or not targets):
+        raise ValueError(f"targets ({targets!r}) must be a list of at least one word; pass [{targets or 'word'!r}]")
     check_text([text])
     encoding = tokenizer.encode_texts([text])[0]
     ids: list[int] = encoding.ids

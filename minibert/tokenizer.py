@@ -5,7 +5,8 @@ The work is done by the `tokenizers` library; this file gives it BERT's settings
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -233,7 +234,7 @@ class BertTokenizer:
         *,
         add_special_tokens: bool = True,
         padding: bool | Literal["longest", "max_length", "do_not_pad"] = False,
-        truncation: bool | Truncation = False,
+        truncation: bool | Truncation | None = None,
         max_length: int | None = None,
         is_split_into_words: bool = False,
         pad_to_multiple_of: int | None = None,
@@ -249,7 +250,8 @@ class BertTokenizer:
             text_pair: the second texts of pairs, as many as there are first ones.
             add_special_tokens: [CLS] first [SEP], and second [SEP].
             padding: True or "longest": to the longest of the batch; "max_length": to `max_length`.
-            truncation: True or "longest_first": cut the longer of a pair first; "only_first"; "only_second".
+            truncation: True or "longest_first": cut the longer of a pair first; "only_first"; "only_second"; False. None,
+                as in transformers: True if `max_length` is given and `padding` is not.
             max_length: tokens, special ones included; `model_max_length` when None.
             return_tensors: "pt" or "np"; lists when None.
             return_offsets_mapping: for each token, where it is in its text: (start, end) in characters.
@@ -261,7 +263,19 @@ class BertTokenizer:
             ValueError: what is not text; lengths that cannot be made into a tensor; a limit that cannot be kept.
         """
         batched, firsts, seconds = _batch(text, text_pair, is_split_into_words)
+        if truncation is None:
+            truncation = max_length is not None and padding in (False, "do_not_pad")
+            if max_length is not None and padding in (True, "longest"):
+                warnings.warn(
+                    f"max_length ({max_length}) changes nothing here; pass truncation=True to cut texts to it",
+                    stacklevel=2,
+                )
         strategy = _strategy(truncation)
+        for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
+        if padding_side not in ("right", "left"):
+            raise ValueError(f"padding_side ({padding_side!r}) must be 'right' or 'left'")
         limit = max_length if max_length is not None else self.model_max_length
         if strategy is not None and limit is None:
             raise ValueError(
@@ -400,7 +414,9 @@ def _remedy(value: object) -> str:
     if isinstance(value, bytes):
         return "decode it: text.decode('utf-8')"
     if isinstance(value, (list, tuple)):
-        return "pass is_split_into_words=True if these are the words of a text"
+        return "pass is_split_into_words=True if these are words, or the second texts of pairs as text_pair"
+    if isinstance(value, Iterable):
+        return "pass list(texts)"
     return "convert it with str()"
 
 
@@ -428,7 +444,7 @@ def _batch(
 
 
 def _strategy(truncation: object) -> Truncation | None:
-    if truncation in (False, None, "do_not_truncate"):
+    if truncation is False or truncation == "do_not_truncate":
         return None
     if truncation is True:
         return "longest_first"

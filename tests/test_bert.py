@@ -257,10 +257,11 @@ def test_a_module_that_would_change_the_vectors_is_refused(
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (None, "texts (None) must be str or several str, not NoneType"),
-        (12, "texts (12) must be str or several str, not int"),
-        (b"bytes", "texts (b'bytes') must be str or several str, not bytes"),
-        ({"a": 1}, "texts ({'a': 1}) must be str or several str, not dict"),
+        (None, "texts (None) must be str or several str in an order, not NoneType"),
+        (12, "texts (12) must be str or several str in an order, not int"),
+        (b"bytes", "texts (b'bytes') must be str or several str in an order, not bytes"),
+        ({"a": 1}, "texts ({'a': 1}) must be str or several str in an order, not dict"),
+        ({"a"}, "texts ({'a'}) must be str or several str in an order, not set"),
         (["a", None, "b"], "text 1 (None) must be str, not NoneType; leave missing texts out, or pass ''"),
         (["a", 3], "text 1 (3) must be str, not int; convert it with str()"),
         ([b"a"], "text 0 (b'a') must be str, not bytes; decode it: text.decode('utf-8')"),
@@ -424,6 +425,8 @@ def test_targets_of_several_pieces_are_the_product_of_their_steps(tmp_path: Path
         ("[MASK] " + "word " * 600, {}, "text 0 has 603 tokens, but must have at most 512"),
         ("a [MASK]", {"top_k": 0}, "top_k (0) must be a whole number of at least 1"),
         ("a [MASK]", {"targets": ["生活"]}, "target ('生活') must be made of the vocabulary's pieces"),
+        ("a [MASK]", {"targets": "bank"}, "targets ('bank') must be a list of at least one word; pass ['bank']"),
+        ("a [MASK]", {"targets": []}, "targets ([]) must be a list of at least one word; pass ['word']"),
         ("a [MASK]", {"targets": [""]}, "target ('') must be made of the vocabulary's pieces"),
         ("a [MASK]", {"targets": [None]}, "text 0 (None) must be str, not NoneType"),
         (

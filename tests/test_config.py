@@ -97,6 +97,14 @@ def test_a_json_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
         BertConfig.from_pretrained(tmp_path)
 
 
+def test_null_is_the_default_and_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    values = {"model_type": "bert", "position_embedding_type": None, "architectures": None, "pad_token_id": None}
+    (tmp_path / "config.json").write_text("\ufeff" + json.dumps(values), encoding="utf-8")
+    config = BertConfig.from_pretrained(tmp_path)
+    assert config == BertConfig(pad_token_id=None)
+    assert config.to_dict()["pad_token_id"] is None
+
+
 def test_an_unknown_argument_is_refused(minilm: Path) -> None:
     with pytest.raises(TypeError, match="num_label must be a field of BertConfig"):
         BertConfig.from_pretrained(minilm, num_label=3)

@@ -252,6 +252,15 @@ def test_padding_is_that_of_transformers(
     assert_same(both, texts, padding=padding, padding_side=side, pad_to_multiple_of=multiple, max_length=limit)
 
 
+def test_max_length_alone_cuts_as_in_transformers_and_says_where_it_does_not(
+    both: tuple[BertTokenizer, Any],
+) -> None:
+    for arguments in ({"max_length": 3}, {"max_length": 3, "truncation": None}, {"max_length": 3, "truncation": False}):
+        assert_same(both, ["a b c", "a"], **arguments)
+    with pytest.warns(UserWarning, match=r"max_length \(3\) changes nothing here; pass truncation=True"):
+        assert len(both[0]("a b c", max_length=3, padding=True).input_ids) == 5
+
+
 @pytest.mark.parametrize("kind", ["pt", "np"])
 def test_tensors_are_those_of_transformers(both: tuple[BertTokenizer, Any], kind: str) -> None:
     texts, pairs = ["One.", "A few more words here."], ["Two!", ""]
@@ -392,8 +401,13 @@ def test_a_vocabulary_without_special_tokens_is_refused() -> None:
         (None, "text (None) must be str or a list of str, not NoneType; leave missing texts out, or pass ''"),
         (3.5, "text (3.5) must be str or a list of str, not float; convert it with str()"),
         (b"abc", "text (b'abc') must be str or a list of str, not bytes; decode it: text.decode('utf-8')"),
+        (np.array(["a"]), "must be str or a list of str, not ndarray; pass list(texts)"),
+        (
+            [("a", "b")],
+            "text 0 (('a', 'b')) must be str, not tuple; pass is_split_into_words=True if these are words, or",
+        ),
         (["a", None], "text 1 (None) must be str, not NoneType; leave missing texts out, or pass ''"),
-        (["a", ["b"]], "text 1 (['b']) must be str, not list; pass is_split_into_words=True if these are the words"),
+        (["a", ["b"]], "text 1 (['b']) must be str, not list; pass is_split_into_words=True if these are words"),
         (["a", "b\ud83d"], "text 1 holds a lone surrogate ('\\ud83d' at 1), but must be valid Unicode"),
     ],
 )
@@ -409,6 +423,10 @@ def test_what_is_not_text_is_refused_with_its_place(both: tuple[BertTokenizer, A
         ({"padding": "both"}, "padding ('both') must be True, False, 'longest', 'max_length'"),
         ({"return_tensors": "tf"}, "return_tensors ('tf') must be 'pt', 'np' or None"),
         ({"return_tensors": "pt"}, "they have 3 to 4: pass padding=True"),
+        ({"max_length": 0}, "max_length (0) must be a whole number of at least 1"),
+        ({"max_length": "3"}, "max_length ('3') must be a whole number of at least 1"),
+        ({"pad_to_multiple_of": -3}, "pad_to_multiple_of (-3) must be a whole number of at least 1"),
+        ({"padding_side": "top"}, "padding_side ('top') must be 'right' or 'left'"),
         ({"truncation": True, "max_length": 1}, "max_length (1) must be at least 2, the number of special tokens"),
         ({"text_pair": ["x"]}, "text_pair (1 texts) must be a list as long as text (2)"),
         ({"text_pair": "x"}, "text_pair (one text) must be a list as long as text (2)"),

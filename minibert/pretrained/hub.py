@@ -115,7 +115,7 @@ class Repository:
         if path is None:
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
         except ValueError as error:
             raise ValueError(
                 f"{filename} of {self} must be valid JSON; it is not ({error}): correct the file"
