@@ -9,7 +9,7 @@
 To read the code, follow the data, and never turn back:
 
     config.py       the sizes, and the letters for them
-    tokenizer.py    text -> ids
+    tokenizer.py    text -> ids; BERT's rules for text are `wordpiece()` in pretrained/vocabulary.py
     embeddings.py   ids -> (B, S, H)
     attention.py    queries, keys, values, scores, mix
     encoder.py      feed-forward; L layers of both
@@ -18,7 +18,7 @@ To read the code, follow the data, and never turn back:
     model.py        BertModel, BertFor...: the parts above, joined
     fill_mask.py    text with [MASK] -> candidates
     bert.py         `load`: tokenizer + model + what the checkpoint can do
-    cli.py          the commands
+    cli.py          the commands; demo.py is the tour that one of them gives
 
 and, where the numbers come from: pretrained/ (name -> files -> tensors -> our names), vectors/ (token vectors -> one
 vector), study/ (parity with transformers).

@@ -15,11 +15,21 @@ from typing_extensions import Unpack
 
 from minibert.config import BertConfig
 from minibert.fill_mask import Candidate, fill_mask
-from minibert.model import BertForMaskedLM, BertModel
+from minibert.model import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    PretrainedModel,
+)
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import to_checkpoint, to_ours
-from minibert.tokenizer import BertTokenizer, check_text
+from minibert.tokenizer import BertTokenizer, check_text, whole_number
 from minibert.vectors.pooling import pool
 from minibert.vectors.recipe import Recipe
 
@@ -47,33 +57,39 @@ class Bert:
     """A loaded checkpoint, ready for text. Made by `load`.
 
     Attributes:
-        model: `BertForMaskedLM` where the checkpoint has that head, otherwise `BertModel`; in evaluation mode.
+        model: of the class that uses most of what the checkpoint holds; in evaluation mode.
         tokenizer: its tokenizer.
         recipe: how sentence vectors are made.
         source: the repository and commit, or the folder.
-        heads: the heads that the checkpoint holds, loaded or not.
     """
 
     def __init__(
         self,
-        model: BertForMaskedLM | BertModel,
+        model: PretrainedModel,
         tokenizer: BertTokenizer,
         recipe: Recipe | None = None,
         source: str = "memory",
-        heads: Sequence[str] = (),
         missing_mlm: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.recipe = recipe or Recipe()
         self.source = source
-        self.heads = tuple(heads)
         self._missing_mlm = tuple(missing_mlm)
 
     @property
     def encoder(self) -> BertModel:
         """The encoder, under whatever head."""
-        return self.model.bert if isinstance(self.model, BertForMaskedLM) else self.model
+        encoder = getattr(self.model, "bert", self.model)
+        if not isinstance(encoder, BertModel):
+            raise ValueError(f"the model ({type(self.model).__name__}) must be a BertModel, or hold one as `bert`")
+        return encoder
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What stands on top of the encoder."""
+        parts = {name for module in (self.model, self.encoder) for name, _ in module.named_children()}
+        return tuple(title for name, title in HEADS.items() if name in parts)
 
     @property
     def config(self) -> BertConfig:
@@ -134,8 +150,9 @@ class Bert:
         """
         if truncation not in ("warn", "error"):
             raise ValueError(f"truncation ({truncation!r}) must be 'warn' or 'error'")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size ({batch_size!r}) must be a whole number of at least 1")
+        if self.recipe.refusal:
+            raise ValueError(self.recipe.refusal)
+        batch_size = whole_number("batch_size", batch_size)
         single = isinstance(texts, str)
         rows = self._token_ids(listed(texts), truncation)
 
@@ -191,9 +208,7 @@ class Bert:
 
         Args:
             texts: one text, or several, each with at least one [MASK].
-            top_k: how many candidates; 5, or all targets, when None.
-            targets: compare these words only. One of several pieces takes as many masks, filled from the left; its
-                probability is the product.
+            top_k, targets: as in `minibert.fill_mask.fill_mask`.
 
         Returns:
             Candidates, the most probable first, for one text with one [MASK]; a list of such lists for several masks;
@@ -202,7 +217,7 @@ class Bert:
         Raises:
             ValueError: the checkpoint has no masked-LM head; a text without [MASK], or too long; an impossible target.
         """
-        if not isinstance(self.model, BertForMaskedLM):
+        if not isinstance(self.model, (BertForMaskedLM, BertForPreTraining)):
             raise ValueError(
                 f"{self.source} must have a masked-LM head to fill masks; it lacks {', '.join(self._missing_mlm)}: "
                 "load a checkpoint that has it, google-bert/bert-base-uncased for one"
@@ -214,7 +229,13 @@ class Bert:
         return results[0] if isinstance(texts, str) else results
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write model, tokenizer and recipe into `folder`, for `load`, transformers and sentence-transformers alike."""
+        """Write model, tokenizer and recipe into `folder`, for `load`, transformers and sentence-transformers alike.
+
+        Raises:
+            ValueError: the recipe is one that cannot be honoured here, so neither can it be written.
+        """
+        if self.recipe.refusal:
+            raise ValueError(self.recipe.refusal)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.recipe.save(Path(folder), self.config.hidden_size)
@@ -233,10 +254,10 @@ class Bert:
             "lower_case": self.tokenizer.do_lower_case or recipe.lower_case,
             "max_seq_length": self.max_seq_length,
             "heads": list(self.heads),
-            "fill_mask": isinstance(self.model, BertForMaskedLM),
+            "fill_mask": isinstance(self.model, (BertForMaskedLM, BertForPreTraining)),
             "pooling": list(recipe.pooling),
             "normalize": recipe.normalize,
-            "pooling_source": recipe.source,
+            "pooling_source": recipe.refusal or recipe.source,
             "dimension": self.dimension,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": str(self.model.device),
@@ -245,13 +266,16 @@ class Bert:
     def __repr__(self) -> str:
         info = self.info()
         pooling = " + ".join(info["pooling"]) + (", normalized" if info["normalize"] else "")
+        headless = "no: the checkpoint has no masked-LM head"
+        if 0 < len(self._missing_mlm) < len(MLM_TENSORS):
+            headless = f"no: of the masked-LM head, the checkpoint lacks {', '.join(self._missing_mlm)}"
         rows = {
             "source": info["source"],
             "shape": f"{info['layers']} layers, hidden size {info['hidden_size']}, {info['attention_heads']} heads, "
             f"{info['parameters'] / 1e6:.1f} million parameters",
             "vocabulary": f"{info['vocabulary']:,} tokens, {'lower-cased' if info['lower_case'] else 'cased'}",
             "heads": ", ".join(info["heads"]) or "none",
-            "fill_mask": "yes" if info["fill_mask"] else "no: the checkpoint has no masked-LM head",
+            "fill_mask": "yes" if info["fill_mask"] else headless,
             "pooling": f"{pooling} ({info['pooling_source']}), vectors of {info['dimension']}",
             "longest": f"{info['max_seq_length']} tokens",
             "dtype": f"{info['dtype']} on {info['device']}",
@@ -288,12 +312,31 @@ def load(
     check_vocabulary(tokenizer, config, repository)
     checkpoint = Checkpoint.open(inner)
 
-    missing = [name for name in MLM_TENSORS if not checkpoint.has(name)]
-    kind = BertModel if missing else BertForMaskedLM
-    model = kind.from_checkpoint(checkpoint, config, dtype=dtype, device=device)
-    rows = {to_ours(name) for name in checkpoint.tensors}
-    heads = [title for head, title in HEADS.items() if any(row and row.startswith(head) for row in rows)]
-    return Bert(model, tokenizer, recipe, str(inner), heads, missing)
+    model = fullest_class(checkpoint, config).from_checkpoint(checkpoint, config, dtype=dtype, device=device)
+    missing = [name for name in MLM_TENSORS if name not in checkpoint.tensors]
+    return Bert(model, tokenizer, recipe, str(inner), missing)
+
+
+def fullest_class(checkpoint: Checkpoint, config: BertConfig) -> type[PretrainedModel]:
+    """The class that uses most of the tensors of a checkpoint."""
+    parts = {(to_ours(name) or "").split(".")[0] for name in checkpoint.tensors}
+    mlm = all(name in checkpoint.tensors for name in MLM_TENSORS)
+    if mlm and {"nsp_head", "pooler"} <= parts:
+        return BertForPreTraining
+    if mlm:
+        return BertForMaskedLM
+    if {"nsp_head", "pooler"} <= parts:
+        return BertForNextSentencePrediction
+    if "span_head" in parts:
+        return BertForQuestionAnswering
+    if "classifier" not in parts:
+        return BertModel
+    if "BertForMultipleChoice" in config.architectures:
+        return BertForMultipleChoice
+    of_texts = "BertForSequenceClassification" in config.architectures or (
+        "pooler" in parts and "BertForTokenClassification" not in config.architectures
+    )
+    return BertForSequenceClassification if of_texts else BertForTokenClassification
 
 
 def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:

@@ -122,6 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"minibert: {message}", file=sys.stderr)
         return 2
+    except Exception as error:  # not foreseen: a person gets a sentence, a developer asks for more
+        if "MINIBERT_DEBUG" in os.environ:
+            raise
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"minibert: unforeseen {message}; set MINIBERT_DEBUG=1 to see where", file=sys.stderr)
+        return 2
 
 
 def run_encode(options: argparse.Namespace) -> None:
@@ -146,6 +152,8 @@ def run_encode(options: argparse.Namespace) -> None:
 def run_fill_mask(options: argparse.Namespace) -> None:
     """`minibert fill-mask`."""
     texts = _texts(options)
+    if not texts:
+        raise ValueError("texts ([]) must hold at least one with [MASK]; write them before --targets, or to stdin")
     bert = _load(options)
     for text in texts:
         result = bert.fill_mask(text, top_k=options.top_k, targets=options.targets)

@@ -22,7 +22,7 @@ from typing import Any
 from minibert.pretrained.files import write_text
 from minibert.pretrained.hub import Repository
 
-# What transformers assumes of a field that config.json leaves out, so need not be written.
+# Fields that are written only where they say something.
 _WRITE_ONLY_IF_SET = ("output_hidden_states", "output_attentions", "problem_type", "architectures")
 
 
@@ -67,6 +67,13 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         if self.id2label is not None:
+            if not isinstance(self.id2label, Mapping):
+                raise ValueError(f"id2label ({self.id2label!r}) must be an object of labels by number")
+            if self.num_labels not in (2, len(self.id2label)):  # 2 is what is assumed when nothing is said
+                raise ValueError(
+                    f"num_labels ({self.num_labels}) must be the number of labels in id2label ({len(self.id2label)}); "
+                    "leave one of them out"
+                )
             object.__setattr__(self, "id2label", {int(i): str(label) for i, label in self.id2label.items()})
             object.__setattr__(self, "num_labels", len(self.id2label))
         object.__setattr__(self, "architectures", tuple(self.architectures or ()))
@@ -89,6 +96,19 @@ class BertConfig:
             raise ValueError(
                 "is_decoder (True) must be False; BERT here is the bidirectional encoder, without a causal mask"
             )
+        if self.extra.get("add_cross_attention"):
+            raise ValueError(
+                "add_cross_attention (True) must be False; BERT here is the encoder, without a decoder's attention"
+            )
+        if self.extra.get("quantization_config"):
+            raise ValueError(
+                f"quantization_config ({self.extra['quantization_config']!r:.60}) must be absent; quantised weights "
+                "are not implemented: load a checkpoint in float32, bfloat16 or float16"
+            )
+        for name in ("layer_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{name} ({value!r}) must be a number of at least 0; correct the configuration")
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         for name in (*sizes, "max_position_embeddings", "type_vocab_size", "num_labels"):
             value = getattr(self, name)
@@ -148,16 +168,24 @@ class BertConfig:
         return {**self.extra, **values}
 
     def replace(self, **changes: Any) -> BertConfig:
-        """A copy with some fields changed.
+        """A copy with some fields changed; `label2id`, the inverse of `id2label`, may be given beside it.
 
         Raises:
             TypeError: a name that is not a field.
+            ValueError: a value that cannot be honoured.
         """
+        label2id = changes.pop("label2id", None)
+        if label2id is not None:
+            inverse = {i: label for label, i in label2id.items()}
+            if changes.setdefault("id2label", inverse) != inverse:
+                raise ValueError(f"label2id ({label2id}) must be the inverse of id2label ({changes['id2label']})")
         unknown = sorted(set(changes) - {f.name for f in fields(self)})
         if unknown:
             raise TypeError(f"{', '.join(unknown)} must be a field of BertConfig; see help(minibert.BertConfig)")
         if "num_labels" in changes and "id2label" not in changes and changes["num_labels"] != self.num_labels:
             changes["id2label"] = None
+        if "id2label" in changes and "num_labels" not in changes and changes["id2label"] is not None:
+            changes["num_labels"] = len(changes["id2label"])
         return replace(self, **changes)
 
     @classmethod
@@ -183,13 +211,11 @@ class BertConfig:
     @classmethod
     def from_repository(cls, repository: Repository) -> BertConfig:
         """The configuration of an opened checkpoint."""
-        values = repository.json("config.json")
+        values = repository.object("config.json")
         if values is None:
             raise FileNotFoundError(
                 f"{repository} must hold config.json; it does not, so it is not a checkpoint that can be loaded"
             )
-        if not isinstance(values, dict):
-            raise ValueError(f"config.json of {repository} must be a JSON object, not a {type(values).__name__}")
         try:
             return cls.from_dict(values)
         except (ValueError, TypeError) as error:

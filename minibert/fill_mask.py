@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from minibert.model import BertForMaskedLM
-from minibert.tokenizer import BertTokenizer, check_text
+from minibert.model import BertForMaskedLM, BertForPreTraining
+from minibert.tokenizer import BertTokenizer, check_text, whole_number
 
 
 class Candidate(NamedTuple):
@@ -30,7 +30,7 @@ class Candidate(NamedTuple):
 
 @torch.no_grad()
 def fill_mask(
-    model: BertForMaskedLM,
+    model: BertForMaskedLM | BertForPreTraining,
     tokenizer: BertTokenizer,
     text: str,
     *,
@@ -38,10 +38,19 @@ def fill_mask(
     targets: Sequence[str] | None = None,
     index: int = 0,
 ) -> list[list[Candidate]]:
-    """The candidates for each [MASK] of a text; see `Bert.fill_mask`. `index` is the text's number, for messages."""
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-        raise ValueError(f"top_k ({top_k!r}) must be a whole number of at least 1")
-    if targets is not None and (isinstance(targets, str) or not targets):
+    """The candidates for each [MASK] of a text, the most probable first.
+
+    Args:
+        top_k: how many; 5, or all targets, when None.
+        targets: compare these words only. One of several pieces takes as many masks, filled from the left; its
+            probability is the product of its steps.
+        index: the text's number, for messages.
+
+    Raises:
+        ValueError: a text without [MASK], or too long; an impossible target.
+    """
+    top_k = None if top_k is None else whole_number("top_k", top_k)
+    if targets is not None and (isinstance(targets, str) or not isinstance(targets, Sequence) or not targets):
         raise ValueError(f"targets ({targets!r}) must be a list of at least one word; pass [{targets or 'word'!r}]")
     check_text([text])
     encoding = tokenizer.encode_texts([text])[0]
@@ -60,7 +69,8 @@ def fill_mask(
     for place, distribution in zip(places, distributions, strict=True):
         start, end = encoding.offsets[place]
         if targets is None:
-            top = distribution.topk(min(top_k or 5, len(tokenizer), len(distribution)))
+            named = distribution[: len(tokenizer)]  # a table may have rows beyond the vocabulary
+            top = named.topk(min(top_k or 5, len(named)))
             candidates = [
                 Candidate(token, i, probability, _filled(text, start, end, token))
                 for i, probability in zip(top.indices.tolist(), top.values.tolist(), strict=True)
@@ -68,8 +78,7 @@ def fill_mask(
             ]
         else:
             candidates = [
-                _weigh(model, tokenizer, target, ids, place, distribution, (text[:start], text[end:]))
-                for target in targets
+                _weigh(model, tokenizer, target, ids, place, distribution, text, (start, end)) for target in targets
             ]
             candidates.sort(key=lambda candidate: -candidate.probability)
             candidates = candidates[:top_k]
@@ -78,7 +87,10 @@ def fill_mask(
 
 
 def _probabilities(
-    model: BertForMaskedLM, rows: Sequence[Sequence[int]], which: Sequence[int], places: Sequence[int]
+    model: BertForMaskedLM | BertForPreTraining,
+    rows: Sequence[Sequence[int]],
+    which: Sequence[int],
+    places: Sequence[int],
 ) -> Tensor:
     """The distributions (N, V) over the vocabulary at N places of rows of equal length; the head runs there alone."""
     x = model.bert(torch.tensor(rows, device=model.device)).last_hidden_state
@@ -87,22 +99,24 @@ def _probabilities(
 
 
 def _weigh(
-    model: BertForMaskedLM,
+    model: BertForMaskedLM | BertForPreTraining,
     tokenizer: BertTokenizer,
     target: str,
     ids: Sequence[int],
     place: int,
     distribution: Tensor,
-    around: tuple[str, str],
+    text: str,
+    span: tuple[int, int],
 ) -> Candidate:
     """The probability of one target: p(first piece) x p(second piece, given the first) x ..."""
     check_text([target])
-    pieces: list[int] = tokenizer.encode(target, add_special_tokens=False)
+    whole = tokenizer.backend.token_to_id(target)  # a token as the vocabulary spells it, `##ing` for one
+    pieces: list[int] = tokenizer.encode(target, add_special_tokens=False) if whole is None else [whole]
     if not pieces or tokenizer.unk_token_id in pieces:
         raise ValueError(f"target ({target!r}) must be made of the vocabulary's pieces; it is not: choose another word")
-    text = around[0] + target + around[1]
+    filled = _filled(text, *span, target)
     if len(pieces) == 1:
-        return Candidate(target, pieces[0], float(distribution[pieces[0]]), text)
+        return Candidate(target, pieces[0], float(distribution[pieces[0]]), filled)
     count = len(pieces)
     if len(ids) + count - 1 > model.config.max_position_embeddings:
         raise ValueError(
@@ -115,7 +129,7 @@ def _weigh(
     ]
     steps = _probabilities(model, rows, range(count), range(place, place + count))
     probability = float(steps[range(count), pieces].log().sum().exp())
-    return Candidate(target, tuple(pieces), probability, text)
+    return Candidate(target, tuple(pieces), probability, filled)
 
 
 def _filled(text: str, start: int, end: int, token: str) -> str:

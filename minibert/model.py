@@ -16,7 +16,7 @@ from minibert.embeddings import Embeddings
 from minibert.encoder import Encoder
 from minibert.heads import Classifier, MaskedLMHead, Pooler
 from minibert.outputs import BertOutput, HeadOutput, PreTrainingOutput, QuestionAnsweringOutput
-from minibert.pretrained.checkpoint import Checkpoint, without_storage
+from minibert.pretrained.checkpoint import FLOAT_TYPES, Checkpoint, without_storage
 from minibert.pretrained.hub import Repository
 
 
@@ -130,17 +130,19 @@ def check_dtype(dtype: torch.dtype | None) -> torch.dtype:
     """The type for parameters, float32 when None; refuse what cannot be one."""
     if dtype is None:
         return torch.float32
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype ({dtype!r}) must be a floating-point type of torch; pass torch.bfloat16, for one")
+    if dtype not in FLOAT_TYPES:
+        raise ValueError(
+            f"dtype ({dtype!r}) must be a floating-point type of torch: {', '.join(map(str, FLOAT_TYPES))}"
+        )
     return dtype
 
 
 def check_device(device: torch.device | str | None) -> torch.device:
     """The device for parameters, the CPU when None; refuse one that is not here."""
     try:
-        found = torch.device(device or "cpu")
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:  # each build of torch has its own
+        found = torch.device("cpu" if device is None else device)
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # each build of torch has its own
         reason = (str(error).splitlines() or ["no details"])[0]
         raise ValueError(f"device ({device}) must be one that this torch can use; it cannot ({reason})") from error
     return found

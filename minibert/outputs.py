@@ -14,11 +14,22 @@ class Outputs:
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are not None."""
-        values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
-        return tuple(value for value in values if value is not None)
+        return tuple(getattr(self, name) for name in self.keys())
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of the fields that are not None."""
+        names = (field.name for field in fields(self))  # type: ignore[arg-type]
+        return tuple(name for name in names if getattr(self, name) is not None)
 
     def __getitem__(self, key: int | slice | str) -> Any:
-        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+        if not isinstance(key, str):
+            return self.to_tuple()[key]
+        if key not in self.keys():
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.keys()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.to_tuple())

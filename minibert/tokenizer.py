@@ -5,6 +5,7 @@ The work is done by the `tokenizers` library; this file gives it BERT's settings
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,8 @@ from minibert.pretrained import vocabulary
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.vocabulary import SPECIAL_TOKENS
 
-Text = str
 Words = Sequence[str]
+Side = Literal["right", "left"]
 Truncation = Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
 
 
@@ -44,17 +45,17 @@ class BatchEncoding(dict[str, Any]):
         except KeyError:
             raise AttributeError(name) from None
 
-    def tokens(self, index: int = 0) -> list[str]:
+    def tokens(self, batch_index: int = 0) -> list[str]:
         """The tokens of one text, special ones and padding included."""
-        return list(self.encodings[index].tokens)
+        return list(self.encodings[batch_index].tokens)
 
-    def word_ids(self, index: int = 0) -> list[int | None]:
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
         """For each token of one text, the number of its word; None for special tokens and padding."""
-        return list(self.encodings[index].word_ids)
+        return list(self.encodings[batch_index].word_ids)
 
-    def sequence_ids(self, index: int = 0) -> list[int | None]:
+    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
         """For each token, 0 or 1: the text of the pair that it came from; None for special tokens and padding."""
-        encoding = self.encodings[index]
+        encoding = self.encodings[batch_index]
         pairs = zip(encoding.type_ids, encoding.special_tokens_mask, strict=True)
         return [None if special else kind for kind, special in pairs]
 
@@ -89,6 +90,7 @@ class BertTokenizer:
         tokenize_chinese_chars: each Chinese character is a word of its own.
         strip_accents: remove accents; None: if `do_lower_case`.
         model_max_length: how many tokens `truncation=True` leaves; None: unknown.
+        padding_side, truncation_side: where texts are padded and cut, "right" or "left".
         unk_token, sep_token, pad_token, cls_token, mask_token: the special tokens as the vocabulary spells them.
 
     Raises:
@@ -105,6 +107,8 @@ class BertTokenizer:
         tokenize_chinese_chars: bool = True,
         strip_accents: bool | None = None,
         model_max_length: int | None = None,
+        padding_side: Side = "right",
+        truncation_side: Side = "right",
         **special_tokens: str,
     ) -> None:
         settings: dict[str, Any] = {
@@ -112,9 +116,17 @@ class BertTokenizer:
             "tokenize_chinese_chars": tokenize_chinese_chars,
             "strip_accents": strip_accents,
         }
-        self._attach(vocabulary.wordpiece(vocab, {**settings, **special_tokens}), model_max_length, **special_tokens)
+        backend = vocabulary.wordpiece(vocab, {**settings, **special_tokens})
+        self._attach(backend, model_max_length, padding_side, truncation_side, **special_tokens)
 
-    def _attach(self, backend: Tokenizer, model_max_length: int | None = None, **special_tokens: str) -> None:
+    def _attach(
+        self,
+        backend: Tokenizer,
+        model_max_length: int | None = None,
+        padding_side: Side = "right",
+        truncation_side: Side = "right",
+        **special_tokens: str,
+    ) -> None:
         wrong = sorted(set(special_tokens) - set(SPECIAL_TOKENS))
         if wrong:
             raise TypeError(
@@ -122,6 +134,8 @@ class BertTokenizer:
             )
         self.backend = backend
         self.model_max_length = model_max_length
+        self.padding_side = check_side("padding_side", padding_side)
+        self.truncation_side = check_side("truncation_side", truncation_side)
         self.special_tokens = names = {**SPECIAL_TOKENS, **special_tokens}
         self.unk_token, self.sep_token, self.pad_token = names["unk_token"], names["sep_token"], names["pad_token"]
         self.cls_token, self.mask_token = names["cls_token"], names["mask_token"]
@@ -159,8 +173,9 @@ class BertTokenizer:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json` and `vocab.txt` into `folder`."""
-        limit = {} if self.model_max_length is None else {"model_max_length": self.model_max_length}
-        vocabulary.save(self.backend, {**self.special_tokens, **limit}, Path(folder))
+        settings = {name: getattr(self, name) for name in (*vocabulary.SIDES, "model_max_length")}
+        told = {name: value for name, value in settings.items() if value is not None}
+        vocabulary.save(self.backend, {**self.special_tokens, **told}, Path(folder))
 
     # Vocabulary
 
@@ -180,7 +195,8 @@ class BertTokenizer:
     @property
     def do_lower_case(self) -> bool:
         """Whether text is lower-cased."""
-        return bool(getattr(self.backend.normalizer, "lowercase", False))
+        normalizer = self.backend.normalizer
+        return normalizer is not None and normalizer.normalize_str("A") == "a"
 
     unk_token_id = SpecialTokenId("unk_token")
     sep_token_id = SpecialTokenId("sep_token")
@@ -207,7 +223,7 @@ class BertTokenizer:
         Raises:
             ValueError: an id that no token has.
         """
-        if isinstance(ids, torch.Tensor):
+        if isinstance(ids, (torch.Tensor, np.ndarray, np.integer)):
             ids = ids.tolist()
         if isinstance(ids, int):
             token = self.backend.id_to_token(ids) if ids >= 0 else None
@@ -229,8 +245,8 @@ class BertTokenizer:
 
     def __call__(
         self,
-        text: Text | Words | Sequence[Words],
-        text_pair: Text | Words | Sequence[Words] | None = None,
+        text: str | Sequence[str] | Sequence[Words],
+        text_pair: str | Sequence[str] | Sequence[Words] | None = None,
         *,
         add_special_tokens: bool = True,
         padding: bool | Literal["longest", "max_length", "do_not_pad"] = False,
@@ -238,7 +254,7 @@ class BertTokenizer:
         max_length: int | None = None,
         is_split_into_words: bool = False,
         pad_to_multiple_of: int | None = None,
-        padding_side: Literal["right", "left"] = "right",
+        padding_side: Side | None = None,
         return_tensors: Literal["pt", "np"] | None = None,
         return_offsets_mapping: bool = False,
         return_special_tokens_mask: bool = False,
@@ -250,9 +266,10 @@ class BertTokenizer:
             text_pair: the second texts of pairs, as many as there are first ones.
             add_special_tokens: [CLS] first [SEP], and second [SEP].
             padding: True or "longest": to the longest of the batch; "max_length": to `max_length`.
-            truncation: True or "longest_first": cut the longer of a pair first; "only_first"; "only_second"; False. None,
-                as in transformers: True if `max_length` is given and `padding` is not.
+            truncation: True or "longest_first": cut the longer of a pair first; "only_first"; "only_second"; False.
+                None, as in transformers: True if `max_length` is given and `padding` is not.
             max_length: tokens, special ones included; `model_max_length` when None.
+            padding_side: the tokenizer's when None.
             return_tensors: "pt" or "np"; lists when None.
             return_offsets_mapping: for each token, where it is in its text: (start, end) in characters.
 
@@ -272,10 +289,9 @@ class BertTokenizer:
                 )
         strategy = _strategy(truncation)
         for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
-        if padding_side not in ("right", "left"):
-            raise ValueError(f"padding_side ({padding_side!r}) must be 'right' or 'left'")
+            if value is not None:
+                whole_number(name, value)
+        side = check_side("padding_side", padding_side or self.padding_side)
         limit = max_length if max_length is not None else self.model_max_length
         if strategy is not None and limit is None:
             raise ValueError(
@@ -302,7 +318,7 @@ class BertTokenizer:
             if pad_to_multiple_of:
                 length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
             for encoding in encodings:
-                encoding.pad(length, direction=padding_side, pad_id=self.pad_token_id, pad_token=self.pad_token)
+                encoding.pad(length, direction=side, pad_id=self.pad_token_id, pad_token=self.pad_token)
 
         values: dict[str, Any] = {
             "input_ids": [e.ids for e in encodings],
@@ -353,7 +369,7 @@ class BertTokenizer:
             if max_length < special:
                 raise ValueError(f"max_length ({max_length}) must be at least {special}, the number of special tokens")
             for first, second in pairs:
-                _cut(first, second, max_length - special, strategy)
+                _cut(first, second, max_length - special, strategy, self.truncation_side)
         return [self.backend.post_process(first, second, add_special_tokens) for first, second in pairs]
 
     # Ids to text
@@ -367,9 +383,13 @@ class BertTokenizer:
 
         It is the tokenizer's text, not the original one: lower-cased, say.
         """
-        if isinstance(ids, torch.Tensor):
+        if isinstance(ids, (torch.Tensor, np.ndarray, np.integer)):
             ids = ids.tolist()
-        values = [ids] if isinstance(ids, int) else [int(i) for i in ids]
+        values = [ids] if isinstance(ids, int) else list(ids)
+        if not all(isinstance(i, (int, np.integer)) for i in values):
+            raise ValueError(
+                f"ids ({values!r:.40}) must be whole numbers, those of one text; use batch_decode for several"
+            )
         self.convert_ids_to_tokens(values)  # refuses ids that no token has
         return self.backend.decode(values, skip_special_tokens=skip_special_tokens)
 
@@ -380,6 +400,24 @@ class BertTokenizer:
         return [self.decode(ids, skip_special_tokens) for ids in batch]
 
 
+def check_side(name: str, side: Any) -> Side:
+    """Refuse a side that is neither."""
+    if side not in ("right", "left"):
+        raise ValueError(f"{name} ({side!r}) must be 'right' or 'left'")
+    return side  # type: ignore[no-any-return]
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A count of at least 1, of any integer type; refuse the rest."""
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
+    return number
+
+
 def check_text(texts: Sequence[Any], is_split_into_words: bool = False) -> None:
     """Refuse what is not text, in one sentence, with its place.
 
@@ -387,7 +425,9 @@ def check_text(texts: Sequence[Any], is_split_into_words: bool = False) -> None:
         ValueError: a value that is not str (or not a list of str), or a lone surrogate, which is not a character.
     """
     for index, text in enumerate(texts):
-        for value in text if is_split_into_words and isinstance(text, (list, tuple)) else (text,):
+        if is_split_into_words and not isinstance(text, (list, tuple)):
+            raise ValueError(f"text {index} ({_short(text)}) must be a list of words with is_split_into_words=True")
+        for value in text if is_split_into_words else (text,):
             if not isinstance(value, str):
                 raise ValueError(
                     f"text {index} ({_short(value)}) must be str, not {type(value).__name__}; {_remedy(value)}"
@@ -414,7 +454,9 @@ def _remedy(value: object) -> str:
     if isinstance(value, bytes):
         return "decode it: text.decode('utf-8')"
     if isinstance(value, (list, tuple)):
-        return "pass is_split_into_words=True if these are words, or the second texts of pairs as text_pair"
+        return (
+            "pass one str for each text (a tokenizer takes pairs as text and text_pair, words as is_split_into_words)"
+        )
     if isinstance(value, Iterable):
         return "pass list(texts)"
     return "convert it with str()"
@@ -435,8 +477,8 @@ def _batch(
         batched = not text or isinstance(text[0], (list, tuple))
     if not batched:
         return False, [text], None if pair is None else [pair]
-    if pair is not None and (isinstance(pair, str) or len(pair) != len(text)):
-        count = "one text" if isinstance(pair, str) else f"{len(pair)} texts"
+    if pair is not None and (not isinstance(pair, (list, tuple)) or len(pair) != len(text)):
+        count = f"{len(pair)} texts" if isinstance(pair, (list, tuple)) else f"one {type(pair).__name__}"
         raise ValueError(
             f"text_pair ({count}) must be a list as long as text ({len(text)}); pass one second text for each"
         )
@@ -456,7 +498,7 @@ def _strategy(truncation: object) -> Truncation | None:
     )
 
 
-def _cut(first: Encoding, second: Encoding | None, room: int, strategy: Truncation) -> None:
+def _cut(first: Encoding, second: Encoding | None, room: int, strategy: Truncation, side: str) -> None:
     """Shorten a text or pair to `room` tokens, in place.
 
     Source: huggingface/tokenizers `utils/truncation.rs`, whose rule for pairs this is.
@@ -475,8 +517,8 @@ def _cut(first: Encoding, second: Encoding | None, room: int, strategy: Truncati
         if short + long > room:
             short, long = room // 2, room - room // 2
         keep_first, keep_second = (long, short) if len(first) > len(second) else (short, long)
-        first.truncate(keep_first)
-        second.truncate(keep_second)
+        first.truncate(keep_first, direction=side)
+        second.truncate(keep_second, direction=side)
         return
     target = second if strategy == "only_second" else first
     if target is None or len(target) <= excess:
@@ -485,4 +527,4 @@ def _cut(first: Encoding, second: Encoding | None, room: int, strategy: Truncati
             f"truncation={strategy!r} must remove {excess} tokens from a text with {held}; "
             "pass a larger max_length or truncation='longest_first'"
         )
-    target.truncate(len(target) - excess)
+    target.truncate(len(target) - excess, direction=side)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from oracle import theirs_of, with_real_vocabulary
+from oracle import rewrite, theirs_of, with_real_vocabulary
 from sentence_transformers import SentenceTransformer
 
 import minibert
@@ -239,10 +239,44 @@ def test_a_transformer_in_a_folder_of_its_own_is_found(tmp_path: Path, minilm: P
             [{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}, {"type": "x.Dense"}],
             "(Transformer, Pooling, Dense) must be Transformer, Pooling and, optionally, Normalize",
         ),
-        ("1_Pooling/config.json", {"pooling_mode": "median"}, "('median') must be one of cls, max, mean"),
+        ("modules.json", [{"path": "", "type": "x.Transformer"}], "(Transformer) must be Transformer, Pooling and"),
+        ("config_sentence_transformers.json", {"truncate_dim": 8}, "truncate_dim (8) of"),
     ],
 )
-def test_a_module_that_would_change_the_vectors_is_refused(
+def test_vectors_that_cannot_be_made_as_asked_are_refused_but_the_rest_works(
+    tmp_path: Path, minilm: Path, file: str, content: Any, message: str
+) -> None:
+    shutil.copytree(minilm, tmp_path, dirs_exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(content))
+    loaded = minibert.load(tmp_path)
+    assert message in repr(loaded)
+    for refused in (lambda: loaded.encode("a"), lambda: loaded.save_pretrained(tmp_path / "again")):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            refused()
+    assert loaded.encoder(torch.tensor([[101, 102]])).last_hidden_state.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode": "median"}, "('median') must be one of cls, max, mean"),
+        ("1_Pooling/config.json", [1], "1_Pooling/config.json of"),
+        ("modules.json", {"a": 1}, "must be a list of modules; it is not"),
+        ("modules.json", [["a"]], "must be a list of modules; it is not"),
+        ("sentence_bert_config.json", {"max_seq_length": 1}, "(1) must be a whole number of at least 3"),
+        ("sentence_bert_config.json", {"max_seq_length": "16"}, "('16') must be a whole number of at least 3"),
+        ("tokenizer_config.json", [1], "tokenizer_config.json of"),
+        ("tokenizer_config.json", {"model_max_length": "512"}, "('512') must be a whole number of at least 3"),
+        ("tokenizer_config.json", {"model_max_length": -1}, "(-1) must be a whole number of at least 3"),
+        ("tokenizer_config.json", {"unk_token": {"foo": 1}}, "({'foo': 1}) must be a token"),
+        ("config.json", {"model_type": "bert", "id2label": ["a"]}, "id2label (['a']) must be an object of labels"),
+        ("config.json", {"model_type": "bert", "layer_norm_eps": "1e-12"}, "layer_norm_eps ('1e-12') must be a number"),
+        ("config.json", {"model_type": "bert", "quantization_config": {"bits": 4}}, "quantised weights are not"),
+        ("config.json", {"model_type": "bert", "add_cross_attention": True}, "add_cross_attention (True) must be"),
+        ("config.json", {"model_type": "bert", "num_labels": 3, "id2label": {"0": "a"}}, "num_labels (3) must be"),
+    ],
+)
+def test_broken_settings_are_refused_with_file_and_value(
     tmp_path: Path, minilm: Path, file: str, content: Any, message: str
 ) -> None:
     shutil.copytree(minilm, tmp_path, dirs_exist_ok=True)
@@ -415,6 +449,10 @@ def test_targets_of_several_pieces_are_the_product_of_their_steps(tmp_path: Path
     alone = theirs(torch.tensor([ids])).logits[0, place].softmax(-1)[2924].item()
     np.testing.assert_allclose(results["Bank"].probability, alone, rtol=1e-5)
     assert results["Bank"].id == 2924
+    piece = ours.fill_mask("He is go [MASK] home.", targets=["##ing"])[0]
+    assert piece.id == ours.tokenizer.convert_tokens_to_ids("##ing")
+    assert piece.text == "He is going home."
+    assert ours.fill_mask("a [MASK]", targets=["##ing"], top_k=np.int64(1))
 
 
 @pytest.mark.parametrize(
@@ -470,6 +508,15 @@ def test_printing_tells_what_was_loaded(bert: minibert.Bert, minilm: Path, maske
     json.dumps(bert.info())
 
 
+def test_a_head_that_is_there_in_part_is_told(tmp_path: Path, minilm: Path) -> None:
+    folder = with_real_vocabulary(tmp_path, minilm)
+    rewrite(folder, lambda t: {name: tensor for name, tensor in t.items() if name != "cls.predictions.bias"})
+    loaded = minibert.load(folder)
+    assert "no: of the masked-LM head, the checkpoint lacks cls.predictions.bias" in repr(loaded)
+    with pytest.raises(ValueError, match=r"it lacks cls\.predictions\.bias: load a checkpoint that has it"):
+        loaded.fill_mask("a [MASK]")
+
+
 def test_loading_is_in_evaluation_mode_and_keeps_no_graph(bert: minibert.Bert) -> None:
     assert not bert.model.training
     assert not bert.encode(TEXTS, convert_to_tensor=True).requires_grad
@@ -487,17 +534,40 @@ def test_saving_keeps_the_recipe_here_and_for_sentence_transformers(
 ) -> None:
     recipes = [
         bert.recipe,
-        replace(bert.recipe, normalize=False, pooling=("cls", "mean"), prompt="say: ", lower_case=True),
+        replace(bert.recipe, normalize=False, pooling=("cls", "mean"), prompt="say: ", lower_case=True, settings={}),
+        replace(bert.recipe, normalize=False, pooling=("mean", "max", "cls")),
     ]
     for number, recipe in enumerate(recipes):
         folder = tmp_path / str(number)
         changed = minibert.Bert(bert.model, bert.tokenizer, recipe)
         changed.save_pretrained(folder)
         again = minibert.load(folder)
-        assert again.recipe == replace(recipe, source=again.recipe.source)
+        assert again.recipe == replace(recipe, source=again.recipe.source, settings=again.recipe.settings)
+        assert dict(again.recipe.settings).items() >= dict(recipe.settings).items()
         assert np.array_equal(again.encode(TEXTS), changed.encode(TEXTS))
         theirs = SentenceTransformer(str(folder), device="cpu")
         np.testing.assert_allclose(theirs.encode(TEXTS), changed.encode(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["BertForPreTraining", "BertForSequenceClassification", "BertForQuestionAnswering"])
+def test_saving_keeps_every_head(tmp_path: Path, minilm: Path, kind: str) -> None:
+    folder = with_real_vocabulary(tmp_path / "first", minilm, kind)
+    loaded = minibert.load(folder)
+    loaded.save_pretrained(tmp_path / "again")
+    assert type(loaded.model).__name__ == kind
+    assert minibert.load(tmp_path / "again").heads == loaded.heads
+    theirs = getattr(transformers, kind).from_pretrained(tmp_path / "again")
+    ids = torch.tensor([[101, 2924, 102]])
+    for mine, other in zip(loaded.model(ids), theirs(ids).to_tuple(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_candidates_are_tokens_even_where_the_table_has_more_rows(tmp_path: Path, minilm: Path) -> None:
+    theirs_of("BertForMaskedLM", tmp_path, vocab_size=30592)
+    shutil.copy(minilm / "vocab.txt", tmp_path)
+    with pytest.warns(UserWarning, match="smaller than vocab_size"):
+        loaded = minibert.load(tmp_path)
+    assert len(loaded.fill_mask("a [MASK]", top_k=10**6)) == 30522
 
 
 def test_loading_warns_of_nothing(minilm: Path) -> None:

@@ -436,7 +436,9 @@ def test_a_part_of_a_head_is_missing_not_new(tmp_path: Path) -> None:
 def test_quantised_tensors_are_refused(tiny: Path) -> None:
     name = "bert.encoder.layer.0.output.dense.weight"
     rewrite(tiny, lambda t: {**t, name: torch.zeros(t[name].shape, dtype=torch.int8)})
-    with pytest.raises(ValueError, match=re.escape("encoder.layer.0.output.dense.weight has dtype torch.int8")):
+    with pytest.raises(
+        ValueError, match=r"has dtype torch\.int8, but must be float; quantised weights are not implemented"
+    ):
         minibert.BertModel.from_pretrained(tiny)
 
 
@@ -467,7 +469,7 @@ def test_a_file_instead_of_a_folder_is_refused(tiny: Path) -> None:
         minibert.BertModel.from_pretrained(tiny / "model.safetensors")
 
 
-@pytest.mark.parametrize("dtype", ["float32", torch.int64, 3])
+@pytest.mark.parametrize("dtype", ["float32", torch.int64, torch.float8_e4m3fn, 3])
 def test_a_dtype_that_weights_cannot_have_is_refused(tiny: Path, dtype: Any) -> None:
     with pytest.raises(ValueError, match=re.escape(f"dtype ({dtype!r}) must be a floating-point type of torch")):
         minibert.BertModel.from_pretrained(tiny, dtype=dtype)
@@ -475,9 +477,21 @@ def test_a_dtype_that_weights_cannot_have_is_refused(tiny: Path, dtype: Any) -> 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_device_that_is_not_here_is_refused(tiny: Path) -> None:
-    for device in ("cuda", "banana", 2.5):
+    for device in ("cuda", 0, "banana", 2.5, "meta"):
         with pytest.raises(ValueError, match=re.escape(f"device ({device}) must be one that this torch can use; it")):
             minibert.BertModel.from_pretrained(tiny, device=device)
+
+
+def test_layers_that_the_configuration_leaves_out_are_told(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="minibert"):
+        minibert.BertModel.from_pretrained(tiny, num_hidden_layers=2)
+    assert "encoder.layer.2.output.dense.weight" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["https://huggingface.co/google-bert/bert-base-uncased", "x" * 300])
+def test_addresses_and_endless_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"must be a folder or a name"):
+        minibert.BertModel.from_pretrained(name)
 
 
 def test_a_revision_of_a_folder_is_refused(tiny: Path) -> None:

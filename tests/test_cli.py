@@ -87,7 +87,7 @@ def test_parity_prints_the_table_and_exits_by_it(
     assert "layer 5 output" in out
     assert "parity: the largest difference is 0" in out
     assert main(["parity", str(minilm), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[0])["tensor"] == "embeddings"
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["tensor"] == "input ids"
     over = ParityReport("here", "BertModel", (Row("embeddings", (1,), 0.5, (0,)),), 1e-6, "torch")
     monkeypatch.setattr(minibert, "parity", lambda *arguments, **keywords: over)
     assert main(["parity", str(minilm)]) == 1
@@ -175,6 +175,28 @@ def test_a_wrong_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> Non
             main(arguments)
         assert stopped.value.code == 2
     assert "dance" in capsys.readouterr().err
+
+
+def test_no_text_for_fill_mask_is_told(
+    masked: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert main(["fill-mask", masked, "--targets", "dog", "a [MASK]"]) == 2
+    assert "texts ([]) must hold at least one with [MASK]; write them before --targets" in capsys.readouterr().err
+
+
+def test_what_nobody_foresaw_is_one_sentence_too(
+    minilm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(minibert, "load", fail)
+    assert main(["info", str(minilm)]) == 2
+    assert capsys.readouterr().err == "minibert: unforeseen KeyError: 'x'; set MINIBERT_DEBUG=1 to see where\n"
+    monkeypatch.setenv("MINIBERT_DEBUG", "1")
+    with pytest.raises(KeyError):
+        main(["info", str(minilm)])
 
 
 def test_a_reader_that_stops_reading_is_no_error(minilm: Path) -> None:

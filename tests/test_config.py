@@ -53,6 +53,14 @@ def test_the_number_of_labels_survives_a_round_trip(tmp_path: Path, labels: int)
     assert BertConfig.from_pretrained(tmp_path, num_labels=labels + 1).num_labels == labels + 1
 
 
+def test_labels_may_be_given_in_both_directions() -> None:
+    config = BertConfig().replace(id2label={0: "a", 1: "b", 2: "c"}, label2id={"a": 0, "b": 1, "c": 2})
+    assert (config.num_labels, config.label2id) == (3, {"a": 0, "b": 1, "c": 2})
+    assert BertConfig().replace(label2id={"x": 0}).id2label == {0: "x"}
+    with pytest.raises(ValueError, match="must be the inverse of id2label"):
+        BertConfig().replace(id2label={0: "a", 1: "b"}, label2id={"a": 1, "b": 0})
+
+
 def test_a_head_size_is_derived_and_a_configuration_is_frozen() -> None:
     config = BertConfig()
     assert config.head_size == 64

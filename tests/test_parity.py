@@ -29,7 +29,7 @@ def test_the_fullest_class_of_a_checkpoint_is_compared(tmp_path: Path, kind: str
     assert report.ok
     assert report.largest == 0
     tensors = [row.tensor for row in report.rows]
-    assert tensors[:3] == ["embeddings", "layer 0 attention", "layer 0 output"]
+    assert tensors[:4] == ["input ids", "embeddings", "layer 0 attention", "layer 0 output"]
     without_pooler = {"BertForMaskedLM", "BertForTokenClassification", "BertForQuestionAnswering"}
     assert ("pooler" in tensors) == (kind not in without_pooler)
     if kind != "BertModel":
@@ -40,7 +40,7 @@ def test_the_real_minilm_has_parity(minilm: Path) -> None:
     report = minibert.parity(minilm, ["He robbed the bank.", "ok"])
     assert report.largest == 0
     assert [row.tensor for row in report.rows][-1] == "pooler"
-    assert len(report.rows) == 1 + 2 * 6 + 1
+    assert len(report.rows) == 2 + 2 * 6 + 1
     assert "within 1e-06" in str(report)
     assert repr(report) == str(report)
 
@@ -78,6 +78,15 @@ def test_numbers_that_are_none_are_no_parity(tmp_path: Path) -> None:
     assert report.first_over.tensor == "layer 2 output"
 
 
+def test_a_tokenizer_that_gives_other_ids_is_no_parity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_tokenizer(tmp_path, "BertModel")
+    ours = minibert.BertTokenizer.from_pretrained(tmp_path, do_lower_case=False)
+    monkeypatch.setattr(minibert.BertTokenizer, "from_repository", lambda repository: ours)
+    first = minibert.parity(tmp_path, ["a B a", "a"]).first_over
+    assert first is not None
+    assert (first.tensor, first.difference, first.place) == ("input ids", 1.0, (0, 2))
+
+
 def test_the_settings_of_transformers_are_left_as_they_were(tmp_path: Path) -> None:
     with_tokenizer(tmp_path, "BertModel")
     transformers.utils.logging.set_verbosity_info()
@@ -104,7 +113,7 @@ def test_without_transformers_the_command_that_installs_it_is_told(
 
 
 def test_texts_are_one_or_several_but_not_none_of_them(minilm: Path) -> None:
-    assert minibert.parity(minilm, "one text").rows[0].shape == (1, 4, 384)
+    assert minibert.parity(minilm, "one text").rows[1].shape == (1, 4, 384)
     with pytest.raises(ValueError, match=r"tolerance \(nan\) must be a number of at least 0"):
         minibert.parity(minilm, tolerance=float("nan"))
     with pytest.raises(ValueError, match=r"texts \(\[\]\) must hold at least one text"):

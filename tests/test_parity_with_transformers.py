@@ -251,6 +251,11 @@ def test_outputs_are_read_by_name_and_by_index(tmp_path: Path) -> None:
     assert torch.equal(pooled, mine.pooler_output)
     with pytest.raises(IndexError):
         mine[3]
+    assert list(mine.keys()) == list(other.keys())
+    assert "pooler_output" in mine
+    assert "attentions" not in mine
+    with pytest.raises(KeyError):
+        mine["no such thing"]
 
 
 def test_the_configuration_can_ask_for_hidden_states(tmp_path: Path) -> None:

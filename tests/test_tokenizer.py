@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -369,8 +370,94 @@ def test_another_algorithm_over_a_vocab_txt_is_refused(tmp_path: Path) -> None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
         assert BertTokenizer.from_pretrained(tmp_path).tokenize("a") == ["a"]
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
-    with pytest.raises(ValueError, match=re.escape("(BertJapaneseTokenizer) must be BertTokenizer where there is no")):
+    with pytest.raises(ValueError, match=re.escape("(BertJapaneseTokenizer) must be BertTokenizer where there is")):
         BertTokenizer.from_pretrained(tmp_path)
+
+
+def test_what_the_configuration_says_of_the_tokenizer_counts(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, "a"]) + "\n")
+    (tmp_path / "config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer", "max_position_embeddings": 64}')
+    with pytest.raises(ValueError, match="BertJapaneseTokenizer"):
+        BertTokenizer.from_pretrained(tmp_path)
+    for part in ({"word_tokenizer_type": "mecab"}, {"tokenizer_class": "KoBertTokenizer"}):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **part}))
+        with pytest.raises(ValueError, match=r"mecab|KoBertTokenizer"):
+            BertTokenizer.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    assert BertTokenizer.from_pretrained(tmp_path).model_max_length == 64
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "max_len": 12}')
+    assert len(BertTokenizer.from_pretrained(tmp_path)("a " * 90, truncation=True).input_ids) == 12
+
+
+@pytest.mark.parametrize("side", ["padding_side", "truncation_side"])
+def test_sides_are_read_used_and_saved(tmp_path: Path, minilm: Path, side: str) -> None:
+    shutil.copy(minilm / "vocab.txt", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({side: "left"}))
+    pair = (BertTokenizer.from_pretrained(tmp_path), transformers.BertTokenizer.from_pretrained(tmp_path))
+    assert_same(pair, ["a b c d e f g", "a"], padding=True, truncation=True, max_length=6)
+    assert_same(pair, "a b c d e f g", "h i j k", truncation="only_first", max_length=9)
+    pair[0].save_pretrained(tmp_path / "again")
+    assert getattr(BertTokenizer.from_pretrained(tmp_path / "again"), side) == "left"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("added_tokens.json", {"[E1]": 30522, "two words": 30523}),
+        ("tokenizer_config.json", {"additional_special_tokens": ["[unused1]"]}),
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": {"30522": {"content": "<x>", "special": True, "normalized": False}}},
+        ),
+    ],
+)
+def test_tokens_beside_the_vocabulary_are_found_in_texts(
+    tmp_path: Path, minilm: Path, file: str, content: dict[str, Any]
+) -> None:
+    shutil.copy(minilm / "vocab.txt", tmp_path)
+    (tmp_path / file).write_text(json.dumps(content))
+    pair = (BertTokenizer.from_pretrained(tmp_path), transformers.BertTokenizer.from_pretrained(tmp_path))
+    for text in ("a [E1] b", "has two words here", "a [unused1] b", "a<x>b"):
+        assert_same(pair, text)
+    assert pair[0].vocab == pair[1].get_vocab()
+
+
+def test_special_tokens_of_a_map_are_used(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(["<unk>", "<s>", "</s>", "<pad>", "a"]) + "\n")
+    names = {"unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(names))
+    assert BertTokenizer.from_pretrained(tmp_path)(["a", "a b"], padding=True).tokens() == ["<s>", "a", "</s>", "<pad>"]
+
+
+def test_a_tokenizer_json_without_a_post_processor_still_gets_cls_and_sep(tmp_path: Path, minilm: Path) -> None:
+    content = json.loads((minilm / "tokenizer.json").read_text(encoding="utf-8"))
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**content, "post_processor": None}))
+    assert BertTokenizer.from_pretrained(tmp_path)("a", "b").tokens() == ["[CLS]", "a", "[SEP]", "b", "[SEP]"]
+    sequence = {"type": "Sequence", "normalizers": [{"type": "NFC"}, content["normalizer"]]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**content, "normalizer": sequence}))
+    assert BertTokenizer.from_pretrained(tmp_path).do_lower_case is True
+    with pytest.raises(ValueError, match="do_lower_case cannot be set where"):
+        BertTokenizer.from_pretrained(tmp_path, do_lower_case=False)
+
+
+def test_a_vocabulary_with_holes_is_saved_without_shifting_ids(tmp_path: Path) -> None:
+    vocabulary = {token: i for i, token in enumerate(SPECIAL)} | {"a": 7}
+    BertTokenizer(vocabulary).save_pretrained(tmp_path)
+    assert not (tmp_path / "vocab.txt").exists()
+    assert BertTokenizer.from_pretrained(tmp_path).vocab == vocabulary
+
+
+def test_a_vocabulary_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"vocab\.txt\) must be UTF-8; it is not"):
+        BertTokenizer.from_pretrained(tmp_path)
+
+
+def test_ids_of_any_integer_type_are_understood(both: tuple[BertTokenizer, Any]) -> None:
+    assert both[0].convert_ids_to_tokens(np.int64(101)) == "[CLS]"
+    assert both[0].decode(np.array([2924, 2003])) == "bank is"
+    with pytest.raises(ValueError, match="use batch_decode for several"):
+        both[0].decode([[101], [102]])
 
 
 def test_a_broken_or_foreign_tokenizer_json_is_refused(tmp_path: Path) -> None:
@@ -404,10 +491,10 @@ def test_a_vocabulary_without_special_tokens_is_refused() -> None:
         (np.array(["a"]), "must be str or a list of str, not ndarray; pass list(texts)"),
         (
             [("a", "b")],
-            "text 0 (('a', 'b')) must be str, not tuple; pass is_split_into_words=True if these are words, or",
+            "text 0 (('a', 'b')) must be str, not tuple; pass one str for each text",
         ),
         (["a", None], "text 1 (None) must be str, not NoneType; leave missing texts out, or pass ''"),
-        (["a", ["b"]], "text 1 (['b']) must be str, not list; pass is_split_into_words=True if these are words"),
+        (["a", ["b"]], "text 1 (['b']) must be str, not list; pass one str for each text"),
         (["a", "b\ud83d"], "text 1 holds a lone surrogate ('\\ud83d' at 1), but must be valid Unicode"),
     ],
 )
@@ -429,7 +516,7 @@ def test_what_is_not_text_is_refused_with_its_place(both: tuple[BertTokenizer, A
         ({"padding_side": "top"}, "padding_side ('top') must be 'right' or 'left'"),
         ({"truncation": True, "max_length": 1}, "max_length (1) must be at least 2, the number of special tokens"),
         ({"text_pair": ["x"]}, "text_pair (1 texts) must be a list as long as text (2)"),
-        ({"text_pair": "x"}, "text_pair (one text) must be a list as long as text (2)"),
+        ({"text_pair": "x"}, "text_pair (one str) must be a list as long as text (2)"),
         ({"truncation": "only_second", "max_length": 3}, "must remove 1 tokens from a text with no second text"),
         ({"is_split_into_words": True, "text": "a b"}, "must be a list of words with is_split_into_words=True"),
     ],

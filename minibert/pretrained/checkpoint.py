@@ -23,6 +23,7 @@ from minibert.pretrained.names import BUFFERS, canonical, to_checkpoint, to_ours
 
 logger = logging.getLogger("minibert")
 
+FLOAT_TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKEN_TABLE = "embeddings.word_embeddings.weight"
 DECODER = "cls.predictions.decoder.weight"
@@ -52,7 +53,8 @@ def without_storage() -> Iterator[None]:
 class Checkpoint:
     """The tensors of a repository, under canonical names (see `names`).
 
-    The tensors are windows into the file, mapped into memory: reading them copies nothing.
+    The tensors are windows into the file, mapped into memory, so that reading them copies nothing (but for files that
+    torch saved before version 1.6).
 
     Attributes:
         source: where the tensors are from, for messages.
@@ -93,7 +95,7 @@ class Checkpoint:
             path = repository.file(name)
             if path is not None:
                 return cls(str(repository), _read(path))
-            index = repository.json(f"{name}.index.json")
+            index = repository.object(f"{name}.index.json")
             if index is not None:
                 return cls(str(repository), _read_shards(repository, name, index))
         if repository.unknown.intersection(WEIGHTS):
@@ -105,10 +107,6 @@ class Checkpoint:
             f"{repository} must hold weights as {' or '.join(WEIGHTS)} (or their sharded forms); it has neither: "
             "convert TensorFlow or Flax weights with transformers first"
         )
-
-    def has(self, *names: str) -> bool:
-        """Whether all these tensors are there, by their canonical names."""
-        return all(name in self.tensors for name in names)
 
     def drop_absent(self, model: nn.Module, parts: Iterable[str]) -> None:
         """Take those parts out of the model of which the checkpoint has no tensor at all."""
@@ -142,8 +140,11 @@ class Checkpoint:
                 wrong.append(
                     f"{theirs} has shape {tuple(tensor.shape)}, the configuration wants {tuple(parameter.shape)}"
                 )
-            elif not tensor.is_floating_point():
-                wrong.append(f"{theirs} has dtype {tensor.dtype}, which is not a floating-point one")
+            elif tensor.dtype not in FLOAT_TYPES:
+                raise ValueError(
+                    f"{theirs} of {self.source} has dtype {tensor.dtype}, but must be float; quantised weights are not "
+                    "implemented: load a checkpoint in float32, bfloat16 or float16"
+                )
             else:
                 state[ours] = tensor.to(device=device, dtype=dtype)
         if wrong:
@@ -177,12 +178,13 @@ class Checkpoint:
         """Say what was not used, and which tensors are not numbers."""
         used = {to_checkpoint(ours) for ours in state}
         unused = sorted(set(self.tensors) - used - (set() if self.untied_decoder else {DECODER}))
-        known = [name for name in unused if to_ours(name) is not None]
-        unknown = [name for name in unused if to_ours(name) is None]
+        # a head may have no place in the model; a layer always has, unless the configuration says too few
+        known = [name for name in unused if to_ours(name) is not None and not name.startswith("encoder.")]
+        unknown = [name for name in unused if name not in known]
         if known:
             logger.info("%s has no place for these tensors of %s: %s", type(model).__name__, self.source, known)
         if unknown:
-            logger.warning("these tensors of %s are not BERT's, and were not loaded: %s", self.source, unknown)
+            logger.warning("these tensors of %s are none of this BERT's, and were not loaded: %s", self.source, unknown)
         broken = [
             to_checkpoint(ours)
             for ours, tensor in state.items()
@@ -221,13 +223,15 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
-def _read_shards(repository: Repository, name: str, index: object) -> dict[str, Tensor]:
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict):
-        raise ValueError(f"{name}.index.json of {repository} must hold a weight_map; it does not: correct the file")
+def _read_shards(repository: Repository, name: str, index: Mapping[str, Any]) -> dict[str, Tensor]:
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise ValueError(
+            f"{name}.index.json of {repository} must hold a weight_map of file names; it does not: correct the file"
+        )
     tensors: dict[str, Tensor] = {}
     for shard in dict.fromkeys(weight_map.values()):
-        path = repository.file(str(shard))
+        path = repository.file(shard)
         if path is None:
             raise FileNotFoundError(f"{repository} must hold {shard}, which its index names; it does not")
         tensors.update(_read(path))

@@ -62,6 +62,12 @@ class Repository:
                 f"the checkpoint ({name_or_folder!r}) must be the name of a repository or a folder, as str or Path"
             )
         name = str(name_or_folder)
+        if "://" in name:
+            raise ValueError(
+                f"the checkpoint ({name}) must be a folder or a name, not an address: 'google-bert/bert-base-uncased'"
+            )
+        if len(name) > 4096 or any(len(part) > 255 for part in name.split("/")):
+            raise ValueError(f"the checkpoint ({name[:40]}...) must be a folder or a name; it is too long for either")
         folder = Path(name).expanduser()
         if name and folder.is_dir():
             if revision is not None:
@@ -118,8 +124,19 @@ class Repository:
             return json.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
         except ValueError as error:
             raise ValueError(
-                f"{filename} of {self} must be valid JSON; it is not ({error}): correct the file"
+                f"{self._prefix}{filename} of {self} must be valid JSON; it is not ({error}): correct the file"
             ) from None
+
+    def object(self, filename: str) -> dict[str, Any] | None:
+        """The content of a JSON file that must hold an object; None where the repository has no such file.
+
+        Raises:
+            ValueError: the file is not JSON, or something else than an object.
+        """
+        values = self.json(filename)
+        if values is not None and not isinstance(values, dict):
+            raise ValueError(f"{self._prefix}{filename} of {self} must be a JSON object, not a {type(values).__name__}")
+        return values
 
     def _fetch(self, filename: str) -> Path | None:
         import huggingface_hub as hub

@@ -31,7 +31,6 @@ TABLE = {
     "classifier": "classifier",
     "span_head": "qa_outputs",
 }
-OURS_TO_THEIRS = TABLE
 THEIRS_TO_OURS = {theirs: ours for ours, theirs in TABLE.items()}
 
 # Constants that old versions of transformers saved among the weights.
@@ -53,7 +52,7 @@ def _translate(name: str, table: dict[str, str]) -> str | None:
 
 def to_checkpoint(ours: str) -> str:
     """The canonical checkpoint name of one of our parameters, `bert.` prefix or not."""
-    theirs = _translate(ours.removeprefix("bert."), OURS_TO_THEIRS)
+    theirs = _translate(ours.removeprefix("bert."), TABLE)
     if theirs is None:
         raise KeyError(ours)
     return theirs

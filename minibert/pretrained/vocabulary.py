@@ -27,8 +27,11 @@ SWITCHES = {
     "tokenize_chinese_chars": "handle_chinese_chars",
     "strip_accents": "strip_accents",
 }
+SIDES = ("padding_side", "truncation_side")
 # Larger than any real limit: what transformers writes when there is none.
 NO_LIMIT = 10**9
+# Classes of transformers that do to a vocab.txt what is done here.
+SAME_ALGORITHM = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "PreTrainedTokenizer")
 
 
 def wordpiece(vocab: Mapping[str, int] | str | Path, settings: Mapping[str, Any]) -> Tokenizer:
@@ -54,11 +57,6 @@ def wordpiece(vocab: Mapping[str, int] | str | Path, settings: Mapping[str, Any]
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {sep} $B:1 {sep}:1",
-        special_tokens=[(token, entries[token]) for token in (cls, sep)],
-    )
     return prepared(backend, names)
 
 
@@ -71,6 +69,15 @@ def prepared(backend: Tokenizer, special_tokens: Mapping[str, str]) -> Tokenizer
     backend.no_padding()
     present = [token for token in special_tokens.values() if backend.token_to_id(token) is not None]
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in present])
+    cls, sep = special_tokens["cls_token"], special_tokens["sep_token"]
+    if backend.post_processor is None:
+        if backend.token_to_id(cls) is None or backend.token_to_id(sep) is None:
+            raise ValueError(f"the vocabulary must hold {cls} and {sep}; it is not that of a BERT")
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{cls} $A {sep}",
+            pair=f"{cls} $A {sep} $B:1 {sep}:1",
+            special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
+        )
     return backend
 
 
@@ -88,30 +95,27 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
         FileNotFoundError: the repository has no vocabulary.
         ValueError: a file that is broken, or not that of a BERT.
     """
-    written = repository.json("tokenizer_config.json") or {}
-    names = (*SPECIAL_TOKENS, *SWITCHES, "model_max_length")
-    decided = {name: written[name] for name in names if written.get(name) is not None}
-    for name in SPECIAL_TOKENS:
-        if isinstance(decided.get(name), dict):  # an AddedToken, spelled out
-            decided[name] = decided[name]["content"]
+    written = {
+        **(repository.object("special_tokens_map.json") or {}),
+        **(repository.object("tokenizer_config.json") or {}),
+    }
+    config = repository.object("config.json") or {}
+    decided = {name: written[name] for name in (*SPECIAL_TOKENS, *SWITCHES, *SIDES) if written.get(name) is not None}
+    for name in set(SPECIAL_TOKENS) & set(decided):
+        decided[name] = _spelled(decided[name], name, repository)
+    limit = written.get("model_max_length", written.get("max_len", config.get("max_position_embeddings")))
+    decided["model_max_length"] = _limit(limit, repository)
     decided.update(settings)
-    if decided.get("model_max_length") is not None and decided["model_max_length"] >= NO_LIMIT:
-        del decided["model_max_length"]
 
     path = repository.file("tokenizer.json")
     if path is not None:
-        return _read_json(path, decided), decided
-    kind = str(written.get("tokenizer_class") or "BertTokenizer")
-    if not kind.removesuffix("Fast").endswith("BertTokenizer"):
-        raise ValueError(
-            f"the tokenizer_class of {repository} ({kind}) must be BertTokenizer where there is no tokenizer.json; "
-            "another one would give other ids: load the tokenizer with transformers"
-        )
+        return _read_json(path, decided, settings), decided
     path = repository.file("vocab.txt")
     if path is None:
         raise FileNotFoundError(
             f"{repository} must hold tokenizer.json or vocab.txt; it has neither, so its text cannot become ids"
         )
+    _check_algorithm({**config, **written}, repository)
     backend = wordpiece(path, decided)
     special = {*SPECIAL_TOKENS.values(), *(decided.get(name) for name in SPECIAL_TOKENS)}
     capitals = any(token.isascii() and token != token.lower() for token in set(backend.get_vocab()) - special)
@@ -121,28 +125,86 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
             "default, used here) never finds; pass do_lower_case=False if the model is a cased one",
             stacklevel=4,
         )
+    _add_tokens(backend, written, repository)
     return backend, decided
+
+
+def _spelled(token: Any, name: str, repository: Repository) -> str:
+    """A special token, written as a string or, as an AddedToken, as an object."""
+    content = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(content, str):
+        raise ValueError(f"{name} of {repository} ({token!r}) must be a token; correct tokenizer_config.json")
+    return content
+
+
+def _limit(value: Any, repository: Repository) -> int | None:
+    """How many tokens a text may have; None where there is no limit."""
+    if value is None or (isinstance(value, (int, float)) and value >= NO_LIMIT):
+        return None
+    if not isinstance(value, (int, float)) or value != int(value) or value < 3:
+        raise ValueError(
+            f"model_max_length of {repository} ({value!r}) must be a whole number of at least 3; correct "
+            "tokenizer_config.json, or pass model_max_length="
+        )
+    return int(value)
+
+
+def _check_algorithm(written: Mapping[str, Any], repository: Repository) -> None:
+    """Refuse a vocabulary that is meant for another way of splitting text."""
+    kind = str(written.get("tokenizer_class") or "BertTokenizer")
+    parts = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}
+    other = [f"{name} {written[name]}" for name, ours in parts.items() if written.get(name) not in (None, ours)]
+    if kind.removesuffix("Fast") not in SAME_ALGORITHM or other:
+        raise ValueError(
+            f"the tokenizer_class of {repository} ({', '.join([kind, *other])}) must be BertTokenizer where there "
+            "is no tokenizer.json; another one would give other ids: load the tokenizer with transformers"
+        )
+
+
+def _add_tokens(backend: Tokenizer, written: Mapping[str, Any], repository: Repository) -> None:
+    """Tokens beside the vocabulary, which are found in a text before it is split, in the order of their ids."""
+    for token in written.get("additional_special_tokens") or written.get("extra_special_tokens") or ():
+        backend.add_special_tokens([AddedToken(_spelled(token, "a special token", repository), normalized=False)])
+    numbered: dict[int, AddedToken] = {}
+    for content, number in (repository.object("added_tokens.json") or {}).items():
+        numbered[int(number)] = AddedToken(content)
+    for number, token in (written.get("added_tokens_decoder") or {}).items():
+        flags = {name: token[name] for name in ("single_word", "lstrip", "rstrip", "normalized") if name in token}
+        content = _spelled(token, "an added token", repository)
+        numbered[int(number)] = AddedToken(content, special=bool(token.get("special")), **flags)
+    for number in sorted(numbered):
+        token = numbered[number]
+        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+        if backend.token_to_id(token.content) != number:
+            raise ValueError(
+                f"the added token {token.content!r} of {repository} must have the id {number}, but gets "
+                f"{backend.token_to_id(token.content)}; the vocabulary does not belong to it"
+            )
 
 
 def save(backend: Tokenizer, settings: Mapping[str, Any], folder: Path) -> None:
     """Write `tokenizer.json`, `tokenizer_config.json` and `vocab.txt` into `folder`."""
     switches = {ours: getattr(backend.normalizer, theirs, None) for ours, theirs in SWITCHES.items()}
     config = {"tokenizer_class": "BertTokenizer", **switches, **settings}
-    vocab = backend.get_vocab()
+    vocab = {token: number for number, token in sorted((n, t) for t, n in backend.get_vocab().items())}
     write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
     write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
-    write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)))
+    if list(vocab.values()) == list(range(len(vocab))):  # otherwise lines could not be ids
+        write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in vocab))
 
 
 def _read_lines(path: Path) -> dict[str, int]:
     """One token a line, whose number is its id."""
     if not path.is_file():
         raise FileNotFoundError(f"the vocabulary ({path}) must be a file with one token a line; there is none")
-    with path.open(encoding="utf-8") as lines:
-        return {line.rstrip("\n"): index for index, line in enumerate(lines)}
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return {line.rstrip("\n"): index for index, line in enumerate(lines)}
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the vocabulary ({path}) must be UTF-8; it is not ({error})") from None
 
 
-def _read_json(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
+def _read_json(path: Path, decided: Mapping[str, Any], settings: Mapping[str, Any]) -> Tokenizer:
     try:
         backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises nothing more exact
@@ -153,9 +215,12 @@ def _read_json(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
     normalizer = backend.normalizer
     if isinstance(normalizer, normalizers.BertNormalizer):
         for ours, theirs in SWITCHES.items():
-            if ours in settings:
-                setattr(normalizer, theirs, settings[ours])
+            if ours in decided:
+                setattr(normalizer, theirs, decided[ours])
         backend.normalizer = normalizer
-    return prepared(
-        backend, {**SPECIAL_TOKENS, **{name: settings[name] for name in SPECIAL_TOKENS if name in settings}}
-    )
+    elif set(settings) & set(SWITCHES):
+        raise ValueError(
+            f"{', '.join(sorted(set(settings) & set(SWITCHES)))} cannot be set where {path} has another normalizer "
+            f"({type(normalizer).__name__}) than BERT's; change that file"
+        )
+    return prepared(backend, {**SPECIAL_TOKENS, **{name: decided[name] for name in SPECIAL_TOKENS if name in decided}})

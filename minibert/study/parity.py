@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import minibert.model as ours_module
-from minibert.bert import listed
+from minibert.bert import fullest_class, listed
 from minibert.config import BertConfig
-from minibert.model import PretrainedModel
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
-from minibert.pretrained.names import to_ours
 from minibert.tokenizer import BertTokenizer
+from minibert.vectors.recipe import Recipe
 
 TEXTS = (
     "He robbed the bank.",
@@ -109,7 +109,7 @@ def parity(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> ParityReport:
-    """Run this library and transformers on the same texts, in float32 on the CPU, and compare every tensor.
+    """Run this library and transformers on the same texts, in float32 on the CPU, and compare ids and every tensor.
 
     The class is the one that uses most of what the checkpoint holds; the texts make one padded batch. Positions of
     padding are not compared.
@@ -133,6 +133,8 @@ def parity(
     if not tolerance >= 0:
         raise ValueError(f"tolerance ({tolerance}) must be a number of at least 0; 1e-6 is the default")
     repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
+    repository.file("config.json")  # fixes the commit, of which all else is asked
+    repository = repository.inside(Recipe.read(repository).folder)
     config = BertConfig.from_repository(repository)
     checkpoint = Checkpoint.open(repository)
     tokenizer = BertTokenizer.from_repository(repository)
@@ -140,6 +142,7 @@ def parity(
     ours = kind.from_checkpoint(checkpoint, config)
     folder = _folder(repository)
     with _quiet(transformers):
+        their_tokenizer = _their_tokenizer(transformers, folder)
         arguments: dict[str, Any] = {}
         if isinstance(ours, ours_module.BertModel) and ours.pooler is None:
             arguments["add_pooling_layer"] = False
@@ -149,33 +152,21 @@ def parity(
     if not chosen:
         raise ValueError("texts ([]) must hold at least one text; leave it out for a few of various lengths")
     limit = config.max_position_embeddings
-    inputs = dict(tokenizer(chosen, padding=True, truncation=True, max_length=limit, return_tensors="pt"))
+    inputs: dict[str, Any] = dict(
+        tokenizer(chosen, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    )
     mask = inputs["attention_mask"].bool()
     if kind is ours_module.BertForMultipleChoice:
         inputs = {name: value[None] for name, value in inputs.items()}
     with torch.no_grad():
+        asked = {"output_attentions": False, "output_hidden_states": False}  # whatever the configuration says
+        inputs.update(asked)
         mine = _tensors(ours, inputs, "embeddings", "encoder.layers.{}.attention_norm", "encoder.layers.{}")
         other = _tensors(theirs, inputs, "embeddings", "encoder.layer.{}.attention", "encoder.layer.{}")
-    rows = tuple(_compare(name, mine[name], other[name], mask) for name in mine)
+    ids = _compare_ids(tokenizer(chosen).input_ids, their_tokenizer(chosen)["input_ids"])
+    rows = (ids, *(_compare(name, mine[name], other[name], mask) for name in mine))
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     return ParityReport(str(repository), kind.__name__, rows, tolerance, versions)
-
-
-def fullest_class(checkpoint: Checkpoint, config: BertConfig) -> type[PretrainedModel]:
-    """The class that uses most of the tensors of a checkpoint."""
-    parts = {(to_ours(name) or "").split(".")[0] for name in checkpoint.tensors}
-    if {"mlm_head", "nsp_head", "pooler"} <= parts:
-        return ours_module.BertForPreTraining
-    if "mlm_head" in parts:
-        return ours_module.BertForMaskedLM
-    if {"nsp_head", "pooler"} <= parts:
-        return ours_module.BertForNextSentencePrediction
-    if "span_head" in parts:
-        return ours_module.BertForQuestionAnswering
-    named = getattr(ours_module, config.architectures[0], None) if config.architectures else None
-    if "classifier" in parts and named is not None:
-        return named  # type: ignore[no-any-return]
-    return ours_module.BertModel
 
 
 def _folder(repository: Repository) -> Path:
@@ -185,7 +176,7 @@ def _folder(repository: Repository) -> Path:
     return path.parent
 
 
-def _tensors(model: Any, inputs: dict[str, Tensor], embeddings: str, attention: str, layer: str) -> dict[str, Tensor]:
+def _tensors(model: Any, inputs: dict[str, Any], embeddings: str, attention: str, layer: str) -> dict[str, Tensor]:
     """Run a model and catch what flows through it, by hooks on its modules."""
     encoder = getattr(model, "bert", model)
     places = {"embeddings": encoder.get_submodule(embeddings)}
@@ -212,6 +203,24 @@ def _tensors(model: Any, inputs: dict[str, Tensor], embeddings: str, attention: 
         if getattr(outputs, name, None) is not None:
             caught[name.replace("_", " ")] = getattr(outputs, name)
     return caught
+
+
+def _their_tokenizer(transformers: Any, folder: Path) -> Any:
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder)
+    except (ValueError, OSError, KeyError):  # a configuration of the first years does not say what it is of
+        return transformers.BertTokenizer.from_pretrained(folder)
+
+
+def _compare_ids(ours: list[list[int]], theirs: list[list[int]]) -> Row:
+    """The token ids of whole texts: the difference is how many of them differ."""
+    different = [
+        (i, j)
+        for i, (mine, other) in enumerate(zip(ours, theirs, strict=True))
+        for j, (a, b) in enumerate(zip_longest(mine, other))
+        if a != b
+    ]
+    return Row("input ids", (sum(map(len, ours)),), float(len(different)), different[0] if different else None)
 
 
 def _compare(name: str, ours: Tensor, theirs: Tensor, mask: Tensor) -> Row:

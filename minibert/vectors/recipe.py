@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class Recipe:
         prompt: text put before every text.
         folder: where in the repository the transformer is.
         source: who says so, for people.
+        settings: `config_sentence_transformers.json`, to be written back.
+        refusal: why no sentence vectors can be made as the checkpoint wants them; empty where they can.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -44,13 +47,18 @@ class Recipe:
     prompt: str = ""
     folder: str = ""
     source: str = "minibert's default"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    refusal: str = ""
 
     @classmethod
     def read(cls, repository: Repository) -> Recipe:
         """The recipe in `modules.json` and what it names; the default, mean pooling, where there is none.
 
+        A module or a setting that would change the vectors, and that is not known here, is a `refusal`: the rest of
+        the checkpoint can be used all the same.
+
         Raises:
-            ValueError: a module or a setting that would change the vectors, and that is not known here.
+            ValueError: a broken file.
         """
         modules = repository.json("modules.json")
         if "modules.json" in repository.unknown:
@@ -61,35 +69,46 @@ class Recipe:
             )
         if modules is None:
             return cls()
+        if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
+            raise ValueError(f"modules.json of {repository} must be a list of modules; it is not: correct the file")
         kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
-        if not kinds or kinds[0] != "Transformer" or kinds[1:] not in (["Pooling"], ["Pooling", "Normalize"]):
-            raise ValueError(
-                f"the modules of {repository} ({', '.join(kinds)}) must be Transformer, Pooling and, optionally, "
-                "Normalize; another module would change the vectors: use sentence-transformers for this checkpoint"
-            )
         folder = str(modules[0].get("path", ""))
-        transformer = repository.inside(folder).json("sentence_bert_config.json") or {}
-        pooling = repository.inside(str(modules[1]["path"])).json("config.json")
-        if pooling is None:
-            raise FileNotFoundError(
-                f"{repository} must hold {modules[1]['path']}/config.json, which modules.json names"
+        elsewhere = "use sentence-transformers for the vectors of this checkpoint"
+        if kinds[0] != "Transformer" or kinds[1:] not in (["Pooling"], ["Pooling", "Normalize"]):
+            refusal = (
+                f"the modules of {repository} ({', '.join(kinds)}) must be Transformer, Pooling and, optionally, "
+                f"Normalize; others would change the vectors: {elsewhere}"
             )
-        settings = repository.json("config_sentence_transformers.json") or {}
+            return cls(folder=folder, refusal=refusal)
+        transformer = repository.inside(folder).object("sentence_bert_config.json") or {}
+        pooling_folder = str(modules[1].get("path", ""))
+        pooling = repository.inside(pooling_folder).object("config.json")
+        if pooling is None:
+            raise FileNotFoundError(f"{repository} must hold {pooling_folder}/config.json, which modules.json names")
+        limit = transformer.get("max_seq_length")
+        if limit is not None and (not isinstance(limit, int) or limit < 3):
+            raise ValueError(f"max_seq_length of {repository} ({limit!r}) must be a whole number of at least 3")
+        settings = repository.object("config_sentence_transformers.json") or {}
         prompt_name = settings.get("default_prompt_name")
         prompt = "" if prompt_name is None else settings.get("prompts", {}).get(prompt_name, "")
+        refusal = ""
         if prompt and not pooling.get("include_prompt", True):
-            raise ValueError(
-                f"include_prompt (False) of {repository} must be True where a default prompt ({prompt_name!r}) is set; "
-                "use sentence-transformers for this checkpoint"
+            refusal = (
+                f"include_prompt (False) of {repository} must be True where a default prompt ({prompt_name!r}) is set: "
+                f"{elsewhere}"
             )
+        if settings.get("truncate_dim") is not None:
+            refusal = f"truncate_dim ({settings['truncate_dim']}) of {repository} must not be set: {elsewhere}"
         return cls(
             pooling=_modes(pooling, repository),
             normalize="Normalize" in kinds,
-            max_seq_length=transformer.get("max_seq_length"),
+            max_seq_length=limit,
             lower_case=bool(transformer.get("do_lower_case", False)),
             prompt=prompt,
             folder=folder,
             source="sentence-transformers files",
+            settings=settings,
+            refusal=refusal,
         )
 
     def save(self, folder: Path, hidden_size: int) -> None:
@@ -97,17 +116,24 @@ class Recipe:
         modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
         if self.normalize:
             modules.append(("2", "2_Normalize", "Normalize"))
-        pooling = {switch: mode in self.pooling for switch, mode in OLD_SWITCHES.items()}
+        pooling: dict[str, Any] = {"word_embedding_dimension": hidden_size}
+        in_order = [mode for mode in OLD_SWITCHES.values() if mode in self.pooling]
+        if in_order == list(self.pooling):
+            pooling |= {switch: mode in self.pooling for switch, mode in OLD_SWITCHES.items()}
+        else:  # switches have one order; new versions alone know another
+            pooling = {"embedding_dimension": hidden_size, "pooling_mode": list(self.pooling)}
         limits = {"max_seq_length": self.max_seq_length, "do_lower_case": self.lower_case}
-        prompts = {"prompts": {"default": self.prompt}, "default_prompt_name": "default"} if self.prompt else {}
+        settings = dict(self.settings)
+        if self.prompt and settings.get("default_prompt_name") is None:
+            settings |= {"prompts": {"default": self.prompt}, "default_prompt_name": "default"}
         contents: dict[str, Any] = {
             "modules.json": [
                 {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
                 for name, path, kind in modules
             ],
-            "1_Pooling/config.json": {"word_embedding_dimension": hidden_size, **pooling},
+            "1_Pooling/config.json": pooling,
             "sentence_bert_config.json": limits,
-            "config_sentence_transformers.json": prompts,
+            "config_sentence_transformers.json": settings,
         }
         for name, content in contents.items():
             write_text(folder / name, json.dumps(content, indent=2) + "\n")
