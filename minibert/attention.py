@@ -127,4 +127,4 @@ class SelfAttention(nn.Module):
         k = self.key(x).unflatten(-1, self.heads)
         v = self.value(x).unflatten(-1, self.heads)
         mixed = layout.attend(q, k, v, self.dropout if self.training else 0.0)
-        return self.output(mixed.flatten(-2))  # type: ignore[no-any-return]  # (..., A, D) -> (..., H)
+        return self.output(mixed.flatten(-2))  # (..., A, D) -> (..., H)

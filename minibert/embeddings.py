@@ -56,7 +56,7 @@ class Embeddings(nn.Module):
         # Floating-point sums depend on their order: this one is that of transformers, to the bit.
         x = self.token(input_ids) + self.token_type(token_type_ids)  # (..., ) -> (..., H)
         x = x + self.position(position_ids)
-        return self.dropout(self.norm(x))  # type: ignore[no-any-return]
+        return self.dropout(self.norm(x))
 
 
 def check_ids(ids: Tensor, size: int, name: str, rule: str) -> None:

@@ -61,7 +61,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform (..., H) to (..., H)."""
-        return self.down(self.activation(self.up(x)))  # type: ignore[no-any-return]
+        return self.down(self.activation(self.up(x)))
 
 
 class EncoderLayer(nn.Module):
@@ -81,7 +81,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, layout: Padded | Packed) -> Tensor:
         """Transform (..., H) to (..., H); `layout` says which tokens belong to one text."""
         x = self.attention_norm(self.dropout(self.attention(x, layout)) + x)
-        return self.feed_forward_norm(self.dropout(self.feed_forward(x)) + x)  # type: ignore[no-any-return]
+        return self.feed_forward_norm(self.dropout(self.feed_forward(x)) + x)
 
 
 class Encoder(nn.Module):

@@ -95,7 +95,7 @@ def _probabilities(
     """The distributions (N, V) over the vocabulary at N places of rows of equal length; the head runs there alone."""
     x = model.bert(torch.tensor(rows, device=model.device)).last_hidden_state
     logits = model.mlm_head(x[which, places], model.bert.embeddings.token.weight)
-    return logits.float().softmax(-1)  # type: ignore[no-any-return]
+    return logits.float().softmax(-1)
 
 
 def _weigh(

@@ -288,7 +288,7 @@ class BertForMaskedLM(BertWithHead):
 
     def score(self, outputs: BertOutput) -> Tensor:
         """The product of each hidden state with each row of the token table."""
-        return self.mlm_head(outputs.last_hidden_state, self.bert.embeddings.token.weight)  # type: ignore[no-any-return]
+        return self.mlm_head(outputs.last_hidden_state, self.bert.embeddings.token.weight)
 
 
 class BertForNextSentencePrediction(BertWithHead):
@@ -302,7 +302,7 @@ class BertForNextSentencePrediction(BertWithHead):
 
     def score(self, outputs: BertOutput) -> Tensor:
         """Two numbers from the pooler."""
-        return self.nsp_head(outputs.pooler_output)  # type: ignore[no-any-return]
+        return self.nsp_head(outputs.pooler_output)
 
 
 class BertForSequenceClassification(BertWithHead):
@@ -322,7 +322,7 @@ class BertForSequenceClassification(BertWithHead):
 
     def score(self, outputs: BertOutput) -> Tensor:
         """One number for each label, from the pooler."""
-        return self.classifier(outputs.pooler_output)  # type: ignore[no-any-return]
+        return self.classifier(outputs.pooler_output)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean squared error, binary cross-entropy of each label, or cross-entropy."""
@@ -347,7 +347,7 @@ class BertForTokenClassification(BertWithHead):
 
     def score(self, outputs: BertOutput) -> Tensor:
         """One number for each label, from each token."""
-        return self.classifier(outputs.last_hidden_state)  # type: ignore[no-any-return]
+        return self.classifier(outputs.last_hidden_state)
 
 
 class BertForMultipleChoice(BertWithHead):
@@ -366,7 +366,7 @@ class BertForMultipleChoice(BertWithHead):
 
     def score(self, outputs: BertOutput) -> Tensor:
         """One number for each choice, from the pooler."""
-        return self.classifier(outputs.pooler_output)  # type: ignore[no-any-return]
+        return self.classifier(outputs.pooler_output)
 
     def forward(
         self,
