@@ -79,6 +79,9 @@ def _bank(bert: Bert) -> Iterator[str]:
     encoded = bert.tokenizer(list(BANK), padding=True, return_tensors="pt").to(bert.model.device)
     outputs = bert.encoder(**encoded, output_hidden_states=True)
     layers = sum(outputs.hidden_states[-4:]).detach().float()  # the sum of the last four layers, (B, S, H)
+    if any("bank" not in encoded.tokens(i) for i in range(len(BANK))):
+        yield "   the vocabulary of this checkpoint has no 'bank' of one piece, so there is nothing to compare"
+        return
     vectors = [layers[i, encoded.tokens(i).index("bank")] for i in range(len(BANK))]
     for i, text in enumerate(BANK):
         yield f"   {'abc'[i]}  {text}"

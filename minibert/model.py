@@ -228,6 +228,10 @@ def check_inputs(
         raise ValueError(
             f"input_ids shape {shape} must hold at least one token; even an empty text has [CLS] and [SEP]"
         )
+    others = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
+    for name, tensor in others.items():
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} ({type(tensor).__name__}) must be a tensor; pass torch.tensor({name})")
     for name, tensor in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
         if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"{name} shape {tuple(tensor.shape)} must equal that of input_ids {shape}; pad both alike")
@@ -258,7 +262,11 @@ class BertWithHead(PretrainedModel):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy over the last dimension; a label of -100 is not counted."""
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]), labels.view(-1))
+        if labels.numel() != logits[..., 0].numel():
+            raise ValueError(
+                f"labels shape {tuple(labels.shape)} must be {tuple(logits.shape[:-1])}, one for each score"
+            )
+        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1))
 
     def forward(
         self,

@@ -340,6 +340,10 @@ IDS = torch.tensor([[101, 2924, 102]])
         ({"input_ids": IDS[0]}, "input_ids shape (3,) must be (batch, sequence); add the batch with input_ids[None]"),
         ({"input_ids": IDS.float()}, "input_ids dtype (torch.float32) must be torch.int64 or torch.int32"),
         ({"input_ids": IDS[:, :0]}, "input_ids shape (1, 0) must hold at least one token"),
+        (
+            {"input_ids": IDS, "attention_mask": [[1, 1, 1]]},
+            "attention_mask (list) must be a tensor; pass torch.tensor(",
+        ),
         ({"input_ids": [[1, 2]]}, "input_ids (list) must be a tensor; pass return_tensors='pt' to the tokenizer"),
         (
             {"input_ids": IDS, "attention_mask": torch.ones(1, 2).long()},

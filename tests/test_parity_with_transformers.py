@@ -163,6 +163,15 @@ def test_every_loss_of_a_classifier_is_identical(
     assert_identical(*run_both(ours, theirs, **batch(), labels=labels))
 
 
+def test_labels_may_be_slices_but_must_be_as_many_as_scores(tmp_path: Path) -> None:
+    ours, _ = pair_of("BertForMaskedLM", tmp_path)
+    inputs = batch(3, 11)
+    wide = torch.randint(1, 99, (3, 22))
+    assert torch.equal(ours(**inputs, labels=wide[:, ::2]).loss, ours(**inputs, labels=wide[:, ::2].contiguous()).loss)
+    with pytest.raises(ValueError, match=r"labels shape \(3, 22\) must be \(3, 11\), one for each score"):
+        ours(**inputs, labels=wide)
+
+
 def test_pretraining_has_no_loss_without_both_labels(tmp_path: Path) -> None:
     ours, theirs = pair_of("BertForPreTraining", tmp_path)
     inputs = batch()
