@@ -10,6 +10,7 @@ what it gets back is its new vector: the others, seen from where it stands.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -76,26 +77,41 @@ class Padded:
 class Packed:
     """The layout of texts end to end, without padding: hidden states are (T, H).
 
+    Neighbours of one length are attended to together, as a batch that needs no mask; so it pays to sort texts.
+
     Args:
         lengths: how many tokens each text has.
+
+    Attributes:
+        groups: (start, count, length) of each run of neighbours: the first token, how many texts, how long each is.
 
     Raises:
         ValueError: when used, if the lengths do not add up to T.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
-        self.lengths = list(lengths)
+        self.total = 0
+        self.groups: list[tuple[int, int, int]] = []
+        for length, run in groupby(lengths):
+            count = len(list(run))
+            self.groups.append((self.total, count, length))
+            self.total += count * length
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Mix the values within each text; all four tensors are (T, A, D)."""
-        if sum(self.lengths) != len(v):
-            raise ValueError(f"lengths (sum {sum(self.lengths)}) must add up to the number of tokens ({len(v)})")
-        q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)  # (T, A, D) -> (A, T, D)
-        mixed, start = torch.empty_like(v), 0
-        for length in self.lengths:
-            text = slice(start, start := start + length)
-            mixed[:, text] = fused_attention(q[None, :, text], k[None, :, text], v[None, :, text], None, dropout)[0]
-        return mixed.transpose(0, 1)  # (A, T, D) -> (T, A, D)
+        self.check(v)
+        mixed = []
+        for start, count, length in self.groups:
+            texts = slice(start, start + count * length)
+            # (T, A, D) -> (B, S, A, D) -> (B, A, S, D): B texts of S tokens
+            q_, k_, v_ = (x[texts].reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+            mixed.append(fused_attention(q_, k_, v_, None, dropout).transpose(1, 2).flatten(0, 1))
+        return torch.cat(mixed)
+
+    def check(self, x: Tensor) -> None:
+        """Refuse hidden states (T, ...) of another number of tokens."""
+        if self.total != len(x):
+            raise ValueError(f"lengths (sum {self.total}) must add up to the number of tokens ({len(x)})")
 
 
 class SelfAttention(nn.Module):
@@ -114,7 +130,7 @@ class SelfAttention(nn.Module):
         self.dropout = config.attention_probs_dropout_prob
 
     def forward(self, x: Tensor, layout: Padded | Packed) -> Tensor:
-        """Mix each token with the tokens it may attend to.
+        """Let each token take from the tokens it may attend to.
 
         Args:
             x: (..., H) float. Hidden states.
@@ -123,8 +139,11 @@ class SelfAttention(nn.Module):
         Returns:
             Same shape, dtype and device as `x`.
         """
+        return self.output(self.mix(x, layout))
+
+    def mix(self, x: Tensor, layout: Padded | Packed) -> Tensor:
+        """What the A heads retrieve, side by side, (..., H); `output` puts it together."""
         q = self.query(x).unflatten(-1, self.heads)  # (..., H) -> (..., A, D)
         k = self.key(x).unflatten(-1, self.heads)
         v = self.value(x).unflatten(-1, self.heads)
-        mixed = layout.attend(q, k, v, self.dropout if self.training else 0.0)
-        return self.output(mixed.flatten(-2))  # (..., A, D) -> (..., H)
+        return layout.attend(q, k, v, self.dropout if self.training else 0.0).flatten(-2)  # (..., A, D) -> (..., H)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, TypedDict, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from typing_extensions import Unpack
 
 from minibert.config import BertConfig
@@ -25,13 +28,17 @@ from minibert.model import (
     BertForTokenClassification,
     BertModel,
     PretrainedModel,
+    check_device,
 )
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import to_checkpoint, to_ours
 from minibert.tokenizer import BertTokenizer, check_text, whole_number
-from minibert.vectors.pooling import pool
+from minibert.vectors.encode import Progress, chunks, packed_vectors, token_ids
+from minibert.vectors.inference import Twin, fastest_dtype
 from minibert.vectors.recipe import Recipe
+
+logger = logging.getLogger("minibert")
 
 MLM_TENSORS = [
     to_checkpoint(f"mlm_head.{name}") for name in ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias")
@@ -48,8 +55,11 @@ HEADS = {
 class EncodeSettings(TypedDict, total=False):
     """Settings of `Bert.encode` that do not change what kind of thing it returns."""
 
-    batch_size: int
+    batch_tokens: int | None
+    batch_size: int | None
+    show_progress_bar: bool | None
     normalize_embeddings: bool
+    truncate_dim: int | None
     truncation: Literal["warn", "error"]
 
 
@@ -70,12 +80,18 @@ class Bert:
         recipe: Recipe | None = None,
         source: str = "memory",
         missing_mlm: Sequence[str] = (),
+        exact_norms: Mapping[str, Tensor] | None = None,
+        dtype_reason: str = "",
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.recipe = recipe or Recipe()
         self.source = source
         self._missing_mlm = tuple(missing_mlm)
+        self._exact_norms = exact_norms
+        self._dtype_reason = dtype_reason
+        self._twin: Twin | None = None
+        self._lock = Lock()
 
     @property
     def encoder(self) -> BertModel:
@@ -99,7 +115,8 @@ class Bert:
     @property
     def dimension(self) -> int:
         """How long a sentence vector is."""
-        return self.config.hidden_size * len(self.recipe.pooling)
+        whole = self.config.hidden_size * len(self.recipe.pooling)
+        return min(whole, self.recipe.truncate_dim or whole)
 
     @property
     def max_seq_length(self) -> int:
@@ -125,25 +142,31 @@ class Bert:
         self,
         texts: str | Iterable[str],
         *,
-        batch_size: int = 32,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
         normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
         convert_to_tensor: bool = False,
         truncation: Literal["warn", "error"] = "warn",
     ) -> NDArray[np.float32] | Tensor:
         """Give each text its vector.
 
-        A text's vector does not depend on the texts beside it, on their order, or on padding. The empty text has one
-        too: that of [CLS] [SEP].
+        A text's vector does not depend on the texts beside it, or on their order. The empty text has one too: that of
+        [CLS] [SEP]. Texts are read as they are needed, so that an iterator of any length can be given.
 
         Args:
             texts: one text, or several.
-            batch_size: texts computed at once.
+            batch_tokens: tokens computed at once, whole texts of them; None: what suits the CPU's caches, or a GPU.
+            batch_size: texts computed at once, at most; None: as many as `batch_tokens` has room for.
+            show_progress_bar: None: where the logger "minibert" is at INFO or DEBUG.
             normalize_embeddings: divide each vector by its length, if the checkpoint does not do so already.
+            truncate_dim: keep so many of each vector's numbers, the first ones; None: as the checkpoint says, or all.
             convert_to_tensor: return a tensor, on the model's device, instead of an array.
             truncation: what to do with tokens past `max_seq_length`: drop them and say so, or refuse.
 
         Returns:
-            (H,) for one text, (N, H) for N, (0, H) for none; float32.
+            (dimension,) for one text, (N, dimension) for N, (0, dimension) for none; float32.
 
         Raises:
             ValueError: what is not text; with `truncation="error"`, a text that is too long.
@@ -152,50 +175,69 @@ class Bert:
             raise ValueError(f"truncation ({truncation!r}) must be 'warn' or 'error'")
         if self.recipe.refusal:
             raise ValueError(self.recipe.refusal)
-        batch_size = whole_number("batch_size", batch_size)
-        single = isinstance(texts, str)
-        rows = self._token_ids(listed(texts), truncation)
+        width = self._width(truncate_dim)
+        most_texts = None if batch_size is None else whole_number("batch_size", batch_size)
+        most_tokens = None if batch_tokens is None else whole_number("batch_tokens", batch_tokens)
+        if show_progress_bar is None:
+            show_progress_bar = logger.isEnabledFor(logging.INFO)
 
-        vectors = torch.empty(len(rows), self.dimension, device=self.model.device)
-        longest_first = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # so that little is padding
-        for start in range(0, len(rows), batch_size):
-            indices = longest_first[start : start + batch_size]
-            vectors[indices] = self._vectors([rows[i] for i in indices])
-        if normalize_embeddings or self.recipe.normalize:
-            vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        if single:
-            vectors = vectors[0]
-        return vectors if convert_to_tensor else vectors.cpu().numpy()
-
-    def _token_ids(self, texts: Sequence[str], truncation: str) -> list[list[int]]:
-        """The ids of each text, cut to `max_seq_length`."""
-        check_text(texts)
-        recipe = self.recipe
-        texts = [recipe.prompt + (text.lower() if recipe.lower_case else text) for text in texts]
-        encodings = self.tokenizer.encode_texts(texts, add_special_tokens=False)
-        limit = self.max_seq_length - 2  # [CLS] and [SEP]
-        excess = {i: len(e) - limit for i, e in enumerate(encodings) if len(e) > limit}
-        if excess and truncation == "error":
-            index, tokens = next(iter(excess.items()))
-            raise ValueError(
-                f"text {index} has {limit + tokens + 2} tokens, but must have at most {self.max_seq_length}; "
-                "split it, or pass truncation='warn' to drop the rest"
-            )
-        if excess:
+        stream, total = text_stream(texts)
+        model, recipe, limit = self._ready(), self.recipe, self.max_seq_length
+        vectors = np.empty((0, width), dtype=np.float32)
+        cut: list[int] = []
+        with Progress(total, show_progress_bar) as progress:
+            for chunk in chunks(stream):
+                first = len(vectors)
+                check_text(chunk, first=first)
+                chunk = [recipe.prompt + (text.lower() if recipe.lower_case else text) for text in chunk]
+                rows, excess = token_ids(self.tokenizer, chunk, limit)
+                if excess and truncation == "error":
+                    index, tokens = next(iter(excess.items()))
+                    raise ValueError(
+                        f"text {first + index} has {limit + tokens} tokens, but must have at most {limit}; "
+                        "split it, or pass truncation='warn' to drop the rest"
+                    )
+                cut += excess.values()
+                new = packed_vectors(model, rows, recipe.pooling, most_tokens, most_texts, progress.add)
+                if recipe.normalize:
+                    new = F.normalize(new, dim=-1)
+                new = new[:, :width]
+                if normalize_embeddings:
+                    new = F.normalize(new, dim=-1)
+                vectors.resize((first + len(new), width), refcheck=False)  # in place: never two copies of all
+                vectors[first:] = new.numpy()
+        if cut:
             warnings.warn(
-                f"{len(excess)} of {len(encodings)} texts exceed {self.max_seq_length} tokens: "
-                f"{sum(excess.values())} tokens were dropped; split long texts, or pass truncation='error'",
-                stacklevel=3,
+                f"{len(cut)} of {len(vectors)} texts exceed {limit} tokens: {sum(cut)} tokens were dropped; "
+                "split long texts, or pass truncation='error'",
+                stacklevel=2,
             )
-        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        return [[cls, *encoding.ids[:limit], sep] for encoding in encodings]
+        result = vectors[0] if isinstance(texts, str) else vectors
+        return torch.from_numpy(result).to(self.model.device) if convert_to_tensor else result
 
-    @torch.no_grad()
-    def _vectors(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """The pooled vectors (B, H) of rows of ids."""
-        input_ids, mask = padded(rows, self.tokenizer.pad_token_id, self.model.device)
-        x = self.encoder(input_ids, mask).last_hidden_state
-        return pool(x, mask, self.recipe.pooling)
+    def _width(self, truncate_dim: int | None) -> int:
+        """How many numbers of a vector are kept."""
+        if truncate_dim is None:
+            return self.dimension
+        whole = self.config.hidden_size * len(self.recipe.pooling)
+        if whole_number("truncate_dim", truncate_dim) > whole:
+            raise ValueError(f"truncate_dim ({truncate_dim}) must not exceed {whole}, the length of a vector")
+        return truncate_dim
+
+    def _ready(self) -> BertModel:
+        """The encoder made ready for inference: once, and again if its parameters or modules have changed."""
+        with self._lock:
+            if self._twin is None or not self._twin.fits(self.encoder):
+                self._twin = Twin(self.encoder, self._exact_norms)
+            return self._twin.model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but what can be made again."""
+        return {**vars(self), "_twin": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Undo `__getstate__`."""
+        vars(self).update(state, _lock=Lock())
 
     def fill_mask(
         self,
@@ -260,12 +302,14 @@ class Bert:
             "pooling_source": recipe.refusal or recipe.source,
             "dimension": self.dimension,
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            "dtype_reason": self._dtype_reason,
             "device": str(self.model.device),
         }
 
     def __repr__(self) -> str:
         info = self.info()
         pooling = " + ".join(info["pooling"]) + (", normalized" if info["normalize"] else "")
+        reason = f", chosen since {info['dtype_reason']}" if info["dtype_reason"] else ""
         headless = "no: the checkpoint has no masked-LM head"
         if 0 < len(self._missing_mlm) < len(MLM_TENSORS):
             headless = f"no: of the masked-LM head, the checkpoint lacks {', '.join(self._missing_mlm)}"
@@ -278,7 +322,7 @@ class Bert:
             "fill_mask": "yes" if info["fill_mask"] else headless,
             "pooling": f"{pooling} ({info['pooling_source']}), vectors of {info['dimension']}",
             "longest": f"{info['max_seq_length']} tokens",
-            "dtype": f"{info['dtype']} on {info['device']}",
+            "dtype": f"{info['dtype']} on {info['device']}{reason}",
         }
         return "\n".join(["Bert", *(f"  {name:<11} {value}" for name, value in rows.items())])
 
@@ -290,12 +334,13 @@ def load(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Literal["auto"] | None = None,
     device: torch.device | str | None = None,
 ) -> Bert:
     """Load a BERT checkpoint: tokenizer, encoder, the masked-LM head if there is one, and how to pool.
 
-    The arguments are those of `BertModel.from_pretrained`.
+    The arguments are those of `BertModel.from_pretrained`, but for `dtype="auto"`: bfloat16 where the hardware is fast
+    with it, float32 elsewhere; `print` says what was chosen, and why.
 
     Raises:
         FileNotFoundError: no such folder, repository, revision or file.
@@ -311,10 +356,26 @@ def load(
     tokenizer = BertTokenizer.from_repository(inner)
     check_vocabulary(tokenizer, config, repository)
     checkpoint = Checkpoint.open(inner)
+    reason = ""
+    if dtype == "auto":
+        dtype, reason = fastest_dtype(check_device(device))
 
     model = fullest_class(checkpoint, config).from_checkpoint(checkpoint, config, dtype=dtype, device=device)
     missing = [name for name in MLM_TENSORS if name not in checkpoint.tensors]
-    return Bert(model, tokenizer, recipe, str(inner), missing)
+    exact = exact_norms(checkpoint, model) if model.dtype == torch.bfloat16 else None
+    return Bert(model, tokenizer, recipe, str(inner), missing, exact, reason)
+
+
+def exact_norms(checkpoint: Checkpoint, model: PretrainedModel) -> dict[str, Tensor]:
+    """The gains and biases of the encoder's norms as the checkpoint has them, by the encoder's names for them."""
+    prefix = "bert." if hasattr(model, "bert") else ""
+    return {
+        name.removeprefix(prefix): checkpoint.tensors[to_checkpoint(name)].float()
+        for name, _ in model.named_parameters()
+        if name.startswith(prefix)
+        and name.rpartition(".")[0].endswith("norm")
+        and to_checkpoint(name) in checkpoint.tensors
+    }
 
 
 def fullest_class(checkpoint: Checkpoint, config: BertConfig) -> type[PretrainedModel]:
@@ -360,19 +421,19 @@ def listed(texts: object) -> list[str]:
     Raises:
         ValueError: neither.
     """
+    return list(text_stream(texts)[0])
+
+
+def text_stream(texts: object) -> tuple[Iterable[str], int | None]:
+    """One text or several, and how many they are, if that can be known; what is there to be looked at is checked.
+
+    Raises:
+        ValueError: neither.
+    """
     if isinstance(texts, str):
-        return [texts]
+        return [texts], 1
     if isinstance(texts, (bytes, dict, set, frozenset)) or not isinstance(texts, Iterable):
         raise ValueError(f"texts ({texts!r:.40}) must be str or several str in an order, not {type(texts).__name__}")
-    return list(texts)
-
-
-def padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of ids, padded on the right: ids and mask (True = a real token), both (B, S)."""
-    length = max(map(len, rows))
-    ids = np.full((len(rows), length), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), length), dtype=bool)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-        mask[i, : len(row)] = True
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+    if isinstance(texts, (list, tuple)):
+        check_text(texts)  # before hours of work, not after them
+    return texts, len(texts) if isinstance(texts, Sized) else None

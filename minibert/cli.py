@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -27,7 +27,12 @@ examples:
 MODEL is a repository of the Hugging Face Hub or a local folder. Results go to stdout, everything else to stderr; the
 exit code is 0, 1 if parity does not hold, or 2 for a mistake, which is told in one sentence.
 """
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: dict[str, torch.dtype | Literal["auto"]] = {
+    "auto": "auto",
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
         made.add_argument("--revision", help="branch, tag or commit (default: the newest)")
         made.add_argument("--offline", action="store_true", help="use what is in the cache, ask no network")
         if dtype:
-            made.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights (default: float32)")
+            made.add_argument(
+                "--dtype",
+                choices=DTYPES,
+                default="float32",
+                help="of the weights (default: float32; auto: bfloat16 where the hardware is fast with it)",
+            )
             made.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
         made.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
 
@@ -64,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     loading(made)
     made.add_argument("texts", metavar="TEXT", nargs="*", help="a text (default: the lines of standard input)")
-    made.add_argument("--batch-size", type=int, default=32, help="texts computed at once (default: 32)")
+    made.add_argument("--batch-size", type=int, help="texts computed at once (default: what suits the machine)")
     made.add_argument("--normalize", action="store_true", help="divide each vector by its length")
     made.add_argument(
         "--truncation", choices=("warn", "error"), default="warn", help="of texts that are too long (default: warn)"

@@ -418,13 +418,13 @@ def whole_number(name: str, value: Any) -> int:
     return number
 
 
-def check_text(texts: Sequence[Any], is_split_into_words: bool = False) -> None:
-    """Refuse what is not text, in one sentence, with its place.
+def check_text(texts: Sequence[Any], is_split_into_words: bool = False, first: int = 0) -> None:
+    """Refuse what is not text, in one sentence, with its place; `first` is that of the first one.
 
     Raises:
         ValueError: a value that is not str (or not a list of str), or a lone surrogate, which is not a character.
     """
-    for index, text in enumerate(texts):
+    for index, text in enumerate(texts, first):
         if is_split_into_words and not isinstance(text, (list, tuple)):
             raise ValueError(f"text {index} ({_short(text)}) must be a list of words with is_split_into_words=True")
         for value in text if is_split_into_words else (text,):

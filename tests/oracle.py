@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -81,6 +82,14 @@ def batch(size: int = 3, length: int = 11, vocabulary: int = 99) -> dict[str, Te
     token_type_ids = torch.zeros(size, length, dtype=torch.long)
     token_type_ids[:, length // 2 :] = 1
     return {"input_ids": torch.randint(1, vocabulary, (size, length)), "token_type_ids": token_type_ids}
+
+
+def assert_same_vectors(ours: Any, theirs: Any, tolerance: float = 1e-6) -> None:
+    """No number differs by more than this part of its vector's length: float32 has seven digits, not decimals."""
+    assert ours.shape == theirs.shape
+    length = np.linalg.norm(theirs, axis=-1, keepdims=True)
+    difference = (np.abs(ours - theirs) / length).max(initial=0.0)
+    assert difference < tolerance, f"the largest difference is {difference:.2g} of the vector's length"
 
 
 def assert_identical(ours: Any, theirs: Any) -> None:

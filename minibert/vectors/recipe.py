@@ -34,6 +34,7 @@ class Recipe:
         max_seq_length: tokens, special ones included; None: as many as the model has positions.
         lower_case: whether the text is lower-cased before the tokenizer sees it.
         prompt: text put before every text.
+        truncate_dim: numbers of a vector that are kept, the first ones; None: all.
         folder: where in the repository the transformer is.
         source: who says so, for people.
         settings: `config_sentence_transformers.json`, to be written back.
@@ -45,6 +46,7 @@ class Recipe:
     max_seq_length: int | None = None
     lower_case: bool = False
     prompt: str = ""
+    truncate_dim: int | None = None
     folder: str = ""
     source: str = "minibert's default"
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -97,14 +99,16 @@ class Recipe:
                 f"include_prompt (False) of {repository} must be True where a default prompt ({prompt_name!r}) is set: "
                 f"{elsewhere}"
             )
-        if settings.get("truncate_dim") is not None:
-            refusal = f"truncate_dim ({settings['truncate_dim']}) of {repository} must not be set: {elsewhere}"
+        truncate_dim = settings.get("truncate_dim")
+        if truncate_dim is not None and (not isinstance(truncate_dim, int) or truncate_dim < 1):
+            raise ValueError(f"truncate_dim of {repository} ({truncate_dim!r}) must be a whole number of at least 1")
         return cls(
             pooling=_modes(pooling, repository),
             normalize="Normalize" in kinds,
             max_seq_length=limit,
             lower_case=bool(transformer.get("do_lower_case", False)),
             prompt=prompt,
+            truncate_dim=truncate_dim,
             folder=folder,
             source="sentence-transformers files",
             settings=settings,
@@ -126,6 +130,8 @@ class Recipe:
         settings = dict(self.settings)
         if self.prompt and settings.get("default_prompt_name") is None:
             settings |= {"prompts": {"default": self.prompt}, "default_prompt_name": "default"}
+        if self.truncate_dim is not None:
+            settings["truncate_dim"] = self.truncate_dim
         contents: dict[str, Any] = {
             "modules.json": [
                 {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}

@@ -1,0 +1,228 @@
+"""The loaded model made ready to be fast: the same layers, each written as the few operations a CPU is quickest with.
+
+oneDNN, the library under torch's CPU products, likes weights in a layout of its own, and adds a bias, a GELU or a
+residual to a product at no cost. `FusedLayer` is `encoder.EncoderLayer` in those terms. It takes the place of a layer
+only where it computes what that layer computes, which is tried; where oneDNN is not there, or torch has changed the
+operators (they are private), the layers of encoder.py run as they are. So does a layer that somebody looks into.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minibert.attention import Packed, Padded, SelfAttention
+from minibert.embeddings import Embeddings
+from minibert.encoder import Encoder, EncoderLayer, FeedForward
+from minibert.model import BertModel
+
+logger = logging.getLogger("minibert")
+
+# Modules of which the twin has copies of its own. Others, a class of the user's for one, it uses as they are.
+COPIED = (BertModel, Embeddings, Encoder, nn.ModuleList, EncoderLayer, SelfAttention, FeedForward, nn.Dropout)
+# What a layer is made of if `FusedLayer` can stand for it.
+FUSED = (EncoderLayer, SelfAttention, FeedForward, nn.Linear, nn.LayerNorm, nn.Dropout)
+# Freeing a block of this size once lets glibc keep freed memory, up to twice as much, for the next pass, instead of
+# giving it back to the system and fetching it anew, page by page (5 to 10 % of the time under bfloat16).
+KEPT_BYTES = 31 * 2**20
+# How far a fused layer's numbers may be from the layer's own, as a part of the largest. Seen: 1e-6, and 0.01 (1.3
+# units of the last place) in bfloat16; a bias, a residual or an activation gone wrong is more than that.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.06}
+
+
+def fastest_dtype(device: torch.device) -> tuple[torch.dtype, str]:
+    """The dtype that a device is fastest with at next to no loss, and why it is that one.
+
+    Where bfloat16 is emulated, it is slower than float32.
+    """
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16, "this GPU computes in it"
+    if device.type == "cpu":
+        for capability, title in (("amx_bf16", "AMX-BF16"), ("avx512_bf16", "AVX512-BF16")):
+            if _cpu_capabilities().get(capability):
+                return torch.bfloat16, f"this CPU has {title}"
+        return torch.float32, "this CPU has neither AMX-BF16 nor AVX512-BF16"
+    return torch.float32, f"no gain from bfloat16 is known on {device.type}"
+
+
+def _cpu_capabilities() -> dict[str, bool]:
+    if hasattr(torch.cpu, "get_capabilities"):
+        return dict(torch.cpu.get_capabilities())
+    return {"avx512_bf16": getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()}  # older versions of torch
+
+
+class Product:
+    """x W^T + b by oneDNN, with W in its layout; a GELU or a residual comes with it.
+
+    Source: the operators that `torch.compile` itself emits for frozen weights on a CPU.
+    """
+
+    def __init__(self, *linears: nn.Linear) -> None:
+        weight = torch.cat([linear.weight.detach() for linear in linears])
+        self.bias = torch.cat([linear.bias.detach() for linear in linears])
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 4096)  # the layout is that of any larger number
+        self.run = torch.ops.mkldnn._linear_pointwise.default
+        self.run_plus = torch.ops.mkldnn._linear_pointwise.binary
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.run(x, self.weight, self.bias, "none", [], "")
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """The exact GELU of it."""
+        return self.run(x, self.weight, self.bias, "gelu", [], "none")
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """The sum of it and a residual, which is rounded once."""
+        return self.run_plus(x, residual, self.weight, self.bias, "add")
+
+
+class FusedLayer(nn.Module):
+    """What `EncoderLayer` computes in evaluation mode: four products, an attention, two norms.
+
+    Args:
+        layer: the layer.
+        norms: float32 gains and biases for its two norms, if they are to have others than the layer's.
+    """
+
+    def __init__(self, layer: EncoderLayer, norms: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        attention, feed_forward = layer.attention, layer.feed_forward
+        self.heads = (3, *attention.heads)
+        self.query_key_value = Product(attention.query, attention.key, attention.value)
+        self.output = Product(attention.output)
+        self.up, self.down = Product(feed_forward.up), Product(feed_forward.down)
+        self.attention_norm = _norm_arguments(layer.attention_norm, "attention_norm", norms)
+        self.feed_forward_norm = _norm_arguments(layer.feed_forward_norm, "feed_forward_norm", norms)
+
+    def forward(self, x: Tensor, layout: Padded | Packed) -> Tensor:
+        """Transform (..., H) to (..., H); `layout` says which tokens belong to one text."""
+        q, k, v = self.query_key_value(x).view(*x.shape[:-1], *self.heads).unbind(-3)  # (..., 3H) -> (..., A, D)
+        mixed = layout.attend(q, k, v, 0.0).flatten(-2)
+        x = F.layer_norm(self.output.plus(mixed, x), *self.attention_norm)
+        return F.layer_norm(self.down.plus(self.up.gelu(x), x), *self.feed_forward_norm)
+
+
+class Twin:
+    """A model made ready for inference, and whether it still is that model's.
+
+    Args:
+        model: the model. The twin shares its parameters, or has copies of them in oneDNN's layout.
+        exact: by name, the float32 values of which the parameters of norms are roundings. Under bfloat16, the norms of
+            a `FusedLayer` use them: it costs nothing, and a good part of the rounding error of a vector is theirs.
+
+    Attributes:
+        model: a `BertModel` to compute with; it is in evaluation mode whatever the other one is in.
+        fused: how many of its layers are `FusedLayer`.
+    """
+
+    def __init__(self, model: BertModel, exact: Mapping[str, Tensor] | None = None) -> None:
+        self._of, self._state = model, State(model)
+        self.model: BertModel = _evaluating(model)
+        self.fused = 0
+        layers = self.model.encoder.layers if type(model.encoder) is Encoder else []
+        for index, layer in enumerate(layers):
+            prefix = f"encoder.layers.{index}."
+            norms = {name.removeprefix(prefix): t for name, t in (exact or {}).items() if name.startswith(prefix)}
+            fused = fused_layer(model.encoder.layers[index], layer, norms)
+            if fused is not None:
+                layers[index] = fused
+                self.fused += 1
+        if self.fused:
+            torch.empty(KEPT_BYTES, dtype=torch.uint8)
+
+    def fits(self, model: BertModel) -> bool:
+        """Whether `model` is the one of the twin, with the modules, parameters, settings and probes that it had.
+
+        New values of a parameter are seen, unless they were written through `parameter.data`.
+        """
+        return model is self._of and self._state.is_current()
+
+
+class State:
+    """What a model was when its twin was made: its modules, their parameters, settings and probes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = list(model.modules())
+        self._parts = [table for module in modules for table in (module._modules, module._parameters)]
+        self._parameters = [p for p in model.parameters() if not p.is_inference()]
+        self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        self._settings = [
+            (vars(module), name)
+            for module in modules
+            for name in ("forward", *vars(module))
+            if name[0] != "_" and name != "training"
+        ]
+        # what `id` was asked of must live on, or another object could get its number
+        self._kept = [list(table.values()) for table in self._parts], [table.get(n) for table, n in self._settings]
+        self._then = self._look()
+
+    def is_current(self) -> bool:
+        """Whether it still is that; takes less than 100 microseconds."""
+        return self._look() == self._then
+
+    def _look(self) -> tuple[list[int], ...]:
+        return (
+            [id(part) for table in self._parts for part in table.values()],
+            [p._version for p in self._parameters],
+            [p.data_ptr() for p in self._parameters],
+            [len(hooks) for hooks in self._hooks],
+            [id(table.get(name)) for table, name in self._settings],
+        )
+
+
+def is_probed(module: nn.Module) -> bool:
+    """Whether somebody looks at what goes in and out, or has put something else in the place of `forward`."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def fused_layer(layer: nn.Module, evaluating: nn.Module, norms: Mapping[str, Tensor]) -> FusedLayer | None:
+    """A layer as a `FusedLayer`; None where that is not possible, or does not compute the same.
+
+    Args:
+        layer: the layer of the model.
+        evaluating: the same in evaluation mode; it is what the other is compared with.
+        norms: as for `FusedLayer`; used as far as the layer's own parameters are their roundings.
+    """
+    if type(layer) is not EncoderLayer or any(type(part) not in FUSED or is_probed(part) for part in layer.modules()):
+        return None
+    if layer.feed_forward.activation is not F.gelu:
+        return None
+    own = dict(layer.named_parameters())
+    weight = layer.feed_forward.up.weight
+    if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
+        return None
+    exact = {}
+    if weight.dtype == torch.bfloat16:
+        exact = {name: t for name, t in norms.items() if torch.equal(t.to(own[name].dtype), own[name])}
+    layout = Packed([5, 11])
+    x = torch.arange(16.0 * len(layer.attention_norm.weight)).sin().view(16, -1).to(weight.dtype)
+    try:
+        with torch.no_grad():
+            fused = FusedLayer(layer, exact)
+            expected, got = evaluating(x, layout).float(), fused(x, layout).float()
+    except (RuntimeError, AttributeError, TypeError) as error:
+        logger.info("oneDNN's layout of the weights cannot be used: %s", error)
+        return None
+    same = (got - expected).abs().max() <= TOLERANCE[x.dtype] * expected.abs().max()
+    return fused if same else None
+
+
+def _norm_arguments(norm: nn.LayerNorm, name: str, exact: Mapping[str, Tensor]) -> tuple[Any, ...]:
+    parameters = (exact.get(f"{name}.weight", norm.weight), exact.get(f"{name}.bias", norm.bias))
+    return norm.normalized_shape, *(parameter.detach() for parameter in parameters), norm.eps
+
+
+def _evaluating(module: Any) -> Any:
+    """A copy of the tree of modules, with the same parameters and probes, in evaluation mode."""
+    if type(module) not in COPIED:
+        return module
+    twin = copy.copy(module)
+    twin.training = False
+    twin._modules = {name: _evaluating(child) for name, child in module._modules.items()}
+    return twin

@@ -1,0 +1,289 @@
+"""`encode` as a machine: streams, budgets, bars, threads; and its speed, guarded without a clock."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+import minibert
+from minibert.vectors import encode, inference
+
+WORDS = ["bank", "river", "money", "password", "reset", "city", "the", "a", "of", "blue"]
+TEXTS = [" ".join(WORDS[: 1 + number % 10] * (1 + number % 7)) for number in range(300)]
+
+
+@pytest.fixture(scope="module")
+def bert(minilm: Path) -> minibert.Bert:
+    return minibert.load(minilm)
+
+
+@pytest.fixture(scope="module")
+def vectors(bert: minibert.Bert) -> Any:
+    return bert.encode(TEXTS)
+
+
+# Streams
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "CHUNK_TEXTS", 16)
+    monkeypatch.setattr(encode, "TOKENIZED_AT_ONCE", 5)
+
+
+def test_an_iterator_is_read_as_it_is_needed(bert: minibert.Bert, vectors: Any, small_chunks: None) -> None:
+    taken, computed = 0, []
+
+    def stream() -> Iterator[str]:
+        nonlocal taken
+        for text in TEXTS:
+            taken += 1
+            yield text
+
+    def note(module: object, inputs: object, output: object) -> None:
+        computed.append(taken)
+
+    handle = bert.encoder.encoder.register_forward_hook(note)
+    try:
+        got = bert.encode(stream())
+    finally:
+        handle.remove()
+    assert np.abs(got - vectors).max() < 1e-6
+    assert computed[0] == 16
+    assert computed[-1] == 300
+    assert max(np.diff(computed)) <= 16
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 32, 33])
+def test_where_chunks_end_makes_no_difference(
+    bert: minibert.Bert, vectors: Any, small_chunks: None, count: int
+) -> None:
+    got = bert.encode(iter(TEXTS[:count]))
+    assert got.shape == (count, 384)
+    assert np.abs(got - vectors[:count]).max(initial=0) < 1e-6
+
+
+def test_long_texts_make_short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "CHUNK_CHARACTERS", 10)
+    assert list(encode.chunks(["12345678", "1234", "1", "", "123456789012", "1"])) == [
+        ["12345678", "1234"],
+        ["1", "", "123456789012"],
+        ["1"],
+    ]
+
+
+def test_what_is_not_text_is_named_by_its_place_in_the_stream(bert: minibert.Bert, small_chunks: None) -> None:
+    with pytest.raises(ValueError, match=r"^text 40 \(7\) must be str"):
+        bert.encode([*TEXTS[:40], 7])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"^text 40 \(7\) must be str"):
+        bert.encode(iter([*TEXTS[:40], 7]))  # type: ignore[list-item]
+
+
+def test_cut_texts_of_all_chunks_are_told_once(bert: minibert.Bert, small_chunks: None) -> None:
+    texts = [*TEXTS[:20], "word " * 300, *TEXTS[:20], "word " * 400]
+    with pytest.warns(UserWarning, match="2 of 42 texts exceed 256 tokens: 192 tokens were dropped") as told:
+        bert.encode(iter(texts))
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    with pytest.raises(ValueError, match="text 41 has 402 tokens, but must have at most 256"):
+        bert.encode([*texts[:20], *texts[:20], "x", texts[-1]], truncation="error")
+
+
+def test_an_array_larger_than_its_parts_is_never_held_twice(bert: minibert.Bert, small_chunks: None) -> None:
+    got = bert.encode(iter(TEXTS))
+    assert got.flags.owndata
+    assert got.flags.c_contiguous
+
+
+# Budgets
+
+
+@pytest.mark.parametrize("settings", [{"batch_tokens": 1}, {"batch_tokens": 100}, {"batch_size": 3}], ids=str)
+def test_budgets_change_the_passes_and_not_the_vectors(
+    bert: minibert.Bert, vectors: Any, settings: dict[str, Any]
+) -> None:
+    passes = count_passes(bert, settings)
+    assert np.abs(bert.encode(TEXTS, **settings) - vectors).max() < 1e-6
+    for texts, tokens in passes:
+        assert texts <= settings.get("batch_size", 300)
+        assert tokens <= settings.get("batch_tokens", 10**9) or texts == 1
+
+
+def count_passes(bert: minibert.Bert, settings: dict[str, Any]) -> list[tuple[int, int]]:
+    """Texts and tokens of each pass; the filler is neither."""
+    found: list[tuple[int, int]] = []
+
+    def note(module: object, inputs: tuple[torch.Tensor], kwargs: dict[str, Any]) -> None:
+        found.append((int((inputs[0] == bert.tokenizer.cls_token_id).sum()), int((inputs[0] != 0).sum())))
+
+    handle = bert.encoder.embeddings.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        bert.encode(TEXTS, **settings)
+    finally:
+        handle.remove()
+    return found
+
+
+def test_the_default_budget_follows_threads_and_sizes(bert: minibert.Bert) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        budget = encode.default_batch_tokens
+        cpu = torch.device("cpu")
+        assert budget(bert.config, torch.float32, cpu) == 2048
+        assert budget(bert.config, torch.bfloat16, cpu) == 4096
+        assert budget(bert.config.replace(intermediate_size=3072), torch.bfloat16, cpu) == 2048
+        torch.set_num_threads(1)
+        assert budget(bert.config, torch.float32, cpu) == 1024
+        assert budget(bert.config, torch.float32, torch.device("cuda")) == 16_384
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "batch_tokens", "truncate_dim"])
+def test_numbers_that_make_no_sense_are_refused(bert: minibert.Bert, name: str) -> None:
+    for wrong in (0, -1, 2.5, "8"):
+        with pytest.raises(ValueError, match=re.escape(f"{name} ({wrong!r}) must be a whole number of at least 1")):
+            bert.encode("x", **{name: wrong})
+    if name == "truncate_dim":
+        with pytest.raises(ValueError, match=re.escape("truncate_dim (385) must not exceed 384, the length of a")):
+            bert.encode("x", truncate_dim=385)
+
+
+# The arguments that people type
+
+
+def test_truncated_vectors_are_those_of_sentence_transformers(
+    bert: minibert.Bert, minilm: Path, tmp_path: Path
+) -> None:
+    theirs = SentenceTransformer(str(minilm), device="cpu")
+    for normalize in (False, True):
+        settings: dict[str, Any] = {"truncate_dim": 64, "normalize_embeddings": normalize}
+        ours = bert.encode(TEXTS[:20], **settings)
+        assert ours.shape == (20, 64)
+        assert np.abs(ours - theirs.encode(TEXTS[:20], **settings)).max() < 1e-6
+    theirs = SentenceTransformer(str(minilm), device="cpu", truncate_dim=32)
+    theirs.save(str(tmp_path))
+    saved = minibert.load(tmp_path)
+    assert saved.dimension == theirs.get_embedding_dimension() == 32
+    assert np.abs(saved.encode(TEXTS[:20]) - theirs.encode(TEXTS[:20])).max() < 1e-6
+    assert "vectors of 32" in repr(saved)
+
+
+def test_a_tensor_when_asked(bert: minibert.Bert, vectors: Any) -> None:
+    tensor = bert.encode(TEXTS, convert_to_tensor=True)
+    assert torch.equal(tensor, torch.from_numpy(vectors))
+    assert not tensor.is_inference()  # it can go into a training of one's own
+    assert bert.encode("one", convert_to_tensor=True).shape == (384,)
+
+
+def test_the_bar_counts_texts_and_tokens(
+    bert: minibert.Bert, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    bert.encode(TEXTS)
+    assert capsys.readouterr().err == ""
+    bert.encode(TEXTS, show_progress_bar=True)
+    shown = capsys.readouterr().err
+    assert "300/300" in shown
+    assert "tokens/s" in shown
+    bert.encode(iter(TEXTS), show_progress_bar=True)
+    assert "300 texts" in capsys.readouterr().err  # how many there will be is not known
+    with caplog.at_level(logging.INFO, logger="minibert"):  # the default of sentence-transformers
+        bert.encode(TEXTS)
+        assert "300/300" in capsys.readouterr().err
+        bert.encode(TEXTS, show_progress_bar=False)
+        assert capsys.readouterr().err == ""
+
+
+def test_the_bar_is_left_tidy_by_an_error(bert: minibert.Bert, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="text 1"):
+        bert.encode(iter(["one", None]), show_progress_bar=True)  # type: ignore[list-item]
+    assert capsys.readouterr().err.endswith("\n")
+
+
+# Threads
+
+
+def test_four_threads_get_the_vectors_of_one(bert: minibert.Bert, vectors: Any) -> None:
+    fresh = minibert.Bert(bert.model, bert.tokenizer, bert.recipe)  # made ready by whoever comes first
+    with ThreadPoolExecutor(4) as pool:
+        for got in pool.map(fresh.encode, [TEXTS] * 8):
+            assert np.array_equal(got, vectors)
+
+
+# Speed, without a clock
+
+
+def test_each_token_is_computed_once_and_nothing_else(bert: minibert.Bert) -> None:
+    real = sum(len(ids) for ids in encode.token_ids(bert.tokenizer, TEXTS, 256)[0])
+    computed: list[int] = []
+    handle = bert.encoder.encoder.register_forward_hook(lambda module, inputs, output: computed.append(len(output)))
+    try:
+        bert.encode(TEXTS)
+    finally:
+        handle.remove()
+    budget = encode.default_batch_tokens(bert.config, torch.float32, torch.device("cpu"))
+    assert sum(computed) / real == pytest.approx(1.0, abs=0.005)
+    assert len(computed) == -(-real // budget)  # no more passes than the tokens need
+    counted = count_passes(bert, {})
+    assert sum(texts for texts, _ in counted) == len(TEXTS)
+    assert sum(tokens for _, tokens in counted) == real  # 1.00: all else is filler
+
+
+def test_weights_are_laid_out_once(bert: minibert.Bert, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    for name in ("Twin", "Product"):
+        of = getattr(inference, name)
+        start = of.__init__
+
+        def counting(self: Any, *arguments: Any, name: str = name, start: Any = start) -> None:
+            made.append(name)
+            start(self, *arguments)
+
+        monkeypatch.setattr(of, "__init__", counting)
+    fresh = minibert.Bert(bert.model, bert.tokenizer, bert.recipe)
+    fresh.encode(TEXTS)
+    assert made.count("Twin") == 1
+    assert made.count("Product") == (24 if torch.backends.mkldnn.is_available() else 0)
+    made.clear()
+    for _ in range(3):
+        fresh.encode(TEXTS)
+        fresh.encode("one")
+    fresh.model.train().eval()
+    fresh.encode("one")
+    assert made == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is not comparable elsewhere")
+def test_memory_does_not_grow_from_call_to_call(bert: minibert.Bert) -> None:
+    process = psutil.Process()
+    for _ in range(3):
+        bert.encode(TEXTS)
+    before = process.memory_info().rss
+    for _ in range(8):
+        bert.encode(TEXTS)
+    assert process.memory_info().rss - before < 8 * 2**20
+
+
+def test_a_call_makes_no_references_that_outlive_it(bert: minibert.Bert) -> None:
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    bert.encode(TEXTS)
+    before = tensors()
+    for _ in range(5):
+        bert.encode(TEXTS)
+    assert tensors() <= before

@@ -1,0 +1,289 @@
+"""The model made ready to be fast: it computes what the plain layers compute, and notices when they change."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracle import assert_same_vectors, with_real_vocabulary
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import minibert
+from minibert.encoder import EncoderLayer
+from minibert.vectors import inference
+from minibert.vectors.inference import FusedLayer, Product, fastest_dtype
+
+TEXTS = ["How do I reset my password?", "He robbed the bank.", "", "They fished from the bank of the river. " * 9]
+NO_FUSED = "oneDNN's operators are not in this build of torch"
+HAS_FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+needs_fused = pytest.mark.skipif(not HAS_FUSED, reason=NO_FUSED)
+
+
+@pytest.fixture
+def bert(minilm: Path) -> minibert.Bert:
+    return minibert.load(minilm)
+
+
+def fused(bert: minibert.Bert) -> int:
+    """How many layers `encode` runs as `FusedLayer`."""
+    return sum(isinstance(layer, FusedLayer) for layer in bert._ready().encoder.layers)
+
+
+@needs_fused
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_layer_of_the_real_model_is_fused(minilm: Path, dtype: torch.dtype) -> None:
+    bert = minibert.load(minilm, dtype=dtype)
+    assert fused(bert) == 6
+    assert not any(isinstance(module, FusedLayer) for module in bert.model.modules())  # the model itself is untouched
+
+
+def without_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(inference.Product, "__init__")  # what is left cannot be called with weights: a TypeError
+
+
+def with_other_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(self: Product, x: Tensor) -> Tensor:
+        return F.gelu(self(x), approximate="tanh")  # 5e-4 from the exact form
+
+    monkeypatch.setattr(inference.Product, "gelu", changed)
+
+
+def with_failing_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*arguments: object) -> Tensor:
+        raise RuntimeError("mkldnn::_linear_pointwise is not there")
+
+    monkeypatch.setattr(inference.Product, "__call__", failing)
+
+
+@needs_fused
+@pytest.mark.parametrize("how", [without_operators, with_other_operators, with_failing_operators])
+def test_without_the_operators_the_plain_layers_give_the_same_vectors(
+    minilm: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    expected = minibert.load(minilm).encode(TEXTS)
+    how(monkeypatch)
+    plain = minibert.load(minilm)
+    assert fused(plain) == 0
+    assert_same_vectors(plain.encode(TEXTS), expected)
+
+
+@needs_fused
+def test_bfloat16_without_the_operators_is_as_near(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = minibert.load(minilm).encode(TEXTS)
+    with_failing_operators(monkeypatch)
+    plain = minibert.load(minilm, dtype=torch.bfloat16)
+    assert fused(plain) == 0
+    assert (plain.encode(TEXTS) * exact).sum(1).min() > 0.9998
+
+
+@pytest.mark.parametrize("act", ["gelu_new", "relu"])
+def test_other_activations_run_as_they_are(tmp_path: Path, minilm: Path, act: str) -> None:
+    folder = with_real_vocabulary(tmp_path, minilm)
+    for dtype in (torch.float32, torch.bfloat16):  # the trial alone could not tell two GELUs apart in bfloat16
+        model = minibert.BertModel.from_pretrained(folder, dtype=dtype, hidden_act=act)
+        assert fused(minibert.Bert(model, minibert.BertTokenizer.from_pretrained(folder))) == 0
+
+
+# What is done to a model after a first call is seen by the next
+
+
+def change_a_weight(bert: minibert.Bert) -> None:
+    with torch.no_grad():
+        bert.encoder.encoder.layers[3].feed_forward.up.weight.mul_(1.5)
+
+
+def change_a_norm(bert: minibert.Bert) -> None:
+    with torch.no_grad():
+        bert.encoder.encoder.layers[0].attention_norm.bias.add_(0.5)
+
+
+def replace_a_parameter(bert: minibert.Bert) -> None:
+    query = bert.encoder.encoder.layers[1].attention.query
+    query.weight = nn.Parameter(query.weight.detach() * 2)
+
+
+def replace_data(bert: minibert.Bert) -> None:
+    bert.encoder.encoder.layers[2].attention.key.weight.data = torch.zeros(384, 384)
+
+
+def load_a_state(bert: minibert.Bert) -> None:
+    bert.encoder.load_state_dict({name: tensor * 1.1 for name, tensor in bert.encoder.state_dict().items()})
+
+
+def replace_a_module(bert: minibert.Bert) -> None:
+    bert.encoder.encoder.layers[5] = bert.encoder.encoder.layers[0]
+
+
+def drop_a_layer(bert: minibert.Bert) -> None:
+    del bert.encoder.encoder.layers[5]
+
+
+def change_the_activation(bert: minibert.Bert) -> None:
+    bert.encoder.encoder.layers[1].feed_forward.activation = F.relu
+
+
+def change_a_setting(bert: minibert.Bert) -> None:
+    bert.encoder.encoder.layers[1].attention_norm.eps = 0.5
+
+
+def replace_forward(bert: minibert.Bert) -> None:
+    layer = bert.encoder.encoder.layers[1]
+    layer.forward = lambda x, layout: EncoderLayer.forward(layer, x, layout) * 0.5  # type: ignore[method-assign]
+
+
+def hook_a_layer(bert: minibert.Bert) -> None:
+    bert.encoder.encoder.layers[2].register_forward_hook(lambda module, inputs, output: output * 0.5)
+
+
+def hook_a_part(bert: minibert.Bert) -> None:
+    bert.encoder.encoder.layers[2].attention.value.register_forward_pre_hook(lambda module, inputs: inputs[0] * 0.5)
+
+
+def replace_the_model(bert: minibert.Bert) -> None:
+    other = copy.deepcopy(bert.model)
+    with torch.no_grad():
+        other.get_submodule("encoder.layers.0.feed_forward.down").weight.zero_()
+    bert.model = other
+
+
+CHANGES = [
+    change_a_weight,
+    change_a_norm,
+    replace_a_parameter,
+    replace_data,
+    load_a_state,
+    replace_a_module,
+    drop_a_layer,
+    change_the_activation,
+    change_a_setting,
+    replace_forward,
+    hook_a_layer,
+    hook_a_part,
+    replace_the_model,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_changed_after_a_call_is_seen_by_the_next(
+    bert: minibert.Bert, change: Callable[[minibert.Bert], None]
+) -> None:
+    before = bert.encode(TEXTS)
+    change(bert)
+    after = bert.encode(TEXTS)
+    assert np.abs(after - before).max() > 1e-4
+    with torch.no_grad():
+        ids = torch.tensor([bert.tokenizer.encode(TEXTS[0])])
+        expected = F.normalize(bert.encoder(ids).last_hidden_state[0].mean(0), dim=0)  # the padded path, layer by layer
+    assert_same_vectors(after[0], expected.numpy())
+
+
+def test_a_hook_sees_what_goes_by_and_leaves_no_trace_when_removed(bert: minibert.Bert) -> None:
+    before, seen = bert.encode(TEXTS), []
+    handle = bert.encoder.encoder.layers[4].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    assert_same_vectors(bert.encode(TEXTS), before)
+    assert len(seen) == 1
+    assert seen[0].shape[1] == 384
+    handle.remove()
+    assert np.array_equal(bert.encode(TEXTS), before)
+    assert len(seen) == 1
+
+
+def test_a_class_of_the_users_own_is_run(bert: minibert.Bert) -> None:
+    class Halved(EncoderLayer):
+        def forward(self, x: Tensor, layout: Any) -> Tensor:
+            return super().forward(x, layout) * 0.5
+
+    before = bert.encode(TEXTS)
+    layer = Halved(bert.config)
+    layer.load_state_dict(bert.encoder.encoder.layers[3].state_dict())
+    bert.encoder.encoder.layers[3] = layer.eval()
+    assert np.abs(bert.encode(TEXTS) - before).max() > 1e-4
+
+
+def test_training_mode_is_neither_used_nor_lost(bert: minibert.Bert) -> None:
+    expected = bert.encode(TEXTS)
+    bert.model.train()
+    assert np.array_equal(bert.encode(TEXTS), expected)  # no dropout
+    assert all(module.training for module in bert.model.modules())
+    fresh = minibert.Bert(bert.model, bert.tokenizer, bert.recipe)
+    assert np.array_equal(fresh.encode(TEXTS), expected)
+    assert all(module.training for module in bert.model.modules())
+
+
+def test_gradients_are_as_they_were(bert: minibert.Bert) -> None:
+    bert.encode(TEXTS)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in bert.model.parameters())
+    bert.model(torch.tensor([[101, 102]])).last_hidden_state.sum().backward()
+    assert bert.encoder.encoder.layers[0].attention.query.weight.grad is not None
+
+
+def test_copies_and_pickles_give_the_same_vectors(bert: minibert.Bert) -> None:
+    expected = bert.encode(TEXTS)
+    for other in (copy.deepcopy(bert), pickle.loads(pickle.dumps(bert))):
+        assert np.array_equal(other.encode(TEXTS), expected)
+
+
+# bfloat16
+
+
+def test_the_norms_of_bfloat16_are_those_of_the_checkpoint(minilm: Path) -> None:
+    """Rounded gains and biases are a good part of the error; the checkpoint has them exact."""
+    exact = minibert.load(minilm).encode(TEXTS)
+    loaded = minibert.load(minilm, dtype=torch.bfloat16)
+    rounded = minibert.Bert(loaded.model, loaded.tokenizer, loaded.recipe)
+    worst = [float((bert.encode(TEXTS) * exact).sum(1).min()) for bert in (loaded, rounded)]
+    assert worst[0] >= worst[1]
+    assert worst[0] > 0.9999
+
+
+def test_norms_changed_under_bfloat16_are_used(minilm: Path) -> None:
+    bert = minibert.load(minilm, dtype=torch.bfloat16)
+    before = bert.encode(TEXTS)
+    change_a_norm(bert)
+    assert np.abs(bert.encode(TEXTS) - before).max() > 1e-3
+
+
+def test_bfloat16_is_within_the_promise_on_stsb(minilm: Path, evaldata: Path) -> None:
+    rows = [line.split("\t") for line in (evaldata / "stsb" / "sts-test.csv").read_text("utf-8").splitlines()]
+    scores = np.array([float(row[4]) for row in rows])
+    texts = [row[column] for column in (5, 6) for row in rows]
+    float32, bfloat16 = (minibert.load(minilm, dtype=dtype).encode(texts) for dtype in (None, torch.bfloat16))
+    assert (float32 * bfloat16).sum(1).min() >= 0.9999
+
+    def spearman(vectors: np.ndarray) -> float:
+        cosine = (vectors[: len(rows)] * vectors[len(rows) :]).sum(1)
+        ranks = [np.unique(x, return_inverse=True, return_counts=True)[1:] for x in (cosine, scores)]
+        middles = [(np.cumsum(counts) - (counts - 1) / 2)[inverse] for inverse, counts in ranks]
+        return 100 * float(np.corrcoef(*middles)[0, 1])
+
+    assert spearman(float32) == pytest.approx(82.0325, abs=0.01)  # published: MTEB, STSBenchmark
+    assert abs(spearman(bfloat16) - spearman(float32)) < 0.05
+
+
+def test_auto_is_bfloat16_where_the_cpu_is_made_for_it(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for capabilities, dtype, reason in (
+        ({"amx_bf16": True, "avx512_bf16": True}, torch.bfloat16, "chosen since this CPU has AMX-BF16"),
+        ({"avx512_bf16": True}, torch.bfloat16, "chosen since this CPU has AVX512-BF16"),
+        ({"avx2": True}, torch.float32, "chosen since this CPU has neither AMX-BF16 nor AVX512-BF16"),
+    ):
+        monkeypatch.setattr(inference, "_cpu_capabilities", lambda found=capabilities: found)
+        bert = minibert.load(minilm, dtype="auto")
+        assert bert.model.dtype == dtype
+        assert reason in repr(bert)
+        assert bert.encode("one").dtype == np.float32
+    assert fastest_dtype(torch.device("mps")) == (torch.float32, "no gain from bfloat16 is known on mps")
+
+
+def test_the_default_is_float32_and_auto_belongs_to_load(minilm: Path) -> None:
+    bert = minibert.load(minilm)
+    assert bert.model.dtype == torch.float32
+    assert "float32 on cpu\n" in repr(bert) + "\n"
+    with pytest.raises(ValueError, match=r"dtype \('auto'\) must be a floating-point type of torch"):
+        minibert.BertModel.from_pretrained(minilm, dtype="auto")  # type: ignore[arg-type]
