@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypedDict, overload
@@ -34,9 +35,41 @@ from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import to_checkpoint, to_ours
 from minibert.tokenizer import BertTokenizer, check_text, whole_number
-from minibert.vectors.encode import Progress, chunks, packed_vectors, token_ids
+from minibert.vectors.encode import (
+    TOKENIZED_AT_ONCE,
+    Combine,
+    Cut,
+    Layout,
+    Plan,
+    Progress,
+    Truncation,
+    chunks,
+    packed_vectors,
+    plan_layers,
+    token_rows,
+)
 from minibert.vectors.inference import Twin, fastest_dtype
-from minibert.vectors.recipe import Recipe
+from minibert.vectors.pooling import pooling_modes
+from minibert.vectors.recipe import Recipe, whitening
+from minibert.vectors.senses import Expansion, Senses, expand, senses, substitutes
+from minibert.vectors.similarity import (
+    Precision,
+    check_precision,
+    quantize_embeddings,
+    similarity,
+    similarity_pairwise,
+)
+from minibert.vectors.words import (
+    PIECES,
+    SPLITTERS,
+    Pieces,
+    Splitter,
+    Words,
+    align,
+    split_texts,
+    warn_empty,
+    word_vectors,
+)
 
 logger = logging.getLogger("minibert")
 
@@ -55,12 +88,33 @@ HEADS = {
 class EncodeSettings(TypedDict, total=False):
     """Settings of `Bert.encode` that do not change what kind of thing it returns."""
 
+    prompt_name: str | None
+    prompt: str | None
+    layers: int | Sequence[int] | None
+    combine: Combine
+    pooling: str | Sequence[str] | None
     batch_tokens: int | None
     batch_size: int | None
     show_progress_bar: bool | None
     normalize_embeddings: bool
     truncate_dim: int | None
-    truncation: Literal["warn", "error"]
+    precision: Precision
+    calibration_embeddings: Any
+    truncation: Truncation
+
+
+class WordSettings(TypedDict, total=False):
+    """Settings of `Bert.words`."""
+
+    layers: int | Sequence[int] | None
+    combine: Combine
+    pieces: Pieces
+    split: Splitter
+    spans: Sequence[Any] | None
+    batch_tokens: int | None
+    batch_size: int | None
+    show_progress_bar: bool | None
+    truncation: Truncation
 
 
 class Bert:
@@ -84,8 +138,8 @@ class Bert:
         dtype_reason: str = "",
     ) -> None:
         self.model = model
-        self.tokenizer = tokenizer
         self.recipe = recipe or Recipe()
+        self.tokenizer = tokenizer.lower_cased() if self.recipe.lower_case else tokenizer
         self.source = source
         self._missing_mlm = tuple(missing_mlm)
         self._exact_norms = exact_norms
@@ -115,14 +169,22 @@ class Bert:
     @property
     def dimension(self) -> int:
         """How long a sentence vector is."""
-        whole = self.config.hidden_size * len(self.recipe.pooling)
-        return min(whole, self.recipe.truncate_dim or whole)
+        return self._width(Plan(), self.recipe.pooling, None)
 
     @property
     def max_seq_length(self) -> int:
         """The most tokens of a text that are looked at, special ones included."""
         positions = self.config.max_position_embeddings
         return min(self.recipe.max_seq_length or self.tokenizer.model_max_length or positions, positions)
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int) -> None:
+        positions = self.config.max_position_embeddings
+        if not 3 <= whole_number("max_seq_length", tokens) <= positions:
+            raise ValueError(
+                f"max_seq_length ({tokens}) must be at least 3 and at most {positions}, the model's positions"
+            )
+        self.recipe = replace(self.recipe, max_seq_length=tokens)
 
     @overload
     def encode(
@@ -136,20 +198,27 @@ class Bert:
         *,
         convert_to_tensor: Literal[False] = False,
         **settings: Unpack[EncodeSettings],
-    ) -> NDArray[np.float32]: ...
+    ) -> NDArray[Any]: ...
 
     def encode(
         self,
         texts: str | Iterable[str],
         *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        layers: int | Sequence[int] | None = None,
+        combine: Combine = "mean",
+        pooling: str | Sequence[str] | None = None,
         batch_tokens: int | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        precision: Precision = "float32",
+        calibration_embeddings: Any = None,
         convert_to_tensor: bool = False,
-        truncation: Literal["warn", "error"] = "warn",
-    ) -> NDArray[np.float32] | Tensor:
+        truncation: Truncation = "warn",
+    ) -> NDArray[Any] | Tensor:
         """Give each text its vector.
 
         A text's vector does not depend on the texts beside it, or on their order. The empty text has one too: that of
@@ -157,72 +226,238 @@ class Bert:
 
         Args:
             texts: one text, or several.
+            prompt_name: which of the checkpoint's prompts to put before each text; None: its default, if it has one.
+            prompt: the prompt itself.
+            layers: hidden states to make vectors of, one or several; 0 is the embeddings, -1 or None the last layer's.
+            combine: what becomes of several: "mean", "sum" or "concat".
+            pooling: how a text's token vectors become one, as in `vectors.pooling`; None: as the checkpoint says.
             batch_tokens: tokens computed at once, whole texts of them; None: what suits the CPU's caches, or a GPU.
             batch_size: texts computed at once, at most; None: as many as `batch_tokens` has room for.
             show_progress_bar: None: where the logger "minibert" is at INFO or DEBUG.
             normalize_embeddings: divide each vector by its length, if the checkpoint does not do so already.
             truncate_dim: keep so many of each vector's numbers, the first ones; None: as the checkpoint says, or all.
+            precision, calibration_embeddings: as for `quantize_embeddings`.
             convert_to_tensor: return a tensor, on the model's device, instead of an array.
-            truncation: what to do with tokens past `max_seq_length`: drop them and say so, or refuse.
+            truncation: what to do with tokens past `max_seq_length`: "warn" drops them and says so, "error" refuses,
+                "window" computes the text in windows that overlap, and takes their mean, weighted by tokens.
 
         Returns:
-            (dimension,) for one text, (N, dimension) for N, (0, dimension) for none; float32.
+            (dimension,) for one text, (N, dimension) for N, (0, dimension) for none; float32, or as `precision` says.
 
         Raises:
-            ValueError: what is not text; with `truncation="error"`, a text that is too long.
+            ValueError: what is not text; a setting that makes no sense; with `truncation="error"`, a text too long.
         """
-        if truncation not in ("warn", "error"):
-            raise ValueError(f"truncation ({truncation!r}) must be 'warn' or 'error'")
-        if self.recipe.refusal:
-            raise ValueError(self.recipe.refusal)
-        width = self._width(truncate_dim)
-        most_texts = None if batch_size is None else whole_number("batch_size", batch_size)
-        most_tokens = None if batch_tokens is None else whole_number("batch_tokens", batch_tokens)
-        if show_progress_bar is None:
-            show_progress_bar = logger.isEnabledFor(logging.INFO)
+        self._check_recipe()
+        recipe, limit = self.recipe, self.max_seq_length
+        modes = recipe.pooling if pooling is None else pooling_modes(pooling)
+        plan = self._plan(layers, combine, batch_tokens, batch_size)
+        width = self._width(plan, modes, truncate_dim)
+        check_precision(precision)
+        prompt = self._prompt(prompt_name, prompt)
+        skip = 0
+        if prompt and (truncation == "window" or not recipe.include_prompt):
+            skip = len(self.tokenizer.tokenize(prompt))
+        layout = Layout(self.tokenizer, limit, truncation, skip)
+        skip = 0 if recipe.include_prompt else skip + (skip > 0)  # [CLS] goes with the prompt
 
         stream, total = text_stream(texts)
-        model, recipe, limit = self._ready(), self.recipe, self.max_seq_length
+        model, cut = self._ready(), Cut(limit, truncation)
         vectors = np.empty((0, width), dtype=np.float32)
-        cut: list[int] = []
-        with Progress(total, show_progress_bar) as progress:
+        with Progress(total, self._shows(show_progress_bar)) as progress:
             for chunk in chunks(stream):
                 first = len(vectors)
                 check_text(chunk, first=first)
-                chunk = [recipe.prompt + (text.lower() if recipe.lower_case else text) for text in chunk]
-                rows, excess = token_ids(self.tokenizer, chunk, limit)
-                if excess and truncation == "error":
-                    index, tokens = next(iter(excess.items()))
-                    raise ValueError(
-                        f"text {first + index} has {limit + tokens} tokens, but must have at most {limit}; "
-                        "split it, or pass truncation='warn' to drop the rest"
-                    )
-                cut += excess.values()
-                new = packed_vectors(model, rows, recipe.pooling, most_tokens, most_texts, progress.add)
-                if recipe.normalize:
-                    new = F.normalize(new, dim=-1)
-                new = new[:, :width]
+                rows = token_rows(self.tokenizer, [prompt + text for text in chunk] if prompt else chunk, layout)
+                cut.note(rows.lost, first)
+                new = recipe.finish(packed_vectors(model, rows, modes, plan, skip, progress.add))[:, :width]
                 if normalize_embeddings:
                     new = F.normalize(new, dim=-1)
                 vectors.resize((first + len(new), width), refcheck=False)  # in place: never two copies of all
                 vectors[first:] = new.numpy()
-        if cut:
+        cut.warn(len(vectors))
+        result: NDArray[Any] = vectors[0] if isinstance(texts, str) else vectors
+        if precision in ("int8", "uint8") and calibration_embeddings is None and len(vectors) > 1:
             warnings.warn(
-                f"{len(cut)} of {len(vectors)} texts exceed {limit} tokens: {sum(cut)} tokens were dropped; "
-                "split long texts, or pass truncation='error'",
+                f"the ranges of precision={precision!r} are those of these {len(vectors)} texts alone; pass "
+                "calibration_embeddings=, vectors of typical texts, lest a text's numbers depend on the others",
                 stacklevel=2,
             )
-        result = vectors[0] if isinstance(texts, str) else vectors
+        if precision != "float32":
+            result = quantize_embeddings(result, precision, calibration_embeddings=calibration_embeddings)
         return torch.from_numpy(result).to(self.model.device) if convert_to_tensor else result
 
-    def _width(self, truncate_dim: int | None) -> int:
+    def encode_query(self, texts: str | Iterable[str], **settings: Any) -> Any:
+        """`encode`, with the prompt that the checkpoint calls "query", if it has one."""
+        return self.encode(texts, **self._with_prompt(settings, "query"))
+
+    def encode_document(self, texts: str | Iterable[str], **settings: Any) -> Any:
+        """`encode`, with the prompt that the checkpoint calls "document", "passage" or "corpus", if it has one."""
+        return self.encode(texts, **self._with_prompt(settings, "document", "passage", "corpus"))
+
+    @overload
+    def words(  # type: ignore[overload-overlap]
+        self, texts: str, **settings: Unpack[WordSettings]
+    ) -> Words: ...
+
+    @overload
+    def words(
+        self, texts: Iterable[str] | Iterable[Sequence[str]], **settings: Unpack[WordSettings]
+    ) -> list[Words]: ...
+
+    def words(
+        self,
+        texts: str | Iterable[str] | Iterable[Sequence[str]],
+        *,
+        layers: int | Sequence[int] | None = None,
+        combine: Combine = "mean",
+        pieces: Pieces = "mean",
+        split: Splitter = "pretokenizer",
+        spans: Sequence[Any] | None = None,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        truncation: Truncation = "warn",
+    ) -> Words | list[Words]:
+        """Give each word of each text its vector: the same word has another one in another sentence.
+
+        Args:
+            texts: one text, several, or several that are split already, each a list of words.
+            layers, combine: as for `encode`; `layers=[-4, -3, -2, -1], combine="sum"` is a recipe of BERT's authors.
+            pieces: what a word of several pieces gets: their "mean", the "first", the "last", or the largest of each
+                number, "max".
+            split: what words are: "pretokenizer", as BERT splits text, punctuation marks being words too; "whitespace".
+            spans: instead, words of one's own: for each text (for one text, as it is) a list of (start, end), in
+                characters and in order. A piece belongs to the word that it overlaps most; a word inside of a piece
+                has that piece, too.
+            batch_tokens, batch_size, show_progress_bar: as for `encode`.
+            truncation: as for `encode`; with "window", a word's vector is from where it has most context on both sides.
+
+        Returns:
+            `Words` for one text, a list of them for several.
+
+        Raises:
+            ValueError: what is not text; a setting that makes no sense; with `truncation="error"`, a text too long.
+
+        Source: Devlin et al. 2018, sec. 5.3 and table 7.
+        """
+        for name, value, known in (("pieces", pieces, PIECES), ("split", split, SPLITTERS)):
+            if value not in known:
+                raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
+        plan = self._plan(layers, combine, batch_tokens, batch_size)
+        layout = Layout(self.tokenizer, self.max_seq_length, truncation)
+        model, cut = self._ready(), Cut(self.max_seq_length, truncation)
+        single = isinstance(texts, str)
+        stream, total = text_stream(texts, words=True)
+        found: list[Words] = []
+        with Progress(total, self._shows(show_progress_bar)) as progress:
+            for chunk in chunks(stream, TOKENIZED_AT_ONCE):  # not more, since what is left of it keeps all its vectors
+                first = len(found)
+                own = None if spans is None else [spans] if single else spans[first : first + len(chunk)]
+                whole, places = split_texts(chunk, first, split, own)
+                aligned, rows = align(self.tokenizer, whole, places, layout)
+                cut.note(rows.lost, first)
+                found += word_vectors(model, self.tokenizer, whole, aligned, rows, plan, pieces, progress.add)
+        cut.warn(len(found))
+        warn_empty(found)
+        return found[0] if single else found
+
+    def expand(
+        self, word: str, corpus: Iterable[str], context: str | None = None, top_k: int = 10, **settings: Any
+    ) -> list[Expansion]:
+        """The words that a corpus uses most like this one, in the sense that `context` shows; see `vectors.senses`."""
+        return expand(self, word, corpus, context, top_k, **settings)
+
+    def substitutes(self, word: str, context: str, top_k: int = 10) -> list[Candidate]:
+        """What the masked-LM head proposes in the place of a word; see `vectors.senses`."""
+        return substitutes(self, word, context, top_k)
+
+    def senses(self, word: str, texts: Iterable[str], n_senses: int | None = None, **settings: Any) -> Senses:
+        """A word's occurrences in texts, grouped by meaning; see `vectors.senses`."""
+        return senses(self, word, texts, n_senses, **settings)
+
+    def similarity(self, a: Any, b: Any) -> Tensor:
+        """Compare each vector of `a` with each of `b`, (N, M), as the checkpoint's recipe says: cosine, most often."""
+        return similarity(a, b, self.recipe.similarity)
+
+    def similarity_pairwise(self, a: Any, b: Any) -> Tensor:
+        """Compare the first vector of `a` with the first of `b`, and so on: (N,)."""
+        return similarity_pairwise(a, b, self.recipe.similarity)
+
+    def whiten(self, texts: Iterable[str], dimensions: int | None = None, *, rotate: bool = True) -> Bert:
+        """Fit, on a sample, the map that makes vectors spread evenly; the result encodes with it, and is saved with it.
+
+        Raw BERT's vectors crowd in a narrow cone, all cosines near 1. Whitening subtracts their mean and turns and
+        stretches the rest, so that all directions vary alike; the first of them vary most, and can do alone.
+
+        Args:
+            texts: the sample; thousands, of the kind that will be encoded.
+            dimensions: how many numbers a vector keeps; None: all.
+            rotate: False: subtract the mean, no more.
+
+        Returns:
+            A `Bert` with the same model. sentence-transformers, too, loads what it saves: the map is a Dense module.
+
+        Raises:
+            ValueError: fewer texts than dimensions; more dimensions than there are.
+
+        Source: Su et al. 2021, "Whitening Sentence Representations", algorithm 1.
+        """
+        plain = Bert(self.model, self.tokenizer, replace(self.recipe, normalize=False, truncate_dim=None), self.source)
+        dense = whitening(plain.encode(texts), dimensions, rotate)
+        recipe = replace(self.recipe, dense=(*self.recipe.dense, dense), truncate_dim=None)
+        return Bert(
+            self.model, self.tokenizer, recipe, self.source, self._missing_mlm, self._exact_norms, self._dtype_reason
+        )
+
+    def _check_recipe(self) -> None:
+        if self.recipe.refusal:
+            raise ValueError(self.recipe.refusal)
+
+    def _plan(
+        self,
+        layers: int | Sequence[int] | None,
+        combine: Combine,
+        batch_tokens: int | None,
+        batch_size: int | None,
+    ) -> Plan:
+        """What `encode` and `words` compute, and how much at once."""
+        return Plan(
+            plan_layers(layers, combine, self.config),
+            combine,
+            None if batch_tokens is None else whole_number("batch_tokens", batch_tokens),
+            None if batch_size is None else whole_number("batch_size", batch_size),
+        )
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        """The text to put before texts."""
+        if prompt is not None:
+            check_text([prompt])
+            return prompt
+        if name is None:
+            return self.recipe.prompt
+        if name not in self.recipe.prompts:
+            known = ", ".join(map(repr, self.recipe.prompts)) or "the checkpoint has none"
+            raise ValueError(f"prompt_name ({name!r}) must be one of {known}; pass prompt= for a text of your own")
+        return self.recipe.prompts[name]
+
+    def _with_prompt(self, settings: dict[str, Any], *names: str) -> dict[str, Any]:
+        """Settings for `encode`, with the first of the prompts that the checkpoint has."""
+        if settings.get("prompt") is None and settings.get("prompt_name") is None:
+            name = next((name for name in names if name in self.recipe.prompts), None)
+            return {**settings, "prompt_name": name}
+        return settings
+
+    def _width(self, plan: Plan, modes: Sequence[str], truncate_dim: int | None) -> int:
         """How many numbers of a vector are kept."""
+        whole = self.recipe.width(self.config.hidden_size * plan.width * len(modes))
         if truncate_dim is None:
-            return self.dimension
-        whole = self.config.hidden_size * len(self.recipe.pooling)
+            return min(whole, self.recipe.truncate_dim or whole)
         if whole_number("truncate_dim", truncate_dim) > whole:
             raise ValueError(f"truncate_dim ({truncate_dim}) must not exceed {whole}, the length of a vector")
         return truncate_dim
+
+    def _shows(self, show_progress_bar: bool | None) -> bool:
+        return logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
 
     def _ready(self) -> BertModel:
         """The encoder made ready for inference: once, and again if its parameters or modules have changed."""
@@ -293,11 +528,12 @@ class Bert:
             "intermediate_size": config.intermediate_size,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "vocabulary": len(self.tokenizer),
-            "lower_case": self.tokenizer.do_lower_case or recipe.lower_case,
+            "lower_case": self.tokenizer.do_lower_case,
             "max_seq_length": self.max_seq_length,
             "heads": list(self.heads),
             "fill_mask": isinstance(self.model, (BertForMaskedLM, BertForPreTraining)),
             "pooling": list(recipe.pooling),
+            "maps": len(recipe.dense),
             "normalize": recipe.normalize,
             "pooling_source": recipe.refusal or recipe.source,
             "dimension": self.dimension,
@@ -308,7 +544,7 @@ class Bert:
 
     def __repr__(self) -> str:
         info = self.info()
-        pooling = " + ".join(info["pooling"]) + (", normalized" if info["normalize"] else "")
+        pooling = " + ".join(info["pooling"]) + ", mapped" * bool(info["maps"]) + ", normalized" * info["normalize"]
         reason = f", chosen since {info['dtype_reason']}" if info["dtype_reason"] else ""
         headless = "no: the checkpoint has no masked-LM head"
         if 0 < len(self._missing_mlm) < len(MLM_TENSORS):
@@ -424,7 +660,7 @@ def listed(texts: object) -> list[str]:
     return list(text_stream(texts)[0])
 
 
-def text_stream(texts: object) -> tuple[Iterable[str], int | None]:
+def text_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | None]:
     """One text or several, and how many they are, if that can be known; what is there to be looked at is checked.
 
     Raises:
@@ -434,6 +670,6 @@ def text_stream(texts: object) -> tuple[Iterable[str], int | None]:
         return [texts], 1
     if isinstance(texts, (bytes, dict, set, frozenset)) or not isinstance(texts, Iterable):
         raise ValueError(f"texts ({texts!r:.40}) must be str or several str in an order, not {type(texts).__name__}")
-    if isinstance(texts, (list, tuple)):
+    if isinstance(texts, (list, tuple)) and not words:
         check_text(texts)  # before hours of work, not after them
     return texts, len(texts) if isinstance(texts, Sized) else None

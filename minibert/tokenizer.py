@@ -5,6 +5,7 @@ The work is done by the `tokenizers` library; this file gives it BERT's settings
 
 from __future__ import annotations
 
+import copy
 import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Tokenizer, normalizers
 from typing_extensions import Self
 
 from minibert.pretrained import vocabulary
@@ -191,6 +192,15 @@ class BertTokenizer:
     def vocab_size(self) -> int:
         """How many tokens there are."""
         return len(self)
+
+    def lower_cased(self) -> Self:
+        """This tokenizer, or, if it keeps capitals, a copy of it that does not."""
+        if self.do_lower_case:
+            return self
+        other = copy.deepcopy(self)
+        rules = [] if self.backend.normalizer is None else [self.backend.normalizer]
+        other.backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rules])
+        return other
 
     @property
     def do_lower_case(self) -> bool:

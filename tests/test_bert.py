@@ -71,7 +71,7 @@ def test_texts_over_the_limit_are_cut_as_sentence_transformers_cuts_them(
     bert: minibert.Bert, oracle: SentenceTransformer
 ) -> None:
     long = "one two three four five " * 100
-    with pytest.warns(UserWarning, match=r"^1 of 2 texts exceed 256 tokens: 246 tokens were dropped; split long texts"):
+    with pytest.warns(UserWarning, match=r"^1 of 2 texts exceed 256 tokens: 246 tokens were dropped; pass truncation"):
         ours = bert.encode([long, "short"])
     assert np.abs(ours - oracle.encode([long, "short"])).max() < 1e-6
 
@@ -234,8 +234,8 @@ def test_a_transformer_in_a_folder_of_its_own_is_found(tmp_path: Path, minilm: P
     [
         (
             "modules.json",
-            [{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}, {"type": "x.Dense"}],
-            "(Transformer, Pooling, Dense) must be Transformer, Pooling and, optionally, Normalize",
+            [{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}, {"type": "x.CNN"}],
+            "(Transformer, Pooling, CNN) must be Transformer, Pooling and, optionally, Dense and Normalize, in this",
         ),
         ("modules.json", [{"path": "", "type": "x.Transformer"}], "(Transformer) must be Transformer, Pooling and"),
     ],
@@ -310,7 +310,7 @@ def test_what_is_not_text_is_refused(bert: minibert.Bert, masked: minibert.Bert,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"truncation": "window"}, "truncation ('window') must be 'warn' or 'error'"),
+        ({"truncation": "cut"}, "truncation ('cut') must be 'warn', 'error' or 'window'"),
         ({"batch_size": 0}, "batch_size (0) must be a whole number of at least 1"),
         ({"batch_size": 2.0}, "batch_size (2.0) must be a whole number of at least 1"),
     ],
@@ -543,7 +543,10 @@ def test_saving_keeps_the_recipe_here_and_for_sentence_transformers(
         changed = minibert.Bert(bert.model, bert.tokenizer, recipe)
         changed.save_pretrained(folder)
         again = minibert.load(folder)
-        assert again.recipe == replace(recipe, source=again.recipe.source, settings=again.recipe.settings)
+        assert again.recipe == replace(
+            recipe, source=again.recipe.source, settings=again.recipe.settings, prompts=again.recipe.prompts
+        )
+        assert not recipe.prompt or again.recipe.prompts == {"default": recipe.prompt}
         assert dict(again.recipe.settings).items() >= dict(recipe.settings).items()
         assert np.array_equal(again.encode(TEXTS), changed.encode(TEXTS))
         theirs = SentenceTransformer(str(folder), device="cpu")

@@ -227,7 +227,7 @@ def test_four_threads_get_the_vectors_of_one(bert: minibert.Bert, vectors: Any) 
 
 
 def test_each_token_is_computed_once_and_nothing_else(bert: minibert.Bert) -> None:
-    real = sum(len(ids) for ids in encode.token_ids(bert.tokenizer, TEXTS, 256)[0])
+    real = sum(map(len, bert.tokenizer(TEXTS)["input_ids"]))
     computed: list[int] = []
     handle = bert.encoder.encoder.register_forward_hook(lambda module, inputs, output: computed.append(len(output)))
     try:
@@ -235,7 +235,7 @@ def test_each_token_is_computed_once_and_nothing_else(bert: minibert.Bert) -> No
     finally:
         handle.remove()
     budget = encode.default_batch_tokens(bert.config, torch.float32, torch.device("cpu"))
-    assert sum(computed) / real == pytest.approx(1.0, abs=0.005)
+    assert 1 <= sum(computed) / real < 1.1  # few texts: the last of few passes is filled up to one of few sizes
     assert len(computed) == -(-real // budget)  # no more passes than the tokens need
     counted = count_passes(bert, {})
     assert sum(texts for texts, _ in counted) == len(TEXTS)

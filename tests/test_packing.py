@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import hypothesis
@@ -15,8 +16,8 @@ import minibert
 from minibert.attention import Packed, Padded
 from minibert.encoder import Encoder
 from minibert.vectors.encode import positions
-from minibert.vectors.packing import Windows, filler, passes
-from minibert.vectors.pooling import POOLING, pool
+from minibert.vectors.packing import Windows, passes, rounded_up
+from minibert.vectors.pooling import POOLING, pool, pooling_modes
 
 LENGTHS = st.lists(st.integers(1, 70), min_size=1, max_size=12)
 MANY = st.lists(st.integers(1, 600), max_size=60)
@@ -27,10 +28,12 @@ MANY = st.lists(st.integers(1, 600), max_size=60)
 def test_every_text_is_in_one_pass_and_no_pass_is_over_the_budget(
     lengths: list[int], most_tokens: int, most_texts: int | None
 ) -> None:
-    found = list(passes(lengths, most_tokens, most_texts))
-    assert sorted(index for indices in found for index in indices) == list(range(len(lengths)))
-    for indices in found:
-        assert len(indices) == 1 or sum(lengths[index] for index in indices) <= most_tokens
+    found = passes(lengths, most_tokens, most_texts)
+    assert sorted(index for indices, _ in found for index in indices) == list(range(len(lengths)))
+    for indices, size in found:
+        tokens = sum(lengths[index] for index in indices)
+        assert tokens <= size
+        assert len(indices) == 1 or tokens <= most_tokens
         assert most_texts is None or len(indices) <= most_texts
         in_order = [lengths[index] for index in indices]
         assert in_order == sorted(in_order, reverse=True)
@@ -39,15 +42,30 @@ def test_every_text_is_in_one_pass_and_no_pass_is_over_the_budget(
 @hypothesis.settings(deadline=None)
 @hypothesis.given(st.lists(st.integers(1, 100), max_size=60), st.integers(100, 1000))
 def test_passes_are_full_as_long_as_texts_are_left_that_fit(lengths: list[int], most_tokens: int) -> None:
-    found = [[lengths[index] for index in indices] for indices in passes(lengths, most_tokens)]
+    found = [[lengths[index] for index in indices] for indices, _ in passes(lengths, most_tokens)]
     for number, taken in enumerate(found):
         assert all(sum(taken) + length > most_tokens for later in found[number + 1 :] for length in later)
 
 
-def test_the_filler_is_small_and_leaves_few_sizes() -> None:
-    assert all(0 <= filler(tokens) <= tokens / 32 for tokens in range(1, 10_000))
-    assert len({tokens + filler(tokens) for tokens in range(1, 4097)}) == 256  # 32 for each doubling, then one in 64
-    assert filler(4096) == filler(50) == 0
+def test_passes_come_in_few_sizes() -> None:
+    """In a service, each new size would cost time and memory."""
+    draw, sizes, computed, real = random.Random(0), set(), 0, 0
+    for _ in range(200):
+        lengths = [draw.choice([7, 9, 12, 15, 20, 31, 40, 66, 130, 256]) for _ in range(1000)]
+        found = list(passes(lengths, 4096))
+        assert [size for _, size in found[:-1]] == [4096] * (len(found) - 1)
+        sizes.add(found[-1][1])
+        computed, real = computed + sum(size for _, size in found), real + sum(lengths)
+    assert len(sizes) <= 4 * 6
+    assert computed / real < 1.006
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_rounding_up_is_cheap(steps: int) -> None:
+    assert all(tokens <= rounded_up(tokens, steps) < tokens * (1 + 1 / steps) for tokens in range(1, 10_000))
+    assert len({rounded_up(tokens, steps) for tokens in range(65, 4097)}) == 6 * steps
+    assert rounded_up(4096, steps) == 4096
+    assert rounded_up(50, steps) == 50
 
 
 @hypothesis.given(LENGTHS)
@@ -98,18 +116,22 @@ def test_windows_check_their_lengths_too() -> None:
         Windows([50, 50]).attend(x, x, x, 0.0)
 
 
+@pytest.mark.parametrize("skip", [0, 2])
 @pytest.mark.parametrize("mode", POOLING)
-def test_pooling_packed_texts_is_what_sentence_transformers_does_with_padded_ones(mode: str) -> None:
-    lengths = [7, 7, 3, 1, 1, 1, 5]
+def test_pooling_packed_texts_is_what_sentence_transformers_does_with_padded_ones(mode: str, skip: int) -> None:
+    lengths = [7, 7, 3, 5] if skip else [7, 7, 3, 1, 1, 1, 5]
     texts = [torch.randn(length, 8) for length in lengths]
     padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
     mask = (torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]).long()
-    theirs = Pooling(8, mode)({"token_embeddings": padded, "attention_mask": mask})["sentence_embedding"]
-    ours = pool(torch.cat(texts), Packed(lengths).groups, (mode,))
+    features = {"token_embeddings": padded, "attention_mask": mask, "prompt_length": skip}
+    theirs = Pooling(8, mode, include_prompt=not skip)(features)["sentence_embedding"]
+    ours = pool(torch.cat(texts), Packed(lengths).groups, (mode,), skip)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
     assert pool(torch.cat(texts).bfloat16(), Packed(lengths).groups, (mode, mode)).dtype == torch.float32
 
 
 def test_a_pooling_mode_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"pooling mode \('median'\) must be one of cls, max, mean, "):
-        pool(torch.randn(3, 8), [(0, 1, 3)], ("median",))
+    for wrong in ("median", ["mean", "median"], []):
+        with pytest.raises(ValueError, match=r"pooling mode \('(median)?'\) must be one of cls, max, mean, "):
+            pooling_modes(wrong)
+    assert pooling_modes("mean_sqrt_len") == ("mean_sqrt_len_tokens",)

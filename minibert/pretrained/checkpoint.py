@@ -91,22 +91,7 @@ class Checkpoint:
             FileNotFoundError: the repository has neither.
             ValueError: a file that is truncated, corrupt, or holds anything but tensors.
         """
-        for name in WEIGHTS:
-            path = repository.file(name)
-            if path is not None:
-                return cls(str(repository), _read(path))
-            index = repository.object(f"{name}.index.json")
-            if index is not None:
-                return cls(str(repository), _read_shards(repository, name, index))
-        if repository.unknown.intersection(WEIGHTS):
-            raise FileNotFoundError(
-                f"the weights of {repository} must be in the cache to be loaded offline; they are not: load them once "
-                "with a network"
-            )
-        raise FileNotFoundError(
-            f"{repository} must hold weights as {' or '.join(WEIGHTS)} (or their sharded forms); it has neither: "
-            "convert TensorFlow or Flax weights with transformers first"
-        )
+        return cls(str(repository), read_tensors(repository))
 
     def drop_absent(self, model: nn.Module, parts: Iterable[str]) -> None:
         """Take those parts out of the model of which the checkpoint has no tensor at all."""
@@ -208,6 +193,30 @@ class Checkpoint:
             tensors[DECODER_BIAS] = tensors[BIAS].clone()  # transformers reads an untied decoder's bias here
         with written_whole(folder / WEIGHTS[0]) as path:
             save_file(tensors, path, metadata={"format": "pt"})
+
+
+def read_tensors(repository: Repository) -> dict[str, Tensor]:
+    """The tensors of a repository, or of a folder in it, under the names they have there.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `Checkpoint.open`.
+    """
+    for name in WEIGHTS:
+        path = repository.file(name)
+        if path is not None:
+            return _read(path)
+        index = repository.object(f"{name}.index.json")
+        if index is not None:
+            return _read_shards(repository, name, index)
+    if repository.unknown.intersection(WEIGHTS):
+        raise FileNotFoundError(
+            f"the weights of {repository} must be in the cache to be loaded offline; they are not: load them once "
+            "with a network"
+        )
+    raise FileNotFoundError(
+        f"{repository} must hold weights as {' or '.join(WEIGHTS)} (or their sharded forms); it has neither: "
+        "convert TensorFlow or Flax weights with transformers first"
+    )
 
 
 def _parameters(model: nn.Module, part: str, full: bool = False) -> list[tuple[str, nn.Parameter]]:

@@ -69,7 +69,7 @@ class Windows(Packed):
         return mixed
 
 
-def passes(lengths: Sequence[int], most_tokens: int, most_texts: int | None = None) -> Iterator[list[int]]:
+def passes(lengths: Sequence[int], most_tokens: int, most_texts: int | None = None) -> Iterator[tuple[list[int], int]]:
     """Say which texts are computed together.
 
     Each pass takes the longest text that is left, then, again and again, the longest that still fits. So nearly all
@@ -81,23 +81,25 @@ def passes(lengths: Sequence[int], most_tokens: int, most_texts: int | None = No
         most_texts: texts of a pass; None: any number.
 
     Yields:
-        Indices into `lengths`, the longest text first; each index once.
+        Indices into `lengths`, the longest text first, each once; and how many tokens to fill the pass up to.
     """
     waiting = sorted(range(len(lengths)), key=lengths.__getitem__)
     sizes = [lengths[index] for index in waiting]
+    single = sum(sizes) <= most_tokens
     while waiting:
         taken = [waiting.pop()]
         room = most_tokens - sizes.pop()
         while len(taken) != most_texts and (place := bisect_right(sizes, room)):
             taken.append(waiting.pop(place - 1))
             room -= sizes.pop(place - 1)
-        yield taken
+        tokens = sum(lengths[index] for index in taken)
+        yield taken, max(tokens, min(most_tokens, rounded_up(tokens, 8 if single else 4)))
 
 
-def filler(tokens: int) -> int:
-    """How many tokens to add to a pass, that passes come in few sizes: for each new one, kernels are made anew.
+def rounded_up(tokens: int, steps: int) -> int:
+    """One of few sizes, so many for each doubling from 64 on.
 
-    (oneDNN: up to 10 ms for each shape of a bfloat16 product, which then takes 2 ms.) At most one token in 32, none to
-    fewer than 64 tokens.
+    oneDNN makes kernels anew for each size (bfloat16: up to 10 ms each) and keeps them, with memory in proportion. The
+    last of several passes is the one that is not full; to fill it up costs less than it saves.
     """
-    return -tokens % min(64, 1 << max(0, tokens.bit_length() - 6))
+    return tokens + -tokens % (1 << max(0, (tokens - 1).bit_length() - steps.bit_length())) if tokens > 64 else tokens

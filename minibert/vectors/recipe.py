@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minibert.pretrained.files import write_text
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from minibert.pretrained.checkpoint import read_tensors
+from minibert.pretrained.files import write_text, written_whole
 from minibert.pretrained.hub import Repository
+from minibert.tokenizer import whole_number
 from minibert.vectors.pooling import POOLING
 
 # Before version 5.4 of sentence-transformers, one switch for each mode.
@@ -24,16 +33,92 @@ OLD_SWITCHES = {
 }
 
 
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+# The activations of sentence-transformers' Dense module, by the last part of their class's name.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "Identity": lambda x: x,
+    "Tanh": torch.tanh,
+    "ReLU": torch.relu,
+    "GELU": F.gelu,
+    "SiLU": F.silu,
+    "Sigmoid": torch.sigmoid,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A map of the pooled vector: W x + b, and a bend. LaBSE has one, and so is whitening saved.
+
+    Attributes:
+        weight: (out, in) float32.
+        bias: (out,) float32, or None.
+        activation: a key of `ACTIVATIONS`.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    activation: str = "Identity"
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Map (N, in) to (N, out)."""
+        return ACTIVATIONS[self.activation](F.linear(vectors, self.weight, self.bias))
+
+    @classmethod
+    def read(cls, repository: Repository) -> Dense:
+        """The module in a folder of its own.
+
+        Raises:
+            FileNotFoundError: its files are not there.
+            ValueError: a setting that is not known here.
+        """
+        config = repository.object("config.json")
+        if config is None:
+            raise FileNotFoundError(f"the Dense module of {repository} must have a config.json; fetch it again")
+        activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation_function ({activation!r}) of {repository} must be one of {', '.join(ACTIVATIONS)}"
+            )
+        name = config.get("module_input_name") or "sentence_embedding"
+        if name != "sentence_embedding" or (config.get("module_output_name") or name) != name:
+            raise ValueError(f"the Dense module of {repository} must map sentence_embedding to itself, not {name!r}")
+        if config.get("use_residual"):
+            raise ValueError(f"use_residual of the Dense module of {repository} must be false; it is not implemented")
+        tensors = read_tensors(repository)
+        weight, bias = tensors.get("linear.weight"), tensors.get("linear.bias")
+        if weight is None or weight.ndim != 2:
+            raise ValueError(f"the Dense module of {repository} must hold linear.weight, a matrix; fetch it again")
+        return cls(weight.float(), None if bias is None else bias.float(), activation)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors` as sentence-transformers has them."""
+        tensors = {"linear.weight": self.weight} | ({} if self.bias is None else {"linear.bias": self.bias})
+        with written_whole(folder / "model.safetensors") as path:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+        module = "linear" if self.activation == "Identity" else "activation"
+        config = {
+            "in_features": self.weight.shape[1],
+            "out_features": self.weight.shape[0],
+            "bias": self.bias is not None,
+            "activation_function": f"torch.nn.modules.{module}.{self.activation}",
+        }
+        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How token vectors become a sentence vector.
 
     Attributes:
         pooling: modes of `vectors.pooling`, side by side.
-        normalize: whether the vector is divided by its length.
+        dense: maps that the pooled vector goes through.
+        normalize: whether the vector is divided by its length, at last.
         max_seq_length: tokens, special ones included; None: as many as the model has positions.
         lower_case: whether the text is lower-cased before the tokenizer sees it.
-        prompt: text put before every text.
+        prompt: text put before every text, where no other is asked for.
+        prompts: texts to put before others, by name.
+        include_prompt: whether the prompt's tokens are pooled too.
+        similarity: how vectors are compared: one of `SIMILARITIES`.
         truncate_dim: numbers of a vector that are kept, the first ones; None: all.
         folder: where in the repository the transformer is.
         source: who says so, for people.
@@ -42,10 +127,14 @@ class Recipe:
     """
 
     pooling: tuple[str, ...] = ("mean",)
+    dense: tuple[Dense, ...] = ()
     normalize: bool = False
     max_seq_length: int | None = None
     lower_case: bool = False
     prompt: str = ""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    include_prompt: bool = True
+    similarity: str = "cosine"
     truncate_dim: int | None = None
     folder: str = ""
     source: str = "minibert's default"
@@ -76,10 +165,12 @@ class Recipe:
         kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
         folder = str(modules[0].get("path", ""))
         elsewhere = "use sentence-transformers for the vectors of this checkpoint"
-        if kinds[0] != "Transformer" or kinds[1:] not in (["Pooling"], ["Pooling", "Normalize"]):
+        maps = [str(module.get("path", "")) for module, kind in zip(modules, kinds, strict=True) if kind == "Dense"]
+        wanted = ["Transformer", "Pooling", *["Dense"] * len(maps), *["Normalize"] * (kinds[-1] == "Normalize")]
+        if kinds != wanted:
             refusal = (
-                f"the modules of {repository} ({', '.join(kinds)}) must be Transformer, Pooling and, optionally, "
-                f"Normalize; others would change the vectors: {elsewhere}"
+                f"the modules of {repository} ({', '.join(kinds)}) must be Transformer, Pooling and, optionally, Dense "
+                f"and Normalize, in this order; others would change the vectors: {elsewhere}"
             )
             return cls(folder=folder, refusal=refusal)
         transformer = repository.inside(folder).object("sentence_bert_config.json") or {}
@@ -92,46 +183,80 @@ class Recipe:
             raise ValueError(f"max_seq_length of {repository} ({limit!r}) must be a whole number of at least 3")
         settings = repository.object("config_sentence_transformers.json") or {}
         prompt_name = settings.get("default_prompt_name")
-        prompt = "" if prompt_name is None else settings.get("prompts", {}).get(prompt_name, "")
-        refusal = ""
-        if prompt and not pooling.get("include_prompt", True):
-            refusal = (
-                f"include_prompt (False) of {repository} must be True where a default prompt ({prompt_name!r}) is set: "
-                f"{elsewhere}"
+        prompts = settings.get("prompts") or {}
+        if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+            raise ValueError(f"prompts of {repository} ({prompts!r:.60}) must be texts by name; correct the file")
+        if prompt_name is not None and prompt_name not in prompts:
+            raise ValueError(
+                f"default_prompt_name of {repository} ({prompt_name!r}) must be one of its prompts, "
+                f"{', '.join(prompts)}"
+            )
+        similarity = settings.get("similarity_fn_name") or "cosine"
+        if similarity not in SIMILARITIES:
+            raise ValueError(
+                f"similarity_fn_name of {repository} ({similarity!r}) must be one of {', '.join(SIMILARITIES)}"
             )
         truncate_dim = settings.get("truncate_dim")
         if truncate_dim is not None and (not isinstance(truncate_dim, int) or truncate_dim < 1):
             raise ValueError(f"truncate_dim of {repository} ({truncate_dim!r}) must be a whole number of at least 1")
         return cls(
             pooling=_modes(pooling, repository),
+            dense=tuple(Dense.read(repository.inside(path)) for path in maps),
             normalize="Normalize" in kinds,
             max_seq_length=limit,
             lower_case=bool(transformer.get("do_lower_case", False)),
-            prompt=prompt,
+            prompt="" if prompt_name is None else prompts[prompt_name],
+            prompts=prompts,
+            include_prompt=bool(pooling.get("include_prompt", True)),
+            similarity=similarity,
             truncate_dim=truncate_dim,
             folder=folder,
             source="sentence-transformers files",
             settings=settings,
-            refusal=refusal,
         )
+
+    def width(self, pooled: int) -> int:
+        """How long a vector is, given how long the pooled one is."""
+        return self.dense[-1].weight.shape[0] if self.dense else pooled
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """Take pooled vectors (N, ...) through the maps, and divide them by their lengths, if that is to be done.
+
+        Raises:
+            ValueError: they are not as long as the first map wants them.
+        """
+        if self.dense and pooled.shape[-1] != self.dense[0].weight.shape[1]:
+            raise ValueError(
+                f"the pooled vector ({pooled.shape[-1]} numbers) must have {self.dense[0].weight.shape[1]}, since the "
+                "checkpoint maps it on; leave out layers=, combine= and pooling="
+            )
+        for dense in self.dense:
+            pooled = dense(pooled)
+        return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
     def save(self, folder: Path, hidden_size: int) -> None:
         """Write the files of sentence-transformers into a folder, in the form that all its versions read."""
-        modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
-        if self.normalize:
-            modules.append(("2", "2_Normalize", "Normalize"))
+        parts = ["Transformer", "Pooling", *["Dense"] * len(self.dense), *["Normalize"] * self.normalize]
+        modules = [(str(number), f"{number}_{kind}" if number else "", kind) for number, kind in enumerate(parts)]
+        for number, dense in enumerate(self.dense, 2):
+            dense.save(folder / f"{number}_Dense")
         pooling: dict[str, Any] = {"word_embedding_dimension": hidden_size}
         in_order = [mode for mode in OLD_SWITCHES.values() if mode in self.pooling]
         if in_order == list(self.pooling):
             pooling |= {switch: mode in self.pooling for switch, mode in OLD_SWITCHES.items()}
         else:  # switches have one order; new versions alone know another
             pooling = {"embedding_dimension": hidden_size, "pooling_mode": list(self.pooling)}
+        if not self.include_prompt:
+            pooling["include_prompt"] = False
         limits = {"max_seq_length": self.max_seq_length, "do_lower_case": self.lower_case}
         settings = dict(self.settings)
         if self.prompt and settings.get("default_prompt_name") is None:
             settings |= {"prompts": {"default": self.prompt}, "default_prompt_name": "default"}
         if self.truncate_dim is not None:
             settings["truncate_dim"] = self.truncate_dim
+        settings = {"prompts": dict(self.prompts)} | settings if self.prompts else settings
+        if self.similarity != "cosine" or "similarity_fn_name" in settings:
+            settings["similarity_fn_name"] = self.similarity
         contents: dict[str, Any] = {
             "modules.json": [
                 {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -143,6 +268,26 @@ class Recipe:
         }
         for name, content in contents.items():
             write_text(folder / name, json.dumps(content, indent=2) + "\n")
+
+
+def whitening(vectors: NDArray[np.float32], dimensions: int | None, rotate: bool) -> Dense:
+    """The map that centres vectors (N, H) and, if `rotate`, makes all directions vary alike, the first varying most.
+
+    Raises:
+        ValueError: as for `Bert.whiten`.
+    """
+    width = vectors.shape[1]
+    kept = width if dimensions is None else whole_number("dimensions", dimensions)
+    if kept > width or (not rotate and kept != width):
+        raise ValueError(f"dimensions ({kept}) must not exceed {width}, and must be all of them where rotate is False")
+    if len(vectors) < (kept if rotate else 1):
+        raise ValueError(f"texts ({len(vectors)}) must be at least as many as dimensions ({kept}); thousands are good")
+    mean = vectors.mean(0, dtype=np.float64)
+    turn = np.eye(width)
+    if rotate:
+        directions, variances, _ = np.linalg.svd(np.cov(vectors.T.astype(np.float64)))
+        turn = directions[:, :kept] / np.sqrt(variances[:kept].clip(min=1e-12 * variances[0]))
+    return Dense(torch.from_numpy(turn.T).float().contiguous(), torch.from_numpy(-mean @ turn).float())
 
 
 def _modes(config: dict[str, Any], repository: Repository) -> tuple[str, ...]:
