@@ -1,0 +1,579 @@
+"""Texts found by what they mean: their vectors, searched exactly, in blocks, and kept in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn import functional as F
+
+from minibert.pretrained.files import written_whole
+from minibert.tokenizer import check_text, whole_number
+from minibert.vectors.similarity import ALL_PAIRS
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+# Vectors and queries whose scores are computed at once: 8 MB of them at most. More blocks would cost more than the
+# caches give, since the threads wait for one another at the end of each product.
+BLOCK = 16_384
+QUERIES = 128
+EXACTLY = 2_048  # pairs of vectors compared in float64 at once
+
+EXACT: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]] = {
+    "cosine": lambda a, b: (a * b).sum(-1),  # of unit vectors
+    "dot": lambda a, b: (a * b).sum(-1),
+    "euclidean": lambda a, b: -np.sqrt(((a - b) ** 2).sum(-1)),
+    "manhattan": lambda a, b: -np.abs(a - b).sum(-1),
+}
+
+
+Vectors = NDArray[np.float32]
+
+
+class Loaded(Protocol):
+    """What this file needs of a `Bert`, which stands further down the reading order."""
+
+    source: str
+    recipe: Any
+
+    @property
+    def dimension(self) -> int:
+        """How long a vector is."""
+
+    @property
+    def encoder(self) -> Any:
+        """The encoder."""
+
+    def encode_query(self, texts: Any, **settings: Any) -> Any:
+        """The vectors of queries."""
+
+    def encode_document(self, texts: Any, **settings: Any) -> Any:
+        """The vectors of texts."""
+
+
+class Hit(NamedTuple):
+    """A text that was found.
+
+    Attributes:
+        score: how alike query and text are; the more, the higher.
+        text: the text.
+        data: what was added with it.
+        number: which of the texts it is, in the order in which they were added.
+    """
+
+    score: float
+    text: str
+    data: Any
+    number: int
+
+
+class Index:
+    """Texts, anything beside them, and their vectors; made by adding texts, or by `Index.load`.
+
+    Args:
+        bert: what makes vectors, of texts and of queries; prompts are those of `encode_document` and `encode_query`.
+    """
+
+    def __init__(self, bert: Loaded) -> None:
+        self.bert = bert
+        self._blocks: list[Tensor] = []  # (n, H) float32 each; of unit vectors where the similarity is cosine
+        self._rows: list[Rows] = []
+        self._mapped = 0  # how many of the blocks are files
+
+    def __len__(self) -> int:
+        return sum(map(len, self._blocks))
+
+    def __repr__(self) -> str:
+        return f"Index({len(self):,} texts, vectors of {self.bert.dimension}, {self.bert.source})"
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(N, H) float32: of unit length where the similarity is cosine."""
+        if len(self._blocks) > 1:
+            rows = self._rows[0]
+            for more in self._rows[1:]:
+                rows = rows.joined(more)
+            self._blocks, self._rows, self._mapped = [torch.cat(self._blocks)], [rows], 0
+        view = self._blocks[0].numpy().view() if self._blocks else np.empty((0, self.bert.dimension), np.float32)
+        view.flags.writeable = False
+        return view
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts, in the order in which they were added; `index[number]` reads one."""
+        return [self[number][0] for number in range(len(self))]
+
+    def add(self, texts: Iterable[str], data: Iterable[Any] | None = None, **settings: Any) -> None:
+        """Add texts.
+
+        Args:
+            texts: any number.
+            data: a JSON value for each: an answer, an address, an object with several of them.
+            settings: those of `Bert.encode`.
+
+        Raises:
+            ValueError: what is not text; not as many values as texts, or one that is not JSON. Nothing is added then.
+        """
+        texts = listed("texts", texts)
+        check_text(texts)
+        data = None if data is None else listed("data", data)
+        self.add_vectors(self.bert.encode_document(texts, **settings), texts, data)
+
+    def add_vectors(self, vectors: Any, texts: Iterable[str], data: Iterable[Any] | None = None) -> None:
+        """Add texts whose vectors (N, H) were made elsewhere, by the same model.
+
+        Raises:
+            ValueError: as for `add`; vectors of another length, or with numbers that are not finite.
+        """
+        texts = listed("texts", texts)
+        values = [None] * len(texts) if data is None else listed("data", data)
+        check_text(texts)
+        if len(values) != len(texts):
+            raise ValueError(
+                f"data ({len(values)} values) must be as many as texts ({len(texts)}); None for those without"
+            )
+        rows = Rows.of(texts, values)
+        block = self._checked(vectors, len(texts))
+        if len(block):
+            self._append(block, rows)
+
+    def _append(self, block: Tensor, rows: Rows) -> None:
+        """Join what is added to the last blocks that are no larger, so that there are few, however it came.
+
+        What is mapped stays so: there is nothing to join it with but what is larger.
+        """
+        blocks, kept = list(self._blocks), list(self._rows)
+        while len(blocks) > self._mapped and len(blocks[-1]) <= len(block):
+            block, rows = torch.cat([blocks.pop(), block]), kept.pop().joined(rows)
+        self._blocks, self._rows = [*blocks, block], [*kept, rows]
+
+    def _checked(self, vectors: Any, count: int) -> Tensor:
+        block = torch.as_tensor(np.asarray(vectors)).float()
+        if block.shape != (count, self.bert.dimension):
+            raise ValueError(
+                f"vectors {tuple(block.shape)} must be ({count}, {self.bert.dimension}), one for each text"
+            )
+        if not torch.isfinite(block).all():
+            raise ValueError("vectors must be finite; there is NaN or infinity in them: look at the texts they are of")
+        return F.normalize(block, dim=-1) if self._kind == "cosine" else block.clone()
+
+    @property
+    def _kind(self) -> str:
+        return str(self.bert.recipe.similarity)
+
+    # Search
+
+    def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> Any:
+        """Find the texts most like a query.
+
+        Args:
+            queries: one, or several.
+            top_k: how many texts; as many as there are, if there are fewer.
+            settings: those of `Bert.encode`.
+
+        Returns:
+            Hits, the best first, of equals the one added first; a list of such lists for several queries.
+
+        Raises:
+            ValueError: what is not text; `top_k` below 1.
+        """
+        single = isinstance(queries, str)
+        several = [queries] if single else list(queries)
+        check_text(several)
+        scores, numbers = self.search_vectors(self.bert.encode_query(several, **settings), top_k)
+        hits = [
+            [Hit(score, *self[number], number) for score, number in zip(*row, strict=True)]
+            for row in zip(scores.tolist(), numbers.tolist(), strict=True)
+        ]
+        return hits[0] if single else hits
+
+    def __getitem__(self, number: int) -> tuple[str, Any]:
+        """The text of that number, and what was added with it; negative numbers count from the end."""
+        place = number + len(self) if number < 0 else number
+        if place >= 0:
+            for rows in self._rows:
+                if place < len(rows):
+                    return rows[place]
+                place -= len(rows)
+        raise IndexError(f"number ({number}) must be at least {-len(self)} and less than {len(self)}")
+
+    def search_vectors(self, vectors: Any, top_k: int = 10) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The same for vectors (Q, H): scores (Q, k) and numbers (Q, k).
+
+        Scores do not depend on the queries and texts beside: see `nearest`.
+        """
+        top_k = whole_number("top_k", top_k)
+        queries = torch.as_tensor(np.asarray(vectors)).float()
+        if queries.ndim != 2 or queries.shape[1] != self.bert.dimension:
+            raise ValueError(f"vectors {tuple(queries.shape)} must be (Q, {self.bert.dimension})")
+        if self._kind == "cosine":
+            queries = F.normalize(queries, dim=-1)  # what is kept has length 1
+        parts = [nearest(self._blocks, some, top_k, self._kind) for some in torch.split(queries, QUERIES)]
+        if not parts:
+            return np.empty((0, min(top_k, len(self))), np.float32), np.empty((0, min(top_k, len(self))), np.int64)
+        return np.concatenate([scores for scores, _ in parts]), np.concatenate([numbers for _, numbers in parts])
+
+    def approximate(self, **settings: Any) -> Approximate:
+        """An index that finds most of the best texts, quicker: worth it from a million texts on.
+
+        Args:
+            settings: those of `usearch.index.Index`.
+
+        Raises:
+            ImportError: usearch is not installed.
+        """
+        return Approximate(self, settings)
+
+    # Files
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index into a folder: its vectors, its texts, and a manifest that names them and the model.
+
+        The manifest is written last, and takes the place of the old one at once: whenever this is interrupted, the
+        folder holds the old index or the new one, whole.
+
+        Raises:
+            ValueError: the folder holds something else than an index.
+        """
+        folder = Path(folder)
+        others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        if others and MANIFEST not in others and not all(OURS.match(name) for name in others):
+            raise ValueError(
+                f"the folder ({folder}) must be empty, or hold an index; it holds {others[0]}: choose another"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        version = uuid4().hex[:8]
+        names = {"vectors": f"vectors-{version}.safetensors", "texts": f"texts-{version}.jsonl"}
+        self._write_vectors(folder / names["vectors"])
+        with (folder / names["texts"]).open("wb") as file:
+            for rows in self._rows:
+                for line in rows.lines():
+                    file.write(line)
+            _to_disk(file)
+        _names_to_disk(folder)  # before the manifest that tells of these files
+        manifest = {
+            "format": FORMAT,
+            "files": {kind: {"name": name, "bytes": (folder / name).stat().st_size} for kind, name in names.items()},
+            "texts": len(self),
+            **described(self.bert),
+        }
+        with written_whole(folder / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as text_file:
+            text_file.write(json.dumps(manifest, indent=2) + "\n")
+            _to_disk(text_file)
+        _names_to_disk(folder)  # before the files go that the old one tells of
+        for path in folder.iterdir():
+            if OURS.match(path.name) and path.name not in names.values():
+                path.unlink()  # what is mapped from it stays valid until it is let go
+
+    def _write_vectors(self, path: Path) -> None:
+        """As the safetensors library would, which wants all in memory."""
+        shape = [len(self), self.bert.dimension]
+        size = 4 * shape[0] * shape[1]
+        header = json.dumps({"vectors": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
+        header += b" " * (-len(header) % 8)
+        with path.open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            for block in self._blocks:
+                for part in torch.split(block, BLOCK):
+                    file.write(part.numpy().astype("<f4").tobytes())
+            _to_disk(file)
+
+    @classmethod
+    def load(cls, folder: str | Path, bert: Loaded) -> Index:
+        """Open an index; the vectors are mapped, the texts read when they are found.
+
+        Raises:
+            FileNotFoundError: no index there.
+            ValueError: it was made with another model, by another version, or its files are not whole.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        ours = described(bert)
+        different = [name for name in ours if name != "model" and manifest.get(name) != ours[name]]
+        if different:
+            raise ValueError(
+                f"the index ({folder}) must be searched with the model that it was made with, {manifest.get('model')}; "
+                f"{bert.source} differs from it in {', '.join(different)}: load that one, or make the index anew"
+            )
+        index = cls(bert)
+        if manifest["texts"]:
+            with safe_open(folder / manifest["files"]["vectors"]["name"], framework="pt") as file:
+                index._blocks = [file.get_tensor("vectors")]
+            index._rows = [Rows.open(folder / manifest["files"]["texts"]["name"])]
+            index._mapped = 1
+        if len(index) != manifest["texts"] or sum(map(len, index._rows)) != manifest["texts"]:
+            raise ValueError(f"the index ({folder}) must hold {manifest['texts']} texts; it does not: make it anew")
+        return index
+
+
+OURS = re.compile(r"(vectors-\w{8}\.safetensors|texts-\w{8}\.jsonl|\.manifest\.json\..*)$")
+
+
+class Rows:
+    """Texts and what goes with them, as lines of JSON; those of a file stay there until they are asked for."""
+
+    def __init__(self, data: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
+        self._data, self._ends = data, ends
+
+    @classmethod
+    def of(cls, texts: Sequence[str], values: Sequence[Any]) -> Rows:
+        """Rows in memory.
+
+        Raises:
+            ValueError: a value is not JSON.
+        """
+        lines = []
+        for number, (text, value) in enumerate(zip(texts, values, strict=True)):
+            try:
+                line = json.dumps({"text": text, "data": value}, ensure_ascii=False, allow_nan=False).encode()
+            except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError, too
+                raise ValueError(f"data of text {number} ({value!r:.40}) must be a JSON value; {error}") from None
+            lines.append(line + b"\n")
+        ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(lines), dtype=np.uint8), ends)
+
+    @classmethod
+    def open(cls, path: Path) -> Rows:
+        """Rows of a file, mapped."""
+        data = np.memmap(path, dtype=np.uint8, mode="r")
+        steps = range(0, len(data), 1 << 24)
+        ends = [np.flatnonzero(data[start : start + (1 << 24)] == 10) + start + 1 for start in steps]
+        return cls(data, np.concatenate(ends))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, number: int) -> tuple[str, Any]:
+        start = self._ends[number - 1] if number else 0
+        row = json.loads(self._data[start : self._ends[number]].tobytes())
+        return row["text"], row["data"]
+
+    def joined(self, other: Rows) -> Rows:
+        """These rows, then the other ones."""
+        ends = np.concatenate([self._ends, other._ends + len(self._data)])
+        return Rows(np.concatenate([self._data, other._data]), ends)
+
+    def lines(self) -> Iterable[bytes]:
+        """All lines, in large pieces."""
+        for start in range(0, len(self._data), 1 << 24):
+            yield self._data[start : start + (1 << 24)].tobytes()
+
+
+class Approximate:
+    """What `Index.approximate` makes; searched in the same way."""
+
+    def __init__(self, index: Index, settings: dict[str, Any]) -> None:
+        try:
+            from usearch.index import Index as Graph
+        except ImportError:
+            raise ImportError("approximate search needs usearch, which is not installed; pip install usearch") from None
+        metrics = {"cosine": "cos", "dot": "ip", "euclidean": "l2sq"}
+        if index._kind not in metrics:
+            raise ValueError(f"similarity ({index._kind!r}) must be one of {', '.join(metrics)} for approximate search")
+        self.index = index
+        self._graph = Graph(ndim=index.bert.dimension, metric=metrics[index._kind], dtype="f32", **settings)
+        if len(index):
+            self._graph.add(np.arange(len(index)), index.vectors)
+
+    def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> Any:
+        """As `Index.search`; the scores are exact, but a text may be missed."""
+        single = isinstance(queries, str)
+        several = [queries] if single else list(queries)
+        check_text(several)
+        whole_number("top_k", top_k)
+        found = []
+        for vector in self.index.bert.encode_query(several, **settings):
+            numbers = (
+                self._graph.search(vector, top_k).keys.astype(np.int64) if len(self.index) else np.empty(0, np.int64)
+            )
+            mine = torch.from_numpy(self.index.vectors[numbers])
+            scores = ALL_PAIRS[self.index._kind](torch.from_numpy(vector)[None], mine)[0]
+            order = sorted(range(len(numbers)), key=lambda place: (-float(scores[place]), int(numbers[place])))
+            found.append([Hit(float(scores[i]), *self.index[int(numbers[i])], int(numbers[i])) for i in order])
+        return found[0] if single else found
+
+
+@torch.inference_mode()
+def nearest(
+    blocks: Sequence[Tensor], queries: Tensor, top_k: int, kind: str
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The vectors most like each query: exactly, though most of the work is done in float32.
+
+    Rough scores of a block, one matrix product, serve to find the few vectors that can be among the best: none that is
+    worse than the worst of them by more than the error of the product. These few are compared in float64. So a score
+    is right to the last bit of a float32, and equal vectors have equal scores, wherever they lie.
+
+    Args:
+        blocks: (n, H) each.
+        queries: (Q, H).
+        top_k: how many vectors; all, if there are fewer.
+        kind: a key of `PAIRWISE`; with "cosine", all vectors have length 1.
+
+    Returns:
+        Scores and numbers, (Q, k), the best first, of equals the one with the lower number.
+    """
+    best = Best(len(queries), min(top_k, sum(map(len, blocks))))
+    lengths = torch.linalg.vector_norm(queries, dim=1)
+    first = 0
+    for part in (part for block in blocks for part in torch.split(block, BLOCK)):
+        scores, error = (found.numpy() for found in rough_scores(queries, lengths, part, kind))
+        worst = _as_rough(best.scores[:, -1], lengths.numpy(), kind) - error
+        better = np.flatnonzero(scores.max(1) > worst)
+        if len(better):  # all below is in numpy: a few rows, not worth waking the threads for
+            scores, worst = scores[better], worst[better]
+            if best.count < len(part):
+                kept = np.partition(scores, -best.count, axis=1)[:, -best.count]
+                worst = np.maximum(worst, kept - 2 * error[better])
+            owners, places = np.divmod(np.flatnonzero(scores >= worst[:, None]), len(part))
+            exact = exact_scores(queries.numpy(), part.numpy(), better[owners], places, kind)
+            best.add(better, owners, exact, places + first)
+        first += len(part)
+    return best.scores, best.numbers
+
+
+def rough_scores(queries: Tensor, lengths: Tensor, part: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Scores (Q, n), the larger the more alike, and by how much they may be wrong, (Q,).
+
+    Of euclidean distances d it is (|q|^2 - d^2) / 2 = qv - |v|^2 / 2: one product, and the same order.
+    """
+    unit = (queries.shape[1] + 8) * 2.0**-23  # of a sum of H products in float32, and of what is done with it: twice
+    if kind == "cosine":
+        return queries @ part.T, unit * lengths
+    norms = torch.linalg.vector_norm(part, dim=1)
+    longest = norms.max()
+    if kind == "manhattan":
+        return ALL_PAIRS[kind](queries, part), unit * queries.shape[1] ** 0.5 * (lengths + longest)
+    if kind == "euclidean":
+        return torch.addmm(norms.square() / -2, queries, part.T), unit * (lengths + longest) ** 2
+    return queries @ part.T, unit * lengths * longest
+
+
+def _as_rough(scores: NDArray[Any], lengths: NDArray[Any], kind: str) -> NDArray[Any]:
+    """What `rough_scores` would give, but for its error."""
+    return (lengths**2 - scores**2) / 2 if kind == "euclidean" else scores
+
+
+def exact_scores(
+    queries: Vectors, part: Vectors, owners: NDArray[np.int64], places: NDArray[np.int64], kind: str
+) -> Vectors:
+    """The scores of pairs of a query and a vector, computed in float64."""
+    scores = np.empty(len(owners), dtype=np.float32)
+    for start in range(0, len(owners), EXACTLY):
+        some = slice(start, start + EXACTLY)
+        scores[some] = EXACT[kind](queries[owners[some]].astype(np.float64), part[places[some]].astype(np.float64))
+    return scores
+
+
+class Best:
+    """The best scores of each query so far, (Q, k), and the numbers of the vectors they are of."""
+
+    def __init__(self, queries: int, count: int) -> None:
+        self.count = count
+        self.scores = np.full((queries, count), -np.inf, dtype=np.float32)
+        self.numbers = np.full((queries, count), np.iinfo(np.int64).max)
+
+    def add(
+        self, queries: NDArray[np.int64], owners: NDArray[np.int64], scores: NDArray[Any], numbers: NDArray[np.int64]
+    ) -> None:
+        """Take in scores, and the numbers of their vectors; `owners` says for which of some queries each is."""
+        own = np.repeat(np.arange(len(queries)), self.count)
+        owners = np.concatenate([own, owners])
+        scores = np.concatenate([self.scores[queries].ravel(), scores])
+        numbers = np.concatenate([self.numbers[queries].ravel(), numbers])
+        order = np.lexsort((numbers, -scores, owners))
+        firsts = np.searchsorted(owners[order], np.arange(len(queries)))
+        chosen = order[firsts[:, None] + np.arange(self.count)]
+        self.scores[queries], self.numbers[queries] = scores[chosen], numbers[chosen]
+
+
+def described(bert: Loaded) -> dict[str, Any]:
+    """What an index and the model that searches it must have in common, and the model's name."""
+    recipe = bert.recipe
+    return {
+        "model": bert.source,
+        "fingerprint": fingerprint(bert),
+        "pooling": list(recipe.pooling),
+        "normalize": recipe.normalize,
+        "similarity": recipe.similarity,
+        "dimensions": bert.dimension,
+    }
+
+
+def fingerprint(bert: Loaded) -> str:
+    """A digest that tells models apart by their weights, whatever their dtype and place."""
+    digest = hashlib.sha256()
+    for name, parameter in bert.encoder.named_parameters():
+        if not name.startswith("pooler."):
+            sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)][:64]
+            digest.update(f"{name} {tuple(parameter.shape)}".encode())
+            digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+    for dense in bert.recipe.dense:
+        digest.update(dense.weight.flatten()[:64].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an index, and that the files it names are whole.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is of another version, or a file is not whole.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"the index ({folder}) must be a folder with a {MANIFEST}; make one with Index.save")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version, parts = manifest["format"], manifest["files"].values()
+        sizes = {part["name"]: part["bytes"] for part in parts}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(
+            f"the manifest of the index ({folder}) must be one of minibert; it is not: make the index anew"
+        ) from None
+    if version != FORMAT:
+        raise ValueError(
+            f"the format of the index ({folder}, {version}) must be {FORMAT}; use the minibert that made it"
+        )
+    for name, size in sizes.items():
+        there = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if there != size:
+            raise ValueError(f"{name} of the index ({folder}, {there} bytes) must have {size}; copy the index again")
+    return manifest  # type: ignore[no-any-return]
+
+
+def listed(name: str, values: Any) -> list[Any]:
+    """Several values as a list; one text is not taken for its letters, nor an object for its keys.
+
+    Raises:
+        ValueError: it is one value, or has no order.
+    """
+    if isinstance(values, (str, bytes, dict, set, frozenset)) or not isinstance(values, Iterable):
+        raise ValueError(
+            f"{name} ({values!r:.40}) must be several values in an order, not {type(values).__name__}; use a list"
+        )
+    return list(values)
+
+
+def _to_disk(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _names_to_disk(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
