@@ -1,0 +1,435 @@
+"""Pictures: vectors on a map, a table of similarities, the senses of a word. They need matplotlib, which is an extra.
+
+Each function returns a `matplotlib.figure.Figure` of its own, without the global state of pyplot; a notebook shows it,
+`save` writes it.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minibert.pretrained.files import written_whole
+from minibert.vectors.senses import Senses
+from minibert.vectors.similarity import similarity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+
+Method = Literal["pca", "umap", "tsne"]
+METHODS = {"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}
+# Okabe and Ito's colours, which colour-blind people tell apart, without the yellow that is pale on white; the shapes
+# say the same once more, and go on where the colours begin again.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D")
+SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+INK, PALE = "#222222", "#9A9A9A"
+LABEL_CHARACTERS = 28
+ORDINALS = ("first", "second")
+PRINTED_CELLS = 15  # rows or columns of a table whose numbers can still be read
+SUFFIXES = (".png", ".svg")
+# Where a label may stand, beside its point: (right, up) in points, and which of its sides is there.
+PLACES = [
+    ((6, 0), "left", "center"), ((-6, 0), "right", "center"), ((0, 6), "center", "bottom"), ((0, -6), "center", "top"),
+    ((5, 5), "left", "bottom"), ((-5, 5), "right", "bottom"), ((5, -5), "left", "top"), ((-5, -5), "right", "top"),
+]  # fmt: skip
+
+
+def plot_map(
+    vectors: Any,
+    labels: Sequence[str] | None = None,
+    groups: Sequence[Any] | None = None,
+    method: Method = "pca",
+    *,
+    title: str | None = None,
+    most_labels: int = 60,
+    seed: int = 0,
+) -> Figure:
+    """Draw vectors as points of a plane: those that are alike are near.
+
+    Args:
+        vectors: (N, H), an array, tensor or list.
+        labels: a text for each point; a long one is cut, and one for which there is no room is left out, which the
+            picture says.
+        groups: something for each point that says which belong together: each has its colour and shape, and a line of
+            the legend.
+        method: "pca": the two directions in which the vectors differ most, straight and repeatable; "umap" and "tsne"
+            show neighbourhoods better, but their distances between clusters mean nothing.
+        title: above the picture.
+        most_labels: how many labels at most.
+        seed: for "umap" and "tsne".
+
+    Raises:
+        ValueError: no vectors; labels or groups that are not as many as vectors; an unknown method.
+        ImportError: what draws, or what the method needs, is not installed.
+    """
+    points = as_rows(vectors)
+    labels = None if labels is None else as_many("labels", labels, points)
+    names = [""] * len(points) if groups is None else [str(group) for group in as_many("groups", groups, points)]
+    xy, axis_titles = project(points, method, seed)
+    with drawing() as new_figure:
+        figure: Figure = new_figure(figsize=(8, 6), layout="constrained")
+        axes = figure.add_subplot()
+        scatter(axes, xy, names)
+        plain(axes, axis_titles)
+        axes.set_title(title or f"{len(points)} vectors, {METHODS[method]}", loc="left", parse_math=False)
+        if groups is not None:
+            legend(axes, list(dict.fromkeys(names)))
+        if labels is not None:
+            shown = place_labels(figure, axes, xy, [shorten(label) for label in labels], most_labels)
+            if shown < len(points):
+                note = f"{shown} of {len(points)} labels are shown"
+                axes.annotate(note, (1, 1), (0, 3), "axes fraction", "offset points", ha="right", color="#5D5D5D")
+    return figure
+
+
+def plot_similarity(
+    a: Any,
+    b: Any = None,
+    labels: Sequence[str] | None = None,
+    other_labels: Sequence[str] | None = None,
+    *,
+    kind: str = "cosine",
+    title: str | None = None,
+) -> Figure:
+    """Draw how alike vectors are: a row for each of `a`, a column for each of `b`. Small tables have their numbers.
+
+    Args:
+        a: (N, H).
+        b: (M, H); None: `a` again.
+        labels: of the rows; of the columns, too, if `b` is None.
+        other_labels: of the columns.
+        kind: as for `minibert.vectors.similarity.similarity`.
+        title: above the picture.
+
+    Raises:
+        ValueError: no vectors; of different lengths; labels that are not as many; an unknown kind.
+        ImportError: matplotlib is not installed.
+    """
+    rows = as_rows(a)
+    columns = rows if b is None else as_rows(b)
+    labels = None if labels is None else as_many("labels", labels, rows)
+    other_labels = labels if b is None and other_labels is None else other_labels
+    other_labels = None if other_labels is None else as_many("other_labels", other_labels, columns)
+    values = similarity(rows, columns, kind).numpy()  # (N, M)
+    small = max(values.shape) <= PRINTED_CELLS
+    with drawing() as new_figure:
+        cell = 0.62 if small else min(0.62, 9 / max(values.shape))
+        beside = 0.09 * max((len(shorten(label)) for label in labels or ()), default=0)
+        below = 0.07 * max((len(shorten(label)) for label in other_labels or ()), default=0)
+        size = (max(4.0, 1.8 + beside + cell * values.shape[1]), max(2.6, 1.2 + below + cell * values.shape[0]))
+        figure: Figure = new_figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        # cosines share one scale, so that two pictures can be compared; distances have none
+        low, high = (min(0.0, float(values.min())), 1.0) if kind == "cosine" else (None, None)
+        image = axes.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="equal")
+        for axis, names, count in ((axes.yaxis, labels, len(rows)), (axes.xaxis, other_labels, len(columns))):
+            ticks = range(0, count, math.ceil(0.17 / cell)) if names else ()  # a line of text needs 0.17 inches
+            axis.set_ticks(list(ticks), [shorten(names[i]) for i in ticks] if names else [], parse_math=False)
+        for tick in axes.get_xticklabels():
+            tick.set(rotation=35 if small else 90, ha="right", va="top" if small else "center", rotation_mode="anchor")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        if small:
+            shades = np.asarray(image.norm(values), dtype=np.float64)
+            for (row, column), value in np.ndenumerate(values):
+                ink = "white" if shades[row, column] < 0.55 else "black"
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=9)
+        figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03).outline.set_visible(False)
+        axes.set_title(title or f"{kind.capitalize()} similarity", loc="left", parse_math=False)
+    return figure
+
+
+def plot_senses(senses: Senses, *, title: str | None = None) -> Figure:
+    """Draw the occurrences of a word as points of a plane (PCA), a colour for each sense, and its exemplars beside it.
+
+    Args:
+        senses: what `Bert.senses` found.
+        title: above the picture.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    xy, axis_titles = project(senses.vectors, "pca", 0)
+    names = [f"sense {number}" for number in senses.labels.tolist()]
+    known = [f"sense {sense.number}" for sense in senses]
+    place = {occurrence: row for row, occurrence in enumerate(senses.occurrences)}
+    with drawing() as new_figure:
+        figure: Figure = new_figure(figsize=(12, max(6.0, 0.8 + 1.4 * len(senses))), layout="constrained")
+        axes, panel = figure.subplots(1, 2, width_ratios=(5, 4))
+        scatter(axes, xy, names, known)
+        plain(axes, axis_titles)
+        count = len(senses.occurrences)
+        default = (
+            f"{senses.word}: {len(senses)} sense{'s' * (len(senses) != 1)} in {count} occurrence{'s' * (count != 1)}"
+        )
+        axes.set_title(title or default, loc="left", parse_math=False)
+        panel.set_axis_off()
+        step = 1 / max(4, len(senses))
+        for sense in senses:
+            colour, shape = look(sense.number)
+            rows = [place[exemplar] for exemplar in sense.exemplars]
+            axes.scatter(xy[rows, 0], xy[rows, 1], s=110, facecolors="none", edgecolors=INK, linewidths=1.2, zorder=3)
+            top = 1 - sense.number * step
+            panel.scatter([0.02], [top - 0.02], color=colour, marker=shape, s=60)
+            heading = f"sense {sense.number}: {sense.share:.0%}, {len(sense.occurrences)} times"
+            panel.text(0.06, top - 0.02, heading, color=INK, weight="bold", va="center")
+            lines = [line for exemplar in sense.exemplars for line in quoted(exemplar.example)]
+            panel.text(0.06, top - 0.045, "\n".join(lines), va="top", fontsize=9, color=INK, parse_math=False)
+        panel.set(xlim=(0, 1), ylim=(0, 1))
+        ringed = "ringed: the examples on the right"
+        axes.annotate(ringed, (1, 1), (0, 3), "axes fraction", "offset points", ha="right", color="#5D5D5D")
+    return figure
+
+
+def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
+    """Write a picture, whole or not at all: PNG or SVG, as the suffix of the path says.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise ValueError(f"the suffix of {str(path)!r} ({kind!r}) must be {' or '.join(SUFFIXES)}; change the path")
+    rc_context = import_module("matplotlib").rc_context
+    with written_whole(path) as temporary, rc_context({"svg.hashsalt": "minibert"}):  # the same picture, the same bytes
+        figure.savefig(temporary, format=kind[1:], dpi=dpi, metadata={"Date": None} if kind == ".svg" else None)
+
+
+# From many dimensions to two
+
+
+def project(points: NDArray[np.float32], method: str, seed: int = 0) -> tuple[NDArray[np.float64], tuple[str, str]]:
+    """Vectors as points of a plane, (N, 2), and what its axes are called.
+
+    Raises:
+        ValueError: an unknown method; too few vectors for it.
+        ImportError: it is not installed.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method ({method!r}) must be one of {', '.join(map(repr, METHODS))}")
+    if method == "pca":
+        xy, shares = pca(points)
+        first, second = (
+            f"{name} component, {share:.0%} of the variance" for name, share in zip(ORDINALS, shares, strict=True)
+        )
+        return xy, (first, second)
+    if len(points) < 4:
+        raise ValueError(f"the vectors ({len(points)}) must be at least 4 for {METHODS[method]}; pass method='pca'")
+    if method == "tsne":
+        manifold = optional("sklearn.manifold", "method='tsne'", "scikit-learn")
+        perplexity = min(30.0, (len(points) - 1) / 3)
+        xy = manifold.TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(points)
+    else:
+        umap = optional("umap", "method='umap'", "umap-learn")
+        neighbours = min(15, len(points) - 1)
+        init = "spectral" if len(points) > 10 else "random"  # the spectral one needs more vectors than dimensions
+        xy = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1, init=init).fit_transform(points)
+    return np.asarray(xy, dtype=np.float64), ("", "")
+
+
+def pca(points: NDArray[Any]) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """The two directions in which vectors differ most: where each vector is along them, (N, 2), and their parts of the
+    variance. Of the two signs that a direction may have, the one that makes its largest number positive.
+    """
+    centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
+    left, scales, directions = np.linalg.svd(centred, full_matrices=False)
+    xy, shares = np.zeros((len(points), 2)), np.zeros(2)
+    found = min(2, len(scales))
+    signs = np.sign(directions[range(found), np.abs(directions[:found]).argmax(1)])
+    xy[:, :found] = left[:, :found] * scales[:found] * np.where(signs == 0, 1, signs)
+    total = float((scales**2).sum())
+    if total > 0:
+        shares[:found] = scales[:found] ** 2 / total
+    return xy, (float(shares[0]), float(shares[1]))
+
+
+# What is drawn
+
+
+@contextmanager
+def drawing() -> Iterator[Any]:
+    """matplotlib's `Figure`, with readable type whatever the user's settings are.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    matplotlib = optional("matplotlib", "a plot", "matplotlib")
+    figure = import_module("matplotlib.figure").Figure
+    installed = {font.name for font in import_module("matplotlib.font_manager").fontManager.ttflist}
+    style = {
+        "font.family": ["DejaVu Sans", *(font for font in OTHER_SCRIPTS if font in installed)],
+        "font.size": 10,
+        "axes.titlesize": 13,
+        "axes.titlepad": 18,
+        "axes.labelcolor": INK,
+        "text.color": INK,
+    }
+    with matplotlib.rc_context(style):
+        yield figure
+
+
+# DejaVu has Latin, Greek, Cyrillic, Arabic and Hebrew; one of these, where it is installed, has Chinese and the rest
+OTHER_SCRIPTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC",
+    "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
+)  # fmt: skip
+
+
+def optional(module: str, what: str, package: str) -> Any:
+    """A module that is not needed by anything else.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise ImportError(f"{what} needs {package}, which is not installed; pip install {package}") from None
+
+
+def as_rows(vectors: Any) -> NDArray[np.float32]:
+    """Vectors of any kind, (N, H), as an array.
+
+    Raises:
+        ValueError: none, of another shape, or with numbers that are none.
+    """
+    if isinstance(vectors, (list, tuple)):
+        vectors = np.stack([as_array(vector) for vector in vectors]) if vectors else np.empty((0, 0))
+    array = as_array(vectors)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"vectors {array.shape} must be (N, H), at least one; pass what encode gives for a list of texts"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"vectors must be finite; {int((~np.isfinite(array)).any(1).sum())} of {len(array)} are not")
+    return array
+
+
+def as_array(vectors: Any) -> NDArray[np.float32]:
+    """An array or a tensor, from whatever device and of whatever dtype, as float32."""
+    if isinstance(vectors, Tensor):
+        return vectors.detach().float().cpu().numpy()
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def as_many(name: str, values: Sequence[Any], points: NDArray[Any]) -> list[Any]:
+    """One value for each point.
+
+    Raises:
+        ValueError: not as many.
+    """
+    listed = list(values)
+    if isinstance(values, str) or len(listed) != len(points):
+        raise ValueError(f"{name} ({len(listed)}) must be as many as vectors ({len(points)}); pass one for each")
+    return listed
+
+
+def look(number: int) -> tuple[str, str]:
+    """Colour and shape of a group."""
+    return COLOURS[number % len(COLOURS)], SHAPES[number % len(SHAPES)]
+
+
+def scatter(axes: Axes, xy: NDArray[np.float64], names: Sequence[str], known: Sequence[str] = ()) -> None:
+    """Draw points, each in the look of its group; `known` are the groups in their order, if not as they come."""
+    size = float(np.clip(3000 / len(xy), 12, 60))
+    for number, name in enumerate(known or dict.fromkeys(names)):
+        own = [row for row, other in enumerate(names) if other == name]
+        colour, shape = look(number)
+        axes.scatter(xy[own, 0], xy[own, 1], s=size, color=colour, marker=shape, alpha=0.8, linewidths=0)
+
+
+def plain(axes: Axes, titles: tuple[str, str]) -> None:
+    """Take away what says nothing here: the frame, and the numbers of the axes."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(PALE)
+    axes.set_xlabel(titles[0])
+    axes.set_ylabel(titles[1])
+    axes.margins(0.1)
+
+
+def legend(axes: Axes, names: Sequence[str]) -> None:
+    """Name the groups, outside of the points."""
+    lines = import_module("matplotlib.lines")
+    handles = []
+    for number in range(len(names)):
+        colour, shape = look(number)
+        handles.append(lines.Line2D([], [], linestyle="", marker=shape, color=colour))
+    shown = axes.legend(
+        handles,
+        [str(number) for number in range(len(names))],
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        frameon=False,
+    )
+    for text, name in zip(shown.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(shorten(name))  # here, since matplotlib leaves out names that begin with "_"
+
+
+def place_labels(figure: Figure, axes: Axes, xy: NDArray[np.float64], labels: Sequence[str], most: int) -> int:
+    """Write labels beside their points where they cover neither one another nor other points; how many found room."""
+    canvas = import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    canvas.draw()  # the layout is known only now
+    renderer = canvas.get_renderer()
+    points = axes.transData.transform(xy)  # (N, 2), in pixels
+    frame = axes.get_window_extent(renderer)
+    taken: list[Any] = []
+    # of many, some that are spread evenly over them: each takes milliseconds to place
+    for row in np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 3 * most)).astype(int)).tolist():
+        label = labels[row]
+        if not label or len(taken) >= most:
+            continue
+        text = axes.annotate(
+            label,
+            tuple(xy[row]),
+            (0, 0),
+            textcoords="offset points",
+            fontsize=9,
+            parse_math=False,
+            annotation_clip=False,
+        )
+        text.set_in_layout(False)  # the layout is made, and shall stay
+        others = np.delete(points, row, axis=0)
+        if not any(fits(text, place, renderer, others, taken, frame) for place in PLACES):
+            text.remove()
+            continue
+        taken.append(text.get_window_extent(renderer))
+    return len(taken)
+
+
+def fits(
+    text: Annotation, place: Any, renderer: Any, others: NDArray[np.float64], taken: list[Any], frame: Any
+) -> bool:
+    """Put a label at a place beside its point, and say whether it covers nothing there and is in the picture."""
+    offset, horizontal, vertical = place
+    text.set(position=offset, horizontalalignment=horizontal, verticalalignment=vertical)
+    box = text.get_window_extent(renderer)
+    if not (frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1):
+        return False
+    inside = (others > (box.x0, box.y0)) & (others < (box.x1, box.y1))
+    return not inside.all(1).any() and not any(box.overlaps(other) for other in taken)
+
+
+def shorten(label: object) -> str:
+    """A label in one line that is not too long."""
+    line = " ".join(str(label).split())
+    return line if len(line) <= LABEL_CHARACTERS else line[: LABEL_CHARACTERS - 1].rstrip() + "…"
+
+
+def quoted(example: str) -> list[str]:
+    """An example in lines as wide as the panel beside the picture."""
+    return textwrap.wrap(f"“{example}”", 62, max_lines=2, placeholder=" …”")
