@@ -1,0 +1,294 @@
+"""The scikit-learn transformer: the vectors are those of sentence-transformers, the manners those of scikit-learn."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from oracle import assert_same_vectors, with_real_vocabulary
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules
+
+import minibert
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import estimator_checks, get_tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from minibert.integrations.sklearn import BertVectorizer
+
+TEXTS = ["How do I reset my password?", "Where is my parcel?", "", "un-American embeddings — café", "one"]
+LETTERS = [f"{what} {thing}" for what in ("I lost my", "please replace the", "someone stole my") for thing in (
+    "card", "key", "phone", "parcel", "letter", "delivery")]  # fmt: skip
+LABELS = [int(text.split()[-1] in ("parcel", "letter", "delivery")) for text in LETTERS]
+ROOT = Path(minibert.__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def theirs(minilm: Path) -> np.ndarray:
+    return SentenceTransformer(str(minilm)).encode(TEXTS)
+
+
+# Vectors
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda texts: np.array(texts, dtype=object), iter])
+def test_the_vectors_are_those_of_sentence_transformers(minilm: Path, theirs: np.ndarray, kind: Any) -> None:
+    vectors = BertVectorizer(str(minilm)).fit_transform(kind(TEXTS))
+    assert vectors.dtype == np.float32
+    assert_same_vectors(vectors, theirs)
+
+
+def test_settings_are_those_of_encode(minilm: Path, theirs: np.ndarray) -> None:
+    short = BertVectorizer(minilm, truncate_dim=64, normalize=True, batch_tokens=32).fit_transform(TEXTS)
+    expected = theirs[:, :64] / np.linalg.norm(theirs[:, :64], axis=1, keepdims=True)
+    assert_same_vectors(short, expected)
+    body = modules.Transformer(str(minilm))
+    pooled = SentenceTransformer(modules=[body, modules.Pooling(384, "cls"), modules.Normalize()], device="cpu")
+    assert_same_vectors(BertVectorizer(minilm, pooling="cls").fit_transform(TEXTS), pooled.encode(TEXTS))
+    asked = BertVectorizer(minilm, prompt="query: ").fit_transform(TEXTS)
+    assert_same_vectors(asked, SentenceTransformer(str(minilm)).encode(TEXTS, prompt="query: "))
+    assert BertVectorizer(minilm, layers=[-1, -2], combine="concat").fit_transform(TEXTS).shape == (5, 768)
+    with pytest.raises(ValueError, match=r"^text 0 has \d+ tokens, but must have at most 256; split it, or"):
+        BertVectorizer(minilm, truncation="error").fit_transform(["word " * 300])
+
+
+def test_a_bert_is_taken_as_it_is(minilm: Path, theirs: np.ndarray) -> None:
+    bert = minibert.load(minilm)
+    vectorizer = BertVectorizer(bert).fit()
+    assert vectorizer.bert_ is bert
+    assert clone(vectorizer).model is bert
+    assert_same_vectors(vectorizer.transform(TEXTS), theirs)
+    with pytest.raises(ValueError, match=r"^dtype \('bfloat16'\) must be None where model is a Bert; pass it to"):
+        BertVectorizer(bert, dtype="bfloat16").fit(TEXTS)
+
+
+def test_a_dtype_may_be_a_name(minilm: Path) -> None:
+    assert str(BertVectorizer(minilm, dtype="bfloat16").fit().bert_.model.dtype) == "torch.bfloat16"
+
+
+def test_no_texts_give_no_rows(minilm: Path) -> None:
+    assert BertVectorizer(minilm).fit_transform([]).shape == (0, 384)
+
+
+# The manners of scikit-learn
+
+IN_FLOAT32 = "equal to 1e-7 is more than float32 holds after layers of it; vectors are equal to 1e-6 of their length"
+MAY_FAIL = {"check_methods_sample_order_invariance": IN_FLOAT32, "check_methods_subset_invariance": IN_FLOAT32}
+
+
+class OfNumbers(BertVectorizer):
+    """Rows of numbers written out as texts: most of scikit-learn's checks make up numbers, and run for nothing else."""
+
+    def fit(self, X: Any = None, y: Any = None) -> Any:  # noqa: N803
+        return super().fit(self._written(X, reset=True), y)
+
+    def transform(self, X: Any) -> Any:  # noqa: N803
+        check_is_fitted(self)
+        return super().transform(self._written(X, reset=False))
+
+    def _written(self, numbers: Any, reset: bool) -> list[str]:
+        return [" ".join(f"{number:.2f}" for number in row) for row in validate_data(self, numbers, reset=reset)]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = tags.input_tags.one_d_array = False
+        tags.input_tags.two_d_array = True
+        return tags
+
+
+def failures(results: list[dict[str, Any]]) -> dict[str, Any]:
+    return {result["check_name"]: result["exception"] for result in results if result["status"] == "failed"}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_scikit_learn_checks_an_estimator_of_texts_and_finds_no_fault(minilm: Path) -> None:
+    assert failures(estimator_checks.check_estimator(BertVectorizer(str(minilm)), on_fail=None)) == {}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_all_checks_of_scikit_learn_pass_on_numbers_written_as_texts(minilm: Path, tmp_path: Path) -> None:
+    vectorizer = OfNumbers(str(with_real_vocabulary(tmp_path, minilm)))
+    results = estimator_checks.check_estimator(vectorizer, expected_failed_checks=MAY_FAIL, on_fail=None)
+    assert failures(results) == {}
+    assert {result["check_name"] for result in results if result["status"] == "xfail"} <= set(MAY_FAIL)
+    assert sum(result["status"] == "passed" for result in results) >= 40
+
+
+@pytest.mark.parametrize("check", [
+    estimator_checks.check_estimator_cloneable,
+    estimator_checks.check_estimator_tags_renamed,
+    estimator_checks.check_valid_tag_types,
+    estimator_checks.check_estimator_repr,
+    estimator_checks.check_no_attributes_set_in_init,
+    estimator_checks.check_do_not_raise_errors_in_init_or_set_params,
+    estimator_checks.check_parameters_default_constructible,
+    estimator_checks.check_get_params_invariance,
+    estimator_checks.check_set_params,
+    estimator_checks.check_mixin_order,
+    estimator_checks.check_transformer_get_feature_names_out,
+], ids=lambda check: check.__name__)  # fmt: skip
+def test_the_checks_that_need_no_table_of_numbers_pass_one_by_one(minilm: Path, check: Any) -> None:
+    check("BertVectorizer", BertVectorizer(str(minilm)))
+
+
+def test_tags_say_that_texts_are_wanted(minilm: Path) -> None:
+    tags = get_tags(BertVectorizer(minilm))
+    assert tags.input_tags.string
+    assert tags.input_tags.one_d_array
+    assert not tags.input_tags.two_d_array
+    assert tags.estimator_type == "transformer" or tags.transformer_tags is not None
+
+
+def test_fit_learns_nothing_and_changes_no_parameter(minilm: Path) -> None:
+    vectorizer = BertVectorizer(minilm, layers=[-1], pooling=("mean", "max"))
+    before = dict(vectorizer.get_params())
+    one = vectorizer.fit(TEXTS).transform(LETTERS)
+    assert vectorizer.get_params() == before
+    assert np.array_equal(vectorizer.fit(LETTERS).transform(LETTERS), one)
+    assert vectorizer.fit(TEXTS) is vectorizer
+
+
+def test_before_fit_there_is_nothing_to_use(minilm: Path) -> None:
+    for use in ("transform", "get_feature_names_out"):
+        with pytest.raises(NotFittedError):
+            getattr(BertVectorizer(minilm), use)(TEXTS)
+    assert not hasattr(BertVectorizer(minilm), "bert_")
+
+
+def test_names_of_the_numbers(minilm: Path) -> None:
+    names = BertVectorizer(minilm, truncate_dim=3).fit(TEXTS).get_feature_names_out()
+    assert names.tolist() == ["bertvectorizer0", "bertvectorizer1", "bertvectorizer2"]
+
+
+def test_a_table_comes_out_where_one_is_wanted(minilm: Path, theirs: np.ndarray) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    column = pandas.Series(TEXTS, index=list("abcde"), name="question")
+    vectorizer = BertVectorizer(minilm, truncate_dim=8).set_output(transform="pandas")
+    for table in (vectorizer.fit_transform(column), clone(vectorizer).fit(column).transform(column)):
+        assert isinstance(table, pandas.DataFrame)
+        assert list(table.index) == list("abcde")
+        assert table.columns[0] == "bertvectorizer0"
+        assert_same_vectors(table.to_numpy(), theirs[:, :8], 1e-5)
+    frame = pandas.DataFrame({"question": column, "words": [5, 4, 0, 3, 1]})
+    both = ColumnTransformer([("text", BertVectorizer(minilm), "question")], remainder="passthrough")
+    assert both.fit_transform(frame).shape == (5, 385)
+    with pytest.raises(ValueError, match=r"^X \(DataFrame, 5 x 1\) must have one dimension, a text each; pass one col"):
+        ColumnTransformer([("text", BertVectorizer(minilm), ["question"])]).fit_transform(frame)
+    with pytest.raises(ValueError, match=r"^X\[1\] \(None\) must be str, not NoneType; fill in what is missing, X.fil"):
+        BertVectorizer(minilm).fit(pandas.Series(["one", None], dtype=object))
+
+
+def test_a_column_of_texts_beside_others(minilm: Path, theirs: np.ndarray) -> None:
+    table = np.array([[text, len(text)] for text in TEXTS], dtype=object)
+    both = ColumnTransformer([("text", BertVectorizer(minilm), 0), ("length", "passthrough", [1])])
+    made = both.fit_transform(table)
+    assert made.shape == (5, 385)
+    assert_same_vectors(made[:, :384].astype(np.float32), theirs)
+    with pytest.raises(
+        ValueError, match=r"^X \(ndarray, 5 x 1\) must have one dimension, a text each; pass one column"
+    ):
+        ColumnTransformer([("text", BertVectorizer(minilm), [0])]).fit_transform(table)
+
+
+def test_a_classifier_learns_from_vectors(minilm: Path) -> None:
+    pipeline = make_pipeline(BertVectorizer(minilm), LogisticRegression(C=100.0))
+    assert cross_val_score(pipeline, LETTERS, LABELS, cv=3).mean() > 0.8
+    assert pipeline.fit(LETTERS, LABELS).predict(["they lost a package", "they lost a credit card"]).tolist() == [1, 0]
+
+
+def test_pooling_is_searched_for(minilm: Path) -> None:
+    pipeline = make_pipeline(BertVectorizer(minilm), LogisticRegression())
+    grid = {"bertvectorizer__pooling": ["mean", "cls", ("mean", "max")], "bertvectorizer__layers": [None, -2]}
+    search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(LETTERS, LABELS)
+    assert len(search.cv_results_["params"]) == 6
+    assert search.predict(LETTERS).shape == (18,)
+    shared = GridSearchCV(make_pipeline(BertVectorizer(minibert.load(minilm)), LogisticRegression()), grid, cv=2)
+    assert shared.fit(LETTERS, LABELS).best_params_ == search.best_params_
+
+
+def test_a_pickle_holds_the_name_or_the_model(minilm: Path, theirs: np.ndarray, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(minilm, folder)
+    named, whole = BertVectorizer(str(folder)).fit(), BertVectorizer(minibert.load(folder)).fit()
+    small, large = pickle.dumps(named), pickle.dumps(whole)
+    assert len(small) < 2_000
+    assert len(large) > 80_000_000
+    assert_same_vectors(pickle.loads(small).transform(TEXTS), theirs)
+    shutil.rmtree(folder)
+    assert_same_vectors(pickle.loads(large).transform(TEXTS), theirs)
+    with pytest.raises(FileNotFoundError):
+        pickle.loads(small).transform(TEXTS)
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("one text", "X ('one text') must be several texts, not str; pass a list of them"),
+        (7, "X (7) must be several texts, not int; pass a list of them"),
+        ({"a": 1}, "X ({'a': 1}) must be several texts, not dict"),
+        (["one", None], "X[1] (None) must be str, not NoneType; fill in what is missing"),
+        (["one", float("nan")], "X[1] (nan) must be str, not float; fill in what is missing"),
+        (np.zeros(3), "X[0] (0.0) must be str, not float"),
+        (np.array([["one"], ["two"]]), "X (ndarray, 2 x 1) must have one dimension, a text each; pass one column"),
+        (np.array("one"), "X (ndarray, a single value) must have one dimension"),
+    ],
+    ids=str,
+)
+def test_what_is_no_list_of_texts_is_refused(minilm: Path, texts: Any, message: str) -> None:
+    vectorizer = BertVectorizer(minilm).fit(TEXTS)
+    for method in (vectorizer.fit, vectorizer.transform):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            method(texts)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": ""}, "model ('') must be the name of a checkpoint, a folder, or a Bert that minibert.load has made"),
+        ({"model": None}, "model (None) must be the name of a checkpoint"),
+        ({"pooling": "best"}, "pooling mode ('best') must be one of"),
+        ({"layers": 9}, "layers (9) must be whole numbers between -7 and 6"),
+        ({"combine": "x"}, "combine ('x') must be 'mean', 'sum' or 'concat'"),
+        ({"truncate_dim": 999}, "truncate_dim (999) must not exceed 384"),
+        ({"truncation": "cut"}, "truncation ('cut') must be 'warn', 'error' or 'window'"),
+        ({"prompt_name": "query"}, "prompt_name ('query') must be one of the checkpoint has none"),
+        ({"batch_tokens": -1}, "batch_tokens (-1) must be a whole number"),
+        ({"dtype": "int3"}, "dtype ('int3') must be 'auto', 'float32'"),
+        ({"device": "moon"}, "device (moon) must be one that this torch can use"),
+    ],
+    ids=str,
+)
+def test_fit_refuses_settings_that_make_no_sense(minilm: Path, settings: dict[str, Any], message: str) -> None:
+    vectorizer = BertVectorizer(**{"model": minilm, **settings})  # no sooner: scikit-learn wants it so
+    with pytest.raises(ValueError, match=re.escape(message)):
+        vectorizer.fit(TEXTS)
+
+
+def test_a_missing_scikit_learn_is_one_sentence() -> None:
+    code = (
+        "import sys; sys.modules['sklearn.base'] = sys.modules['sklearn'] = None; import minibert.integrations.sklearn"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: minibert.integrations.sklearn needs scikit-learn, which is not installed; "
+        "pip install scikit-learn"
+    )
