@@ -20,8 +20,9 @@ To read the code, follow the data, and never turn back:
     bert.py         `load`: tokenizer + model + what the checkpoint can do
     cli.py          the commands; demo.py is the tour that one of them gives
 
-and, where the numbers come from: pretrained/ (name -> files -> tensors -> our names), vectors/ (token vectors -> one
-vector), study/ (parity with transformers).
+and, where the numbers come from: pretrained/ (name -> files -> tensors -> our names); vectors/ (many texts through the
+model, words and sentences out of it, and what is done with them: search, senses, files); study/ (parity with
+transformers, pictures); integrations/ (spaCy, scikit-learn and others).
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -41,6 +42,11 @@ from minibert.model import (
 )
 from minibert.study.parity import ParityReport, parity
 from minibert.tokenizer import BatchEncoding, BertTokenizer
+from minibert.vectors.index import Hit, Index
+from minibert.vectors.recipe import Recipe
+from minibert.vectors.senses import Expansion, Senses
+from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
+from minibert.vectors.words import Words, words_to_pandas
 
 try:
     __version__ = version("readable-bert")
@@ -61,7 +67,17 @@ __all__ = [
     "BertModel",
     "BertTokenizer",
     "Candidate",
+    "Expansion",
+    "Hit",
+    "Index",
     "ParityReport",
+    "Recipe",
+    "Senses",
+    "Words",
     "load",
     "parity",
+    "quantize_embeddings",
+    "similarity",
+    "similarity_pairwise",
+    "words_to_pandas",
 ]

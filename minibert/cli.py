@@ -1,4 +1,4 @@
-"""The commands: `minibert encode`, `fill-mask`, `info`, `parity`, `demo`."""
+"""The commands, each of which does what one call from Python does; with files, streamed."""
 
 from __future__ import annotations
 
@@ -7,26 +7,41 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from tqdm import tqdm
 
 import minibert
 from minibert.demo import demo
 from minibert.fill_mask import Candidate
+from minibert.study import plots
+from minibert.vectors import files
+from minibert.vectors.index import read_manifest
+from minibert.vectors.words import PIECES, SPLITTERS
 
 EPILOG = """\
 examples:
   minibert info google-bert/bert-base-uncased
-  minibert encode sentence-transformers/all-MiniLM-L6-v2 "How do I reset my password?"
-  minibert encode ./my-checkpoint --json < questions.txt > vectors.jsonl
+  minibert encode "How do I reset my password?"
+  minibert encode questions.csv --text question -o vectors.npy
+  minibert words "He robbed the bank by the river bank."
+  minibert index faq.csv --text question --keep answer -o faq.index
+  minibert search faq.index "I forgot my password"
+  minibert expand bank --corpus news.txt --context "He sat on the bank of the river."
+  minibert plot questions.txt -o map.png
   minibert fill-mask google-bert/bert-base-uncased "Hello I'm a [MASK] model."
   minibert parity google-bert/bert-base-uncased
 
-MODEL is a repository of the Hugging Face Hub or a local folder. Results go to stdout, everything else to stderr; the
-exit code is 0, 1 if parity does not hold, or 2 for a mistake, which is told in one sentence.
+MODEL is a repository of the Hugging Face Hub or a local folder; where none is named, it is all-MiniLM-L6-v2. Results
+go to stdout, everything else to stderr; the exit code is 0, 1 if parity does not hold, or 2 for a mistake, which is
+told in one sentence.
 """
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 DTYPES: dict[str, torch.dtype | Literal["auto"]] = {
     "auto": "auto",
     "float32": torch.float32,
@@ -52,8 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
         made.set_defaults(run=globals()[f"run_{name.replace('-', '_')}"])
         return made
 
-    def loading(made: argparse.ArgumentParser, dtype: bool = True) -> None:
-        made.add_argument("model", metavar="MODEL", help="repository of the Hub, or folder")
+    def loading(made: argparse.ArgumentParser, dtype: bool = True, default: str | None = None) -> None:
+        if default is None:
+            made.add_argument("model", metavar="MODEL", help="repository of the Hub, or folder")
+        else:
+            made.add_argument("--model", metavar="MODEL", default=default, help="default: %(default)s")
         made.add_argument("--revision", help="branch, tag or commit (default: the newest)")
         made.add_argument("--offline", action="store_true", help="use what is in the cache, ask no network")
         if dtype:
@@ -66,19 +84,95 @@ def build_parser() -> argparse.ArgumentParser:
             made.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
         made.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
 
+    def inputs(made: argparse.ArgumentParser, output: str) -> None:
+        made.add_argument("inputs", metavar="INPUT", nargs="*", help="texts; with -o files, or - for standard input")
+        made.add_argument("-o", "--output", metavar="OUT", help=output)
+        made.add_argument("--text", metavar="COLUMN", default="text", help="column of the texts (default: text)")
+        made.add_argument("--batch-size", type=int, help="texts computed at once (default: what suits the machine)")
+        made.add_argument(
+            "--layers", type=int, nargs="+", metavar="N", help="hidden states, 0 to L (default: the last)"
+        )
+        made.add_argument("--combine", choices=("mean", "sum", "concat"), default="mean", help="several layers")
+        made.add_argument(
+            "--truncation",
+            choices=("warn", "error", "window"),
+            default="warn",
+            help="of texts that are too long: cut them and say so, refuse them, or compute them in windows",
+        )
+
     made = command(
         "encode",
         "Texts to vectors.",
         "One line a text: the text, a tab, and the numbers of its vector with spaces between them; with --json\n"
-        '{"text": ..., "vector": [...]}. Texts are the arguments or, without any, the lines of standard input.',
+        '{"text": ..., "vector": [...]}. Texts are the arguments or, without any, the lines of standard input.\n\n'
+        "With -o, the arguments are files, .txt (a text a line), .csv, .jsonl or .parquet, and OUT is one, .npy,\n"
+        ".safetensors, .jsonl or .parquet. What is interrupted, goes on when the same command is given again.",
     )
-    loading(made)
-    made.add_argument("texts", metavar="TEXT", nargs="*", help="a text (default: the lines of standard input)")
-    made.add_argument("--batch-size", type=int, help="texts computed at once (default: what suits the machine)")
+    inputs(made, "write the vectors into this file: .npy, .safetensors, .jsonl or .parquet")
+    loading(made, default=MINILM)
     made.add_argument("--normalize", action="store_true", help="divide each vector by its length")
-    made.add_argument(
-        "--truncation", choices=("warn", "error"), default="warn", help="of texts that are too long (default: warn)"
+    made.add_argument("--pooling", nargs="+", metavar="MODE", help="mean, cls, max, ... (default: the checkpoint's)")
+
+    made = command(
+        "words",
+        "The words of texts to vectors.",
+        "One line a word: the number of its text, where it begins and ends, the word, and the numbers of its vector,\n"
+        "with tabs between them. With -o as for encode; .safetensors has the places of the words beside the vectors.",
     )
+    inputs(made, "write the words and vectors into this file: .safetensors, .jsonl or .parquet")
+    loading(made, default=MINILM)
+    made.add_argument("--pieces", choices=PIECES, default="mean", help="of a word of several pieces (default: mean)")
+    made.add_argument("--split", choices=SPLITTERS, default="pretokenizer", help="what words are")
+
+    made = command(
+        "index",
+        "Texts to an index, to be searched by meaning.",
+        "Files are .txt (a text a line), .csv, .jsonl or .parquet. Answered questions are indexed by the question;\n"
+        "--keep names what is to be found with it.",
+    )
+    made.add_argument("inputs", metavar="FILE", nargs="+", help="a file of texts, or - for standard input")
+    made.add_argument("-o", "--output", metavar="INDEX", required=True, help="folder of the index")
+    made.add_argument("--text", metavar="COLUMN", default="text", help="column of the texts (default: text)")
+    made.add_argument("--keep", metavar="COLUMN", nargs="+", default=[], help="columns to keep beside the texts")
+    loading(made, default=MINILM)
+
+    made = command(
+        "search",
+        "Texts of an index that mean what a query means.",
+        "A line for each: its score, the text, and what was kept with it, with tabs between them.",
+    )
+    made.add_argument("index", metavar="INDEX", help="folder of the index")
+    made.add_argument("texts", metavar="QUERY", nargs="*", help="a query (default: the lines of standard input)")
+    made.add_argument("--top-k", type=int, default=5, help="how many texts (default: 5)")
+    loading(made, default="")
+    made.set_defaults(model=None)
+
+    made = command(
+        "expand",
+        "Words that a corpus uses like this one.",
+        "A line for each: its score, the word, how often it occurs, and a sentence with it, with tabs between them;\n"
+        "then, if the checkpoint has a masked-LM head and there is a context, what the head proposes instead.",
+    )
+    made.add_argument("word", metavar="WORD", help="a word, or a few that follow one another")
+    made.add_argument("--corpus", metavar="FILE", nargs="+", required=True, help="files of texts, or -")
+    made.add_argument("--context", metavar="SENTENCE", help="that holds the word in the sense that is meant")
+    made.add_argument("--text", metavar="COLUMN", default="text", help="column of the texts (default: text)")
+    made.add_argument("--top-k", type=int, default=10, help="how many words (default: 10)")
+    loading(made, default=MINILM)
+
+    made = command(
+        "plot",
+        "A picture of texts: those that mean alike are near.",
+        "A map in two dimensions; with --kind similarity, a table of cosines; with --word, the senses of that word.",
+    )
+    made.add_argument("inputs", metavar="FILE", nargs="+", help="a file of texts, or - for standard input")
+    made.add_argument("-o", "--output", metavar="PICTURE", required=True, help=".png or .svg")
+    made.add_argument("--text", metavar="COLUMN", default="text", help="column of the texts (default: text)")
+    made.add_argument("--group", metavar="COLUMN", help="column that says which texts belong together")
+    made.add_argument("--kind", choices=("map", "similarity"), default="map")
+    made.add_argument("--method", choices=("pca", "umap", "tsne"), default="pca", help="of the map (default: pca)")
+    made.add_argument("--word", help="draw the senses of this word instead")
+    loading(made, default=MINILM)
 
     made = command(
         "fill-mask",
@@ -110,7 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--model",
         metavar="MODEL",
-        default="sentence-transformers/all-MiniLM-L6-v2",
+        default=MINILM,
         help="repository of the Hub, or folder (default: %(default)s)",
     )
     return parser
@@ -142,26 +236,100 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_encode(options: argparse.Namespace) -> None:
     """`minibert encode`."""
-    texts = _texts(options)
+    settings: dict[str, Any] = {name: getattr(options, name) for name in ("batch_size", "layers", "combine", "pooling")}
+    settings |= {"normalize_embeddings": options.normalize, "truncation": options.truncation}
+    if options.output:
+
+        def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+            return bert.encode(texts, show_progress_bar=False, **settings), [{"text": text} for text in texts]
+
+        return _to_file(options, settings, compute)
+    texts = _texts(options.inputs)
     bert = _load(options)
     for start in range(0, len(texts), 1024):
         chunk = texts[start : start + 1024]
-        vectors = bert.encode(
-            chunk,
-            batch_size=options.batch_size,
-            normalize_embeddings=options.normalize,
-            truncation=options.truncation,
-        )
-        for text, vector in zip(chunk, vectors.tolist(), strict=True):
+        for text, vector in zip(chunk, bert.encode(chunk, **settings).tolist(), strict=True):
             if options.json:
                 print(json.dumps({"text": text, "vector": vector}, ensure_ascii=False))
             else:
-                print(f"{' '.join(text.split())}\t{' '.join(f'{x:.9g}' for x in vector)}")
+                print(f"{' '.join(text.split())}\t{_numbers(vector)}")
+
+
+def run_words(options: argparse.Namespace) -> None:
+    """`minibert words`."""
+    names = ("batch_size", "layers", "combine", "pieces", "split", "truncation")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
+
+    def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+        found = bert.words(texts, show_progress_bar=False, **settings)
+        rows = [
+            {"text": number, "word": word, "start": start, "end": end}
+            for number, one in enumerate(found, first)
+            for word, (start, end) in zip(one.words, one.spans, strict=True)
+        ]
+        return np.concatenate([one.vectors for one in found]), rows
+
+    if options.output:
+        if options.output.endswith(".npy"):
+            raise ValueError(f"the output ({options.output}) must end in .safetensors, .jsonl or .parquet, for words")
+        return _to_file(options, settings, compute, words=True)
+    texts = _texts(options.inputs)
+    bert = _load(options)
+    for start in range(0, len(texts), 256):
+        vectors, rows = compute(bert, texts[start : start + 256], start)
+        for row, vector in zip(rows, vectors.tolist(), strict=True):
+            if options.json:
+                print(json.dumps({**row, "vector": vector}, ensure_ascii=False))
+            else:
+                print(f"{row['text']}\t{row['start']}\t{row['end']}\t{row['word']}\t{_numbers(vector)}")
+
+
+def _numbers(vector: Sequence[float]) -> str:
+    return " ".join(f"{x:.9g}" for x in vector)
+
+
+def _to_file(
+    options: argparse.Namespace,
+    settings: dict[str, Any],
+    compute: Callable[[minibert.Bert, list[str], int], tuple[Any, list[files.Row]]],
+    words: bool = False,
+) -> None:
+    """Files in, a file out."""
+    if not options.inputs:
+        raise ValueError("the inputs must be files, or - for standard input, where there is an output; name them")
+    total = files.count_rows(options.inputs, options.text)
+    bert = _load(options)
+    what = {
+        "command": options.command,
+        "inputs": files.fingerprint(options.inputs),
+        "column": options.text,
+        "model": bert.source,
+        "dtype": options.dtype,
+        **{name: value for name, value in settings.items() if name != "batch_size"},
+    }
+    width = compute(bert, ["a"], 0)[0].shape[1]
+    output = files.Output(options.output, what, width, words)
+    if output.texts:
+        print(f"minibert: going on after {output.texts:,} texts", file=sys.stderr)
+    keeps_rows = words or output.kind in (".jsonl", ".parquet")
+
+    def computed(texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+        vectors, rows = compute(bert, texts, first)
+        return vectors, rows if keeps_rows else []
+
+    try:
+        with tqdm(total=total, initial=output.texts, unit=" texts", disable=None) as bar:
+            for done in files.fill(output, options.inputs, options.text, computed):
+                bar.update(done - bar.n)
+    except KeyboardInterrupt:
+        print(f"minibert: stopped after {output.texts:,} texts; give the same command to go on", file=sys.stderr)
+        raise
+    print(f"minibert: {output.rows:,} vectors of {width} numbers in {options.output}", file=sys.stderr)
 
 
 def run_fill_mask(options: argparse.Namespace) -> None:
     """`minibert fill-mask`."""
-    texts = _texts(options)
+    texts = _texts(options.texts)
     if not texts:
         raise ValueError("texts ([]) must hold at least one with [MASK]; write them before --targets, or to stdin")
     bert = _load(options)
@@ -175,6 +343,67 @@ def run_fill_mask(options: argparse.Namespace) -> None:
         for candidates in masks:
             for candidate in candidates:
                 print(f"{candidate.probability:.4f}\t{candidate.token}\t{candidate.text}")
+
+
+def run_index(options: argparse.Namespace) -> None:
+    """`minibert index`."""
+    for path in options.inputs:  # before the model is loaded
+        if path != files.STDIN and not Path(path).is_file():
+            raise FileNotFoundError(f"the input ({path}) must be a file; there is none of that name")
+    index = minibert.Index(_load(options))
+    for path in options.inputs:
+        rows = files.read_rows(path, options.text, options.keep)
+        while block := list(islice(rows, files.BLOCK)):
+            index.add([text for text, _ in block], [data or None for _, data in block])
+            print(f"minibert: {len(index):,} texts", file=sys.stderr)
+    index.save(options.output)
+
+
+def run_search(options: argparse.Namespace) -> None:
+    """`minibert search`."""
+    options.model = options.model or read_manifest(Path(options.index))["model"].partition(" at ")[0]
+    index = minibert.Index.load(options.index, _load(options))
+    for query in _texts(options.texts):
+        for hit in index.search(query, options.top_k):
+            if options.json:
+                print(json.dumps({"query": query, **hit._asdict()}, ensure_ascii=False))
+                continue
+            kept = hit.data.values() if isinstance(hit.data, dict) else [] if hit.data is None else [hit.data]
+            print("\t".join([f"{hit.score:.4f}", *(" ".join(str(value).split()) for value in (hit.text, *kept))]))
+
+
+def run_expand(options: argparse.Namespace) -> None:
+    """`minibert expand`."""
+    bert = _load(options)
+    corpus = (text for path in options.corpus for text, _ in files.read_rows(path, options.text))
+    for one in bert.expand(options.word, corpus, options.context, options.top_k):
+        if options.json:
+            print(json.dumps(one._asdict(), ensure_ascii=False))
+        else:
+            print(f"{one.score:.4f}\t{one.word}\t{one.count}\t{one.example}")
+    if options.context and "masked LM" in bert.heads:
+        for candidate in bert.substitutes(options.word, options.context, options.top_k):
+            if options.json:
+                print(json.dumps({"substitute": candidate.token, "probability": candidate.probability}))
+            else:
+                print(f"{candidate.probability:.4f}\t{candidate.token}\tsubstitute\t{candidate.text}")
+
+
+def run_plot(options: argparse.Namespace) -> None:
+    """`minibert plot`."""
+    if Path(options.output).suffix.lower() not in plots.SUFFIXES:  # before anything is computed
+        raise ValueError(f"the output ({options.output}) must end in {' or '.join(plots.SUFFIXES)}")
+    keep = [options.group] if options.group else []
+    rows = [row for path in options.inputs for row in files.read_rows(path, options.text, keep)]
+    bert, texts = _load(options), [text for text, _ in rows]
+    if options.word:
+        figure = plots.plot_senses(bert.senses(options.word, texts))
+    elif options.kind == "similarity":
+        figure = plots.plot_similarity(bert.encode(texts), labels=texts, kind=bert.recipe.similarity)
+    else:
+        groups = [data[options.group] for _, data in rows] if options.group else None
+        figure = plots.plot_map(bert.encode(texts), texts, groups, options.method)
+    plots.save(figure, options.output)
 
 
 def run_info(options: argparse.Namespace) -> None:
@@ -216,9 +445,9 @@ def _load(options: argparse.Namespace) -> minibert.Bert:
     )
 
 
-def _texts(options: argparse.Namespace) -> list[str]:
-    if options.texts:
-        return list(options.texts)
+def _texts(given: list[str]) -> list[str]:
+    if given:
+        return given
     if sys.stdin.isatty():
         print("minibert: reading texts from standard input, one a line; end with Ctrl-D", file=sys.stderr)
     return [line.rstrip("\r\n") for line in sys.stdin]

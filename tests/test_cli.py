@@ -38,7 +38,7 @@ def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 
 def test_encode_prints_a_line_for_each_text(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = ["He robbed the bank.", "two\nlines"]
-    assert main(["encode", str(minilm), *texts]) == 0
+    assert main(["encode", "--model", str(minilm), *texts]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [line[0] for line in lines] == ["He robbed the bank.", "two lines"]
     vectors = np.array([line[1].split() for line in lines], dtype=np.float32)
@@ -49,7 +49,7 @@ def test_encode_reads_lines_and_writes_json(
     minilm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("first\r\nZürich 北京\n\n"))
-    assert main(["encode", str(minilm), "--json"]) == 0
+    assert main(["encode", "--model", str(minilm), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["text"] for row in rows] == ["first", "Zürich 北京", ""]
     np.testing.assert_allclose(
@@ -112,14 +112,14 @@ def test_demo_shows_the_job(minilm: Path, masked: str, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["encode", "./nowhere", "a"], "minibert: the folder (./nowhere) must exist; check the path"),
+        (["encode", "--model", "./nowhere", "a"], "minibert: the folder (./nowhere) must exist; check the path"),
         (["info", "two words"], "minibert: the checkpoint ('two words') must be a folder that exists or a name like"),
         (
-            ["encode", "MINILM", "a", "--batch-size", "0"],
+            ["encode", "--model", "MINILM", "a", "--batch-size", "0"],
             "minibert: batch_size (0) must be a whole number of at least 1",
         ),
         (
-            ["encode", "MINILM", "word " * 300, "--truncation", "error"],
+            ["encode", "--model", "MINILM", "word " * 300, "--truncation", "error"],
             "minibert: text 0 has 302 tokens, but must have",
         ),
         (["info", "MINILM", "--device", "banana"], "minibert: device (banana) must be one that this torch can use; it"),
@@ -142,11 +142,11 @@ def test_a_fresh_process_says_the_same_without_a_traceback(minilm: Path) -> None
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    done = run("encode", str(minilm), stdin="word " * 300)
+    done = run("encode", "--model", str(minilm), stdin="word " * 300)
     assert done.returncode == 0
     assert done.stderr == (
-        "minibert: warning: 1 of 1 texts exceed 256 tokens: 46 tokens were dropped; split long texts, or pass "
-        "truncation='error'\n"
+        "minibert: warning: 1 of 1 texts exceed 256 tokens: 46 tokens were dropped; pass truncation='window' to use "
+        "all of a text, or 'error' to refuse it\n"
     )
     assert len(done.stdout.splitlines()) == 1
 
@@ -158,7 +158,10 @@ def test_a_name_that_is_not_in_the_cache_is_told_offline() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", [[], ["encode"], ["fill-mask"], ["info"], ["parity"], ["demo"]])
+COMMANDS = ["encode", "words", "index", "search", "expand", "plot", "fill-mask", "info", "parity", "demo"]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--help"])
@@ -170,7 +173,7 @@ def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_wrong_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["dance"], ["encode"]):
+    for arguments in ([], ["dance"], ["search"]):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
@@ -201,7 +204,59 @@ def test_what_nobody_foresaw_is_one_sentence_too(
 
 def test_a_reader_that_stops_reading_is_no_error(minilm: Path) -> None:
     texts = "\n".join(["some text"] * 2000)
-    command = f"{sys.executable} -m minibert encode {minilm} --json | head -n 1"
+    command = f"{sys.executable} -m minibert encode --model {minilm} --json | head -n 1"
     done = subprocess.run(["bash", "-c", command], input=texts, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
+
+
+def test_words_are_printed_with_their_places(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["words", "He robbed the bank.", "one", "--model", str(minilm), "--pieces", "first"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[:4] for row in rows] == [
+        ["0", "0", "2", "He"],
+        ["0", "3", "9", "robbed"],
+        ["0", "10", "13", "the"],
+        ["0", "14", "18", "bank"],
+        ["0", "18", "19", "."],
+        ["1", "0", "3", "one"],
+    ]
+    vectors = minibert.load(minilm).words("He robbed the bank.").vectors
+    np.testing.assert_allclose([float(x) for x in rows[0][4].split()], vectors[0], atol=1e-5)
+
+
+CORPUS = [
+    "He sat on the bank of the river.",
+    "The bank lent him money.",
+    "The shore of the river was steep.",
+    "Money, money.",
+]
+
+
+def test_expansion_is_printed(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "news.txt").write_text("\n".join(CORPUS))
+    command = ["expand", "bank", "--corpus", str(tmp_path / "news.txt"), "--context", CORPUS[0], "--top-k", "3"]
+    assert main([*command, "--model", str(minilm)]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    expected = minibert.load(minilm).expand("bank", CORPUS, CORPUS[0], 3)
+    assert [row[1] for row in rows] == [one.word for one in expected]
+    masked = with_real_vocabulary(tmp_path / "masked", minilm)
+    assert main([*command, "--model", str(masked), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [set(row) for row in rows] == [{"word", "score", "count", "example"}] * 3 + [
+        {"substitute", "probability"}
+    ] * 3
+
+
+@pytest.mark.parametrize("more", [[], ["--kind", "similarity"], ["--word", "bank"], ["--group", "kind"]], ids=str)
+def test_pictures_are_drawn(minilm: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    source, picture = tmp_path / "texts.jsonl", tmp_path / "map.png"
+    source.write_text(
+        "".join(json.dumps({"text": text, "kind": number % 2}) + "\n" for number, text in enumerate(CORPUS))
+    )
+    command = ["plot", str(source), "-o", str(picture), "--model", str(minilm), *more]
+    assert main(command) == 0
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    command[3] = "map.gif"
+    assert main(command) == 2
+    assert "the output (map.gif) must end in " in capsys.readouterr().err
