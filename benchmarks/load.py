@@ -1,6 +1,6 @@
 """What it costs to begin: the import, and loading a checkpoint of bert-base's size, beside transformers.
 
-    python benchmarks/load.py [--rounds 7] [--model FOLDER] [--json FILE]
+    python benchmarks/load.py [--rounds 7] [--model FOLDER] [--json FILE] [--plot FILE]
 
 Each figure is the median over fresh processes, in turn (A B A B), with the file in the page cache. Without `--model` a
 checkpoint of bert-base's shape with random weights is made. Peak memory is the growth of the process's resident memory
@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import measure as shared
 
 IMPORT = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
 LOAD = """
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="fresh processes of each kind (default: 7)")
     parser.add_argument("--model", type=Path, help="folder of a checkpoint (default: bert-base's shape, random)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    parser.add_argument("--plot", type=Path, help="draw the figures into this file, PNG or SVG")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.model or Path(temporary)
@@ -94,20 +96,16 @@ def main() -> None:
         results = measure(folder, options.rounds)
         megabytes = (folder / "model.safetensors").stat().st_size / 1e6
 
-    import torch
-    import transformers
-
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
-    print(f"{versions}; {os.cpu_count()} cores; {megabytes:.0f} MB of weights; median of {options.rounds} processes\n")
-    print("| | torch | minibert | transformers |\n|---|---|---|---|")
-    for subject, values in results.items():
-        cells = [f"{values[name]:.3f}" if name in values else "" for name in ("torch", "minibert", "transformers")]
-        print(f"| {subject} | {' | '.join(cells)} |")
+    title = f"{megabytes:.0f} MB of weights, median of {options.rounds} processes"
+    print(f"{shared.machine_line()}\n{title}\n")
+    rows = [{"": subject, **values} for subject, values in results.items()]
+    print(shared.table(rows, {"": ("", "")} | {name: (name, ".3f") for name in ("torch", "minibert", "transformers")}))
     ratio = results["import (s)"]["minibert"] / results["import (s)"]["torch"]
     speed = results["load (s)"]["transformers"] / results["load (s)"]["minibert"]
     print(f"\nimport minibert / import torch: {ratio:.2f}; loading: {speed:.1f} times as fast as transformers")
-    if options.json:
-        options.json.write_text(json.dumps({"versions": versions, **results}, indent=2) + "\n")
+    shared.write_json(options.json, options, **results)
+    if options.plot:
+        shared.bars(options.plot, title, results, ".3f")
 
 
 if __name__ == "__main__":

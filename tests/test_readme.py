@@ -13,6 +13,7 @@ from minibert.cli import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -21,6 +22,29 @@ def test_every_python_block_runs(code: str, tmp_path: Path, minilm: Path, capsys
     # the Hub's name stands for a checkpoint of the same kind, here
     folder = with_real_vocabulary(tmp_path, minilm, "BertForPreTraining")
     exec(compile(code.replace("google-bert/bert-base-uncased", str(folder)), "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_page_of_the_docs_runs_from_top_to_bottom(
+    page: Path, tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    assert code
+    for module in ("pandas", "spacy", "sklearn", "usearch", "matplotlib", "umap"):
+        if re.search(rf"\b(import {module}|from {module})\b|needs {module}", code):
+            pytest.importorskip(module, reason=f"{module} is not installed")
+    folder = with_real_vocabulary(tmp_path / "masked", minilm, "BertForPreTraining")
+    for name, stands_for in (
+        ("google-bert/bert-base-uncased", folder),
+        ("sentence-transformers/all-MiniLM-L6-v2", minilm),
+    ):
+        code = code.replace(name, str(stands_for))
+    exec(compile(code, page.name, "exec"), {"__name__": "__main__"})
+
+
+def test_every_page_of_the_docs_is_named_in_the_readme() -> None:
+    assert [page.name for page in PAGES if f"docs/{page.name}" not in README] == []
 
 
 def test_every_command_of_the_readme_is_one() -> None:

@@ -1,0 +1,67 @@
+"""What 8-bit products would give: torch's dynamic quantisation of the encoder, beside minibert in float32 and bfloat16.
+
+    python benchmarks/int8.py --model FOLDER|NAME|base --texts FILE [--rounds 5] [--json FILE]
+
+Weights are rounded once, a scale for each matrix; inputs at each product, a scale for each pass. The rest, attention
+included, stays float32. The cosines are to minibert's float32.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import measure
+import subjects
+import torch
+
+STANDARD = "minibert float32"
+COLUMNS = {
+    "subject": ("subject", ""),
+    "seconds": ("median (s)", ".3f"),
+    "fastest": ("fastest (s)", ".3f"),
+    "texts_per_second": ("texts/s", ",.0f"),
+    "ratio": ("speed ratio", ".2f"),
+    "gflops": ("GFLOP/s", ",.0f"),
+    "cosine": ("worst cosine", ".6f"),
+    "difference": ("largest difference", ".1e"),
+}
+
+
+def quantised(work: subjects.Work) -> subjects.Encode:
+    """minibert with products in int8: `encode` takes the encoder as it finds it."""
+    bert = copy.deepcopy(work.bert)
+    with subjects.quiet():  # torch points to torchao
+        bert.model = torch.ao.quantization.quantize_dynamic(bert.encoder, {torch.nn.Linear})
+    return bert.encode
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = subjects.parser(__doc__).parse_args()
+    with subjects.opened(options) as (work, texts):
+        encoders = {f"minibert {dtype}": subjects.ours(work, dtype) for dtype in measure.DTYPES}
+        encoders["dynamic int8"] = quantised(work)
+        flop = measure.flops(work.lengths(texts), work.bert.config)
+        seconds = measure.alternate({name: partial(encode, texts) for name, encode in encoders.items()}, options.rounds)
+        vectors = {name: encode(texts) for name, encode in encoders.items()}
+        title = subjects.title(options, texts, work)
+
+    speeds = {name: measure.speed(values, len(texts), flop) for name, values in seconds.items()}
+    rows = [
+        {
+            "subject": name,
+            **speed,
+            "ratio": speeds[STANDARD]["seconds"] / speed["seconds"],
+            **measure.agreement(vectors[name], vectors[STANDARD]),
+        }
+        for name, speed in speeds.items()
+    ]
+    print(f"{title}\n{measure.machine_line()}; kernels: {torch.backends.quantized.engine}\n")
+    print(measure.table(rows, COLUMNS))
+    print(f"\nmedian of {options.rounds} rounds; the speed ratio is that to {STANDARD}")
+    measure.write_json(options.json, options, rows=rows, seconds=seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""What the benchmarks share: the machine, the rate it could reach at best, fair timing, tables, files and figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from minibert import BertConfig
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CAPABILITIES = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX512-BF16", "avx512_f": "AVX512", "avx2": "AVX2"}
+PACKAGES = ("torch", "transformers", "sentence-transformers", "onnxruntime", "openvino")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+OURS, THEIRS = "#d9622b", "#9db0c4"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on, besides the code."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    versions = {"minibert": version_of("readable-bert") or "source"}
+    versions |= {package: found for package in PACKAGES if (found := version_of(package))}
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "capabilities": [title for key, title in CAPABILITIES.items() if capabilities.get(key)],
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def machine_line() -> str:
+    """`machine()` for people."""
+    facts = machine()
+    parts = [facts["cpu"], f"{facts['cores']} cores", f"{facts['threads']} threads", *facts["capabilities"]]
+    versions = [f"{package} {number}" for package, number in facts["versions"].items()]
+    return ", ".join([*parts, facts["system"], f"Python {facts['python']}", *versions])
+
+
+def cpu_name() -> str:
+    """The model's name as the system tells it; platform.processor() says no more than x86_64 on Linux."""
+    with suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+def version_of(package: str) -> str | None:
+    """The version of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def gemm_rate(dtype: torch.dtype, repetitions: int = 20) -> float:
+    """GFLOP/s that the machine keeps up in large products: the median over repetitions, of the faster of two."""
+    rates = []
+    for width in (768, 3072):
+        x, weight = torch.randn(4096, width, dtype=dtype), torch.randn(3072, width, dtype=dtype)
+        with torch.inference_mode():
+            seconds = alternate({"product": lambda x=x, weight=weight: F.linear(x, weight)}, repetitions)["product"]
+        rates.append(2 * 4096 * width * 3072 / statistics.median(seconds) / 1e9)
+    return max(rates)
+
+
+class Gemm:
+    """The median of `gemm_rate` over the rounds of a run, by the name of the dtype; for machines drift."""
+
+    def __init__(self, dtypes: Sequence[str]) -> None:
+        self.measured: dict[str, list[float]] = {name: [] for name in dtypes if name in DTYPES}
+
+    def __call__(self) -> None:
+        for name, rates in self.measured.items():
+            rates.append(gemm_rate(DTYPES[name]))
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """GFLOP/s by dtype."""
+        return {name: statistics.median(rates) for name, rates in self.measured.items()}
+
+    def share(self, gflops: float, dtype: str) -> float | None:
+        """What part of the rate this is; None for a dtype that was not measured, int8 for one."""
+        return gflops / self.rates[dtype] if dtype in self.measured else None
+
+    def __str__(self) -> str:
+        rates = ", ".join(f"{rate:,.0f} GFLOP/s in {name}" for name, rate in self.rates.items())
+        return f"large matrix products between the rounds, median: {rates}"
+
+
+def flops(lengths: Sequence[int], config: BertConfig) -> float:
+    """Multiplications and additions of the encoder for texts of so many tokens; padding is no work that counts."""
+    h, i, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    products = sum(lengths) * 2 * (4 * h * h + 2 * h * i)
+    attention = 4 * h * sum(length**2 for length in lengths)
+    return float(layers * (products + attention))
+
+
+def alternate(
+    subjects: Mapping[str, Callable[[], object]],
+    rounds: int,
+    between: Callable[[], object] | None = None,
+    warm_up: bool = True,
+) -> dict[str, list[float]]:
+    """Seconds of each subject, in turn (A B C A B C): what slows the machine for a while slows all of them."""
+    if warm_up:
+        for run in subjects.values():
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(rounds):
+        if between:
+            between()
+        for name, run in subjects.items():
+            start = perf_counter()
+            run()
+            seconds[name].append(perf_counter() - start)
+    return seconds
+
+
+def speed(seconds: Sequence[float], texts: int, flop: float) -> dict[str, float]:
+    """The figures of a row."""
+    median = statistics.median(seconds)
+    return {
+        "seconds": median,
+        "fastest": min(seconds),
+        "texts_per_second": texts / median,
+        "gflops": flop / median / 1e9,
+    }
+
+
+def agreement(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, float]:
+    """The worst cosine of a text's two vectors, and the largest difference of two numbers."""
+    a, b = vectors.astype(np.float64), expected.astype(np.float64)
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return {"cosine": float(cosines.min()), "difference": float(np.abs(a - b).max())}
+
+
+def resident(field: str = "VmRSS") -> int | None:
+    """Bytes of resident memory, now (VmRSS) or at most (VmHWM); None where the system has no /proc."""
+    try:
+        found = re.search(field + r":\s+(\d+)", Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def growth(run: Callable[[], object]) -> int | None:
+    """How many bytes the resident memory grew at most while something ran."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = resident()
+    run()
+    after = resident("VmHWM")
+    return None if before is None or after is None else after - before
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
+    """Markdown; `columns` gives each key of the rows a title and a format."""
+    lines = [[title for title, _ in columns.values()], [":--" if form == "" else "--:" for _, form in columns.values()]]
+    for row in rows:
+        values = [(row.get(key), form) for key, (_, form) in columns.items()]
+        lines.append(["" if value is None else format(value, form) for value, form in values])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_json(path: Path | None, options: argparse.Namespace, **parts: Any) -> None:
+    """Write the machine, the settings and the figures, if there is a path; of files, the names alone."""
+    if path is not None:
+        settings = {key: value for key, value in vars(options).items() if key not in ("json", "plot")}
+        for key, value in settings.items():
+            if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir()):
+                settings[key] = Path(value).name
+        content = {"machine": machine(), "settings": settings, **parts}
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_texts(path: Path, limit: int | None = None) -> list[str]:
+    """One text a line, blank ones dropped; of .csv and .tsv, which are STS-B's, both sentences of each line."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if path.suffix in (".csv", ".tsv"):
+        lines = [sentence for line in lines for sentence in line.split("\t")[5:7]]
+    texts = [line.strip() for line in lines if line.strip()][:limit]
+    return texts or stop(f"{path} must hold at least one text")
+
+
+def hush_transformers() -> None:
+    """No bars and no reports of transformers, which has ways of its own to print."""
+    from transformers.utils import logging as its_logging
+
+    its_logging.set_verbosity_error()
+    its_logging.disable_progress_bar()
+
+
+def base_model(folder: Path, tokenizer: Path) -> str:
+    """Write a checkpoint of bert-base's shape: random weights, always the same, and the tokenizer of another one."""
+    from transformers import BertConfig, BertModel
+
+    hush_transformers()
+    torch.manual_seed(0)
+    BertModel(BertConfig()).save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).exists():
+            shutil.copy(tokenizer / name, folder)
+    return str(folder)
+
+
+def stop(message: str) -> Any:
+    """End with one sentence and exit code 2."""
+    print(message, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def pyplot() -> Any:
+    """matplotlib's pyplot, drawing to files only."""
+    try:
+        import matplotlib
+    except ImportError:
+        stop("--plot needs matplotlib (pip install matplotlib)")
+    matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    matplotlib.pyplot.rcParams.update(
+        {"axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "minibert"}
+    )
+    return matplotlib.pyplot
+
+
+def save_figure(figure: Any, path: Path, title: str) -> None:
+    """Add the title, and the machine as a caption; write PNG or SVG, by the suffix."""
+    inches = figure.get_figwidth()
+    figure.suptitle(title, fontsize=12)
+    caption = textwrap.fill(machine_line(), int(inches * 16), break_on_hyphens=False)
+    figure.supxlabel(caption, fontsize=7, color="#666666")
+    figure.get_layout_engine().set(wspace=0.06)
+    figure.savefig(path, dpi=150)
+    pyplot().close(figure)
+
+
+def bars(path: Path, title: str, panels: Mapping[str, Mapping[str, float]], form: str) -> None:
+    """Horizontal bars, the values beside them; a panel for each quantity, minibert's bars in a colour of their own."""
+    height = 1.3 + 0.36 * max(len(values) for values in panels.values())
+    figure, axes = pyplot().subplots(
+        1, len(panels), figsize=(max(9.0, 3.8 * len(panels)), height), squeeze=False, layout="constrained"
+    )
+    for axis, (quantity, values) in zip(axes[0], panels.items(), strict=True):
+        colours = [OURS if name.startswith("minibert") else THEIRS for name in values]
+        drawn = axis.barh(list(values), list(values.values()), color=colours)
+        axis.bar_label(drawn, [format(value, form) for value in values.values()], padding=4, fontsize=9)
+        axis.invert_yaxis()
+        axis.margins(x=0.15)
+        axis.set_xlabel(quantity)
+        axis.tick_params(axis="y", length=0)
+    save_figure(figure, path, title)

@@ -1,0 +1,53 @@
+"""Word vectors beside sentence vectors: what it costs to find the words and to give each its vector.
+
+    python benchmarks/words.py --model FOLDER|NAME|base --texts FILE [--rounds 5] [--json FILE]
+
+Both run on the same engine; `encode` gives a vector for each text, `words` one for each word, with place and pieces.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import measure
+import subjects
+
+import minibert
+
+COLUMNS = {
+    "subject": ("subject", ""),
+    "seconds": ("median (s)", ".3f"),
+    "fastest": ("fastest (s)", ".3f"),
+    "texts_per_second": ("texts/s", ",.0f"),
+    "ratio": ("of encode's speed", ".0%"),
+}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = subjects.parser(__doc__).parse_args()
+    with subjects.opened(options) as (work, texts):
+        calls: dict[str, Any] = {}
+        for dtype in measure.DTYPES:
+            bert = minibert.load(work.model, dtype=measure.DTYPES[dtype])
+            bert.max_seq_length = work.bert.max_seq_length
+            with subjects.quiet():
+                calls[f"encode {dtype}"] = partial(bert.encode, texts)
+                calls[f"words {dtype}"] = partial(bert.words, texts)
+        with subjects.quiet():
+            seconds = measure.alternate(calls, options.rounds)
+        flop = measure.flops(work.lengths(texts), work.bert.config)
+        title = subjects.title(options, texts, work)
+    rows = []
+    for name, values in seconds.items():
+        speed = measure.speed(values, len(texts), flop)
+        standard = measure.speed(seconds[name.replace("words", "encode")], len(texts), flop)
+        rows.append({"subject": name, **speed, "ratio": standard["seconds"] / speed["seconds"]})
+    print(f"{title}\n{measure.machine_line()}\n")
+    print(measure.table(rows, COLUMNS))
+    measure.write_json(options.json, options, rows=rows, seconds=seconds)
+
+
+if __name__ == "__main__":
+    main()
