@@ -26,17 +26,6 @@ FEW_WORDS = 20
 CALLS = 10  # of one subject, before the next one has its turn
 STANDARD = "sentence-transformers float32"
 LATENCY = (STANDARD, "minibert float32", "minibert bfloat16", "transformers float32, sorted")
-COLUMNS = {
-    "subject": ("subject", ""),
-    "seconds": ("median (s)", ".3f"),
-    "fastest": ("fastest (s)", ".3f"),
-    "texts_per_second": ("texts/s", ",.0f"),
-    "ratio": ("speed ratio", ".2f"),
-    "gflops": ("GFLOP/s", ",.0f"),
-    "share": ("of GEMM", ".0%"),
-    "cosine": ("worst cosine", ".6f"),
-    "difference": ("largest difference", ".1e"),
-}
 LATENCY_COLUMNS = {
     "input": ("input", ""),
     "subject": ("subject", ""),
@@ -141,7 +130,7 @@ def report(options: argparse.Namespace, work: subjects.Work, texts: list[str]) -
     standard = STANDARD if STANDARD in encoders else chosen[0].name
 
     print(f"{title}\n{measure.machine_line()}\n{gemm}\n")
-    print(measure.table(rows, COLUMNS))
+    print(measure.table(rows, measure.COLUMNS))
     print(f"\nmedian of {options.rounds} rounds; the speed ratio is that to {standard}")
     print("\n".join(ratios(chosen, {row["subject"]: row["seconds"] for row in rows})))
     if options.latency:

@@ -16,16 +16,7 @@ import subjects
 import torch
 
 STANDARD = "minibert float32"
-COLUMNS = {
-    "subject": ("subject", ""),
-    "seconds": ("median (s)", ".3f"),
-    "fastest": ("fastest (s)", ".3f"),
-    "texts_per_second": ("texts/s", ",.0f"),
-    "ratio": ("speed ratio", ".2f"),
-    "gflops": ("GFLOP/s", ",.0f"),
-    "cosine": ("worst cosine", ".6f"),
-    "difference": ("largest difference", ".1e"),
-}
+COLUMNS = {key: column for key, column in measure.COLUMNS.items() if key != "share"}
 
 
 def quantised(work: subjects.Work) -> subjects.Encode:

@@ -174,6 +174,19 @@ def growth(run: Callable[[], object]) -> int | None:
     return None if before is None or after is None else after - before
 
 
+COLUMNS = {
+    "subject": ("subject", ""),
+    "seconds": ("median (s)", ".3f"),
+    "fastest": ("fastest (s)", ".3f"),
+    "texts_per_second": ("texts/s", ",.0f"),
+    "ratio": ("speed ratio", ".2f"),
+    "gflops": ("GFLOP/s", ",.0f"),
+    "share": ("of GEMM", ".0%"),
+    "cosine": ("worst cosine", ".6f"),
+    "difference": ("largest difference", ".1e"),
+}
+
+
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
     """Markdown; `columns` gives each key of the rows a title and a format."""
     lines = [[title for title, _ in columns.values()], [":--" if form == "" else "--:" for _, form in columns.values()]]

@@ -45,18 +45,14 @@ COLUMNS = {
 }
 
 
-def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Ranks, equal values sharing the middle one."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-
 def stsb(folder: Path, part: str, encode: Encode) -> float:
     """Spearman's correlation of cosine and people's scores."""
+    from scipy.stats import spearmanr
+
     rows = [line.split("\t") for line in (folder / f"sts-{part}.csv").read_text(encoding="utf-8").splitlines()]
     vectors = unit(encode([row[column] for column in (5, 6) for row in rows]))
     cosine = (vectors[: len(rows)] * vectors[len(rows) :]).sum(1)
-    return 100 * float(np.corrcoef(ranks(cosine), ranks(np.array([float(row[4]) for row in rows])))[0, 1])
+    return 100 * float(spearmanr(cosine, [float(row[4]) for row in rows]).statistic)
 
 
 def unit(vectors: Vectors) -> Vectors:

@@ -130,7 +130,7 @@ class SelfAttention(nn.Module):
         self.dropout = config.attention_probs_dropout_prob
 
     def forward(self, x: Tensor, layout: Padded | Packed) -> Tensor:
-        """Let each token take from the tokens it may attend to.
+        """Mix each token with the tokens it may attend to.
 
         Args:
             x: (..., H) float. Hidden states.
@@ -139,11 +139,8 @@ class SelfAttention(nn.Module):
         Returns:
             Same shape, dtype and device as `x`.
         """
-        return self.output(self.mix(x, layout))
-
-    def mix(self, x: Tensor, layout: Padded | Packed) -> Tensor:
-        """What the A heads retrieve, side by side, (..., H); `output` puts it together."""
         q = self.query(x).unflatten(-1, self.heads)  # (..., H) -> (..., A, D)
         k = self.key(x).unflatten(-1, self.heads)
         v = self.value(x).unflatten(-1, self.heads)
-        return layout.attend(q, k, v, self.dropout if self.training else 0.0).flatten(-2)  # (..., A, D) -> (..., H)
+        mixed = layout.attend(q, k, v, self.dropout if self.training else 0.0)
+        return self.output(mixed.flatten(-2))  # (..., A, D) -> (..., H)

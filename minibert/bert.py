@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -266,7 +267,6 @@ class Bert:
         with Progress(total, self._shows(show_progress_bar)) as progress:
             for chunk in chunks(stream):
                 first = len(vectors)
-                check_text(chunk, first=first)
                 rows = token_rows(self.tokenizer, [prompt + text for text in chunk] if prompt else chunk, layout)
                 cut.note(rows.lost, first)
                 new = recipe.finish(packed_vectors(model, rows, modes, plan, skip, progress.add))[:, :width]
@@ -402,12 +402,11 @@ class Bert:
 
         Source: Su et al. 2021, "Whitening Sentence Representations", algorithm 1.
         """
-        plain = Bert(self.model, self.tokenizer, replace(self.recipe, normalize=False, truncate_dim=None), self.source)
-        dense = whitening(plain.encode(texts), dimensions, rotate)
-        recipe = replace(self.recipe, dense=(*self.recipe.dense, dense), truncate_dim=None)
-        return Bert(
-            self.model, self.tokenizer, recipe, self.source, self._missing_mlm, self._exact_norms, self._dtype_reason
-        )
+        white = copy(self)
+        white.recipe = replace(self.recipe, normalize=False, truncate_dim=None)
+        dense = whitening(white.encode(texts), dimensions, rotate)
+        white.recipe = replace(self.recipe, dense=(*self.recipe.dense, dense), truncate_dim=None)
+        return white
 
     def _check_recipe(self) -> None:
         if self.recipe.refusal:
@@ -511,8 +510,7 @@ class Bert:
         Raises:
             ValueError: the recipe is one that cannot be honoured here, so neither can it be written.
         """
-        if self.recipe.refusal:
-            raise ValueError(self.recipe.refusal)
+        self._check_recipe()
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.recipe.save(Path(folder), self.config.hidden_size)
@@ -661,15 +659,25 @@ def listed(texts: object) -> list[str]:
 
 
 def text_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | None]:
-    """One text or several, and how many they are, if that can be known; what is there to be looked at is checked.
+    """One text or several, and how many they are, if that can be known. What is not text is refused: of a list at once,
+    of a stream where it comes; and what may be lists of `words` is left for `split_texts` to look at.
 
     Raises:
         ValueError: neither.
     """
-    if isinstance(texts, str):
-        return [texts], 1
-    if isinstance(texts, (bytes, dict, set, frozenset)) or not isinstance(texts, Iterable):
+    given = [texts] if isinstance(texts, str) else texts
+    if isinstance(given, (bytes, dict, set, frozenset)) or not isinstance(given, Iterable):
         raise ValueError(f"texts ({texts!r:.40}) must be str or several str in an order, not {type(texts).__name__}")
-    if isinstance(texts, (list, tuple)) and not words:
-        check_text(texts)  # before hours of work, not after them
-    return texts, len(texts) if isinstance(texts, Sized) else None
+    total = len(given) if isinstance(given, Sized) else None
+    if words:
+        return given, total
+    if isinstance(given, (list, tuple)):
+        check_text(given)  # before hours of work, not after them
+        return given, total
+    return _checked(given), total
+
+
+def _checked(texts: Iterable[Any]) -> Iterator[str]:
+    for number, text in enumerate(texts):
+        check_text([text], first=number)
+        yield text

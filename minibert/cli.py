@@ -10,15 +10,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 import minibert
 from minibert.demo import demo
 from minibert.fill_mask import Candidate
+from minibert.integrations import as_dtype
 from minibert.study import plots
 from minibert.vectors import files
 from minibert.vectors.index import read_manifest
@@ -42,12 +42,7 @@ go to stdout, everything else to stderr; the exit code is 0, 1 if parity does no
 told in one sentence.
 """
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-DTYPES: dict[str, torch.dtype | Literal["auto"]] = {
-    "auto": "auto",
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -348,8 +343,7 @@ def run_fill_mask(options: argparse.Namespace) -> None:
 def run_index(options: argparse.Namespace) -> None:
     """`minibert index`."""
     for path in options.inputs:  # before the model is loaded
-        if path != files.STDIN and not Path(path).is_file():
-            raise FileNotFoundError(f"the input ({path}) must be a file; there is none of that name")
+        files.check_input(path)
     index = minibert.Index(_load(options))
     for path in options.inputs:
         rows = files.read_rows(path, options.text, options.keep)
@@ -440,7 +434,7 @@ def _load(options: argparse.Namespace) -> minibert.Bert:
         options.model,
         revision=options.revision,
         local_files_only=options.offline,
-        dtype=DTYPES[options.dtype],
+        dtype=as_dtype(options.dtype),
         device=options.device,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import minibert
+from minibert.attention import Padded
+from minibert.encoder import Encoder
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -82,6 +84,17 @@ def batch(size: int = 3, length: int = 11, vocabulary: int = 99) -> dict[str, Te
     token_type_ids = torch.zeros(size, length, dtype=torch.long)
     token_type_ids[:, length // 2 :] = 1
     return {"input_ids": torch.randint(1, vocabulary, (size, length)), "token_type_ids": token_type_ids}
+
+
+def packed_and_padded(lengths: Sequence[int]) -> tuple[Encoder, Tensor, Tensor]:
+    """A random encoder, texts end to end (T, H), and what it makes of them when they are padded, (T, H)."""
+    torch.manual_seed(len(lengths))
+    encoder = Encoder(minibert.BertConfig(**TINY)).eval()
+    texts = [torch.randn(length, 32) for length in lengths]
+    padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)  # (B, S, H)
+    mask = torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]
+    with torch.no_grad():
+        return encoder, torch.cat(texts), encoder(padded, Padded(mask))[mask]  # of the real tokens
 
 
 def assert_same_vectors(ours: Any, theirs: Any, tolerance: float = 1e-6) -> None:

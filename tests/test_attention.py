@@ -10,7 +10,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
-from oracle import TINY, batch, theirs_of
+from oracle import TINY, batch, packed_and_padded, theirs_of
 
 import minibert
 from minibert.attention import Packed, Padded, attention, fused_attention
@@ -66,15 +66,9 @@ def test_padding_does_not_change_other_tokens(tmp_path: Path) -> None:
 @hypothesis.settings(deadline=None, max_examples=30)
 @hypothesis.given(st.lists(st.integers(1, 20), min_size=1, max_size=6))
 def test_packed_and_padded_texts_go_through_one_encoder_with_one_result(lengths: list[int]) -> None:
-    torch.manual_seed(len(lengths))
-    encoder = Encoder(minibert.BertConfig(**TINY)).eval()
-    texts = [torch.randn(length, 32) for length in lengths]
-    padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)  # (B, S, H)
-    mask = torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]
+    encoder, packed, expected = packed_and_padded(lengths)
     with torch.no_grad():
-        expected = encoder(padded, Padded(mask))[mask]  # the real tokens, (T, H)
-        got = encoder(torch.cat(texts), Packed(lengths))
-    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(encoder(packed, Packed(lengths)), expected, atol=1e-6, rtol=0)
 
 
 def test_the_hidden_states_end_with_what_forward_gives() -> None:

@@ -162,7 +162,7 @@ class Full:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         self.room, self.write = room, os.fsync
-        monkeypatch.setattr(files.os, "fsync", self)
+        monkeypatch.setattr(os, "fsync", self)
 
     def __call__(self, handle: int) -> None:
         self.room -= os.fstat(handle).st_size

@@ -9,12 +9,10 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
-from oracle import TINY
+from oracle import packed_and_padded
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-import minibert
-from minibert.attention import Packed, Padded
-from minibert.encoder import Encoder
+from minibert.attention import Packed
 from minibert.vectors.encode import positions
 from minibert.vectors.packing import Windows, passes, rounded_up
 from minibert.vectors.pooling import POOLING, pool, pooling_modes
@@ -85,16 +83,11 @@ def test_groups_are_the_runs_of_neighbours_of_one_length(lengths: list[int]) -> 
 @hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(LENGTHS, st.booleans())
 def test_windows_and_groups_and_padding_give_one_result(lengths: list[int], in_order: bool) -> None:
-    torch.manual_seed(len(lengths))
     lengths = sorted(lengths, reverse=True) if in_order else lengths
-    encoder = Encoder(minibert.BertConfig(**TINY)).eval()
-    texts = [torch.randn(length, 32) for length in lengths]
-    padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)  # (B, S, H)
-    mask = torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]
+    encoder, packed, expected = packed_and_padded(lengths)
     with torch.no_grad():
-        expected = encoder(padded, Padded(mask))[mask]  # the real tokens, (T, H)
         for layout in (Packed(lengths), Windows(lengths)):
-            torch.testing.assert_close(encoder(torch.cat(texts), layout), expected, atol=2e-6, rtol=0)
+            torch.testing.assert_close(encoder(packed, layout), expected, atol=2e-6, rtol=0)
 
 
 def test_windows_are_what_attention_sees() -> None:

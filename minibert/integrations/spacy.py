@@ -6,7 +6,7 @@ spaCy asks `doc.user_hooks` for vectors before it looks for its own. The hooks h
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
+from minibert.attention import Packed
 from minibert.bert import Bert, load
 from minibert.integrations import as_dtype, check_model, open_bert
-from minibert.model import BertModel
-from minibert.tokenizer import BertTokenizer, whole_number
-from minibert.vectors.encode import Layout, Plan, Rows, packed_states, plan_layers
+from minibert.tokenizer import whole_number
+from minibert.vectors.encode import Layout, Plan, plan_layers
 from minibert.vectors.pooling import pool, pooling_modes
-from minibert.vectors.words import PIECES, Aligned, Pieces, Words, align, parts_of_rows, pieces_to_words, split_texts
+from minibert.vectors.words import PIECES, Words, align, split_texts, word_vectors
 
 try:
     import srsly
@@ -175,10 +175,14 @@ class MinibertPipe:
         layout = Layout(bert.tokenizer, bert.max_seq_length, "window")
         _, places = split_texts(texts, 0, "pretokenizer", spans)
         aligned, rows = align(bert.tokenizer, texts, places, layout)
-        plan = Plan(most_tokens=batch_tokens)
-        found, pooled = words_and_pooled(
-            bert._ready(), bert.tokenizer, texts, aligned, rows, plan, self._of_words["pieces"], bert.recipe.pooling
-        )
+        plan, modes = Plan(most_tokens=batch_tokens), bert.recipe.pooling
+        pooled = torch.empty(len(rows.ids), bert.config.hidden_size * len(modes))
+
+        def pool_too(indices: list[int], layout: Packed, x: Tensor) -> None:
+            pooled[indices] = pool(x, layout.groups, modes)[: len(indices)].cpu()
+
+        pieces = self._of_words["pieces"]
+        found = word_vectors(bert._ready(), bert.tokenizer, texts, aligned, rows, plan, pieces, seen=pool_too)
         numbers = np.array(rows.texts)
         firsts = np.searchsorted(numbers, np.arange(len(texts)))  # the row of each text, or the first of its windows
         vectors = bert.recipe.finish(pooled[firsts])[:, : bert.dimension].numpy()
@@ -239,37 +243,6 @@ class MinibertPipe:
                 path.write_bytes(content)
             self.from_disk(folder, exclude=exclude)
         return self
-
-
-@torch.inference_mode()
-def words_and_pooled(
-    model: BertModel,
-    tokenizer: BertTokenizer,
-    texts: Sequence[str],
-    aligned: Sequence[Aligned],
-    rows: Rows,
-    plan: Plan,
-    pieces: Pieces,
-    modes: Sequence[str],
-) -> tuple[list[Words], Tensor]:
-    """`vectors.words.word_vectors`, and from the same hidden states what each row pools to, (rows, H * len(modes))."""
-    firsts = np.cumsum([0, *(len(one.counts) for one in aligned)])
-    parts = parts_of_rows(rows, [one.chosen(pieces) for one in aligned], firsts)
-    vectors = np.zeros((firsts[-1], model.config.hidden_size), dtype=np.float32)
-    pooled = torch.empty(len(rows.ids), model.config.hidden_size * len(modes))
-    for indices, layout, x in packed_states(model, rows, plan):
-        pooled[indices] = pool(x, layout.groups, modes)[: len(indices)].cpu()
-        begins = np.cumsum([0, *(len(rows.ids[index]) for index in indices)])
-        tokens = np.concatenate([parts[index][0] + begin for index, begin in zip(indices, begins, strict=False)])
-        counts = np.concatenate([parts[index][1] for index in indices])
-        numbers = np.concatenate([parts[index][2] for index in indices])
-        if len(tokens):
-            vectors[numbers] = pieces_to_words(x, tokens, counts, pieces)
-    found = [
-        Words(text, one, vectors[start : start + len(one.counts)], tokenizer)
-        for text, one, start in zip(texts, aligned, firsts.tolist(), strict=False)
-    ]
-    return found, pooled
 
 
 def refuse_worker() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minibert.pretrained.files import written_whole
+from minibert.pretrained.files import safetensors_header, to_disk, written_whole
 
 INPUTS = (".txt", ".csv", ".jsonl", ".parquet")
 OUTPUTS = (".npy", ".safetensors", ".jsonl", ".parquet")
@@ -53,11 +52,8 @@ def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterat
         ValueError: another kind of file; no such column; a row whose text is none; with the number of the line.
         ImportError: .parquet, and pyarrow is not installed.
     """
+    check_input(path)
     kind = Path(path).suffix.lower()
-    if path != STDIN and kind not in INPUTS:
-        raise ValueError(f"the input ({path}) must end in {', '.join(INPUTS)}, or be - for standard input")
-    if path != STDIN and not Path(path).is_file():
-        raise FileNotFoundError(f"the input ({path}) must be a file; there is none of that name")
     if keep and (path == STDIN or kind == ".txt"):
         raise ValueError(f"columns to keep ({', '.join(keep)}) need a file with columns, which {path} is not")
     rows = _lines(path) if path == STDIN or kind == ".txt" else READERS[kind](path)
@@ -75,6 +71,14 @@ def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterat
         if not isinstance(row[text], str):
             raise ValueError(f"{place} must hold a text in {text!r}, not {row[text]!r:.40}; leave such rows out")
         yield row[text], {name: row[name] for name in keep}
+
+
+def check_input(path: str) -> None:
+    """Refuse what `read_rows` would refuse, without reading it."""
+    if path != STDIN and Path(path).suffix.lower() not in INPUTS:
+        raise ValueError(f"the input ({path}) must end in {', '.join(INPUTS)}, or be - for standard input")
+    if path != STDIN and not Path(path).is_file():
+        raise FileNotFoundError(f"the input ({path}) must be a file; there is none of that name")
 
 
 def _decoded(path: str) -> Iterator[tuple[int, str]]:
@@ -224,8 +228,7 @@ class Output:
         }
         with written_whole(self.folder / "journal.json") as temporary, temporary.open("w", encoding="utf-8") as file:
             json.dump(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+            to_disk(file)
 
     def add(self, texts: int, vectors: Vectors, rows: Iterable[Row]) -> None:
         """Add what was made of the next texts: their vectors (n, H), and what is known of each of these."""
@@ -234,8 +237,7 @@ class Output:
         for name, content in data.items():
             with (self.folder / name).open("ab") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+                to_disk(file)
         self._sizes = {name: size + len(data[name]) for name, size in self._sizes.items()}
         self.texts += texts
         self.rows += len(vectors)
@@ -276,18 +278,10 @@ def _write_npy(path: Path, output: Output) -> None:
 
 
 def _write_safetensors(path: Path, output: Output) -> None:
-    """The header, then the vectors as they lie on the disk: the safetensors library would take them into memory."""
     names = [name for name in ("text", "start", "end") if output.counts_rows]
-    table: dict[str, Any] = {"vectors": {"dtype": "F32", "shape": [output.rows, output.width]}}
-    table |= {name: {"dtype": "I64", "shape": [output.rows]} for name in names}
-    end = 0
-    for facts in table.values():
-        size = (4 if facts["dtype"] == "F32" else 8) * int(np.prod(facts["shape"]))
-        facts["data_offsets"] = [end, end := end + size]
-    header = json.dumps({"__metadata__": {"format": "pt"}, **table}).encode()
-    header += b" " * (-len(header) % 8)
+    vectors = {"vectors": ("F32", [output.rows, output.width])}
     with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(safetensors_header(vectors | {name: ("I64", [output.rows]) for name in names}))
         with (output.folder / "vectors").open("rb") as data:
             shutil.copyfileobj(data, file, 1 << 22)
         for name in names:

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
-from minibert.pretrained.files import written_whole
+from minibert.pretrained.files import safetensors_header, to_disk, written_whole
 from minibert.tokenizer import check_text, whole_number
 from minibert.vectors.similarity import ALL_PAIRS
 
@@ -260,7 +260,7 @@ class Index:
             for rows in self._rows:
                 for line in rows.lines():
                     file.write(line)
-            _to_disk(file)
+            to_disk(file)
         _names_to_disk(folder)  # before the manifest that tells of these files
         manifest = {
             "format": FORMAT,
@@ -270,24 +270,19 @@ class Index:
         }
         with written_whole(folder / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as text_file:
             text_file.write(json.dumps(manifest, indent=2) + "\n")
-            _to_disk(text_file)
+            to_disk(text_file)
         _names_to_disk(folder)  # before the files go that the old one tells of
         for path in folder.iterdir():
             if OURS.match(path.name) and path.name not in names.values():
                 path.unlink()  # what is mapped from it stays valid until it is let go
 
     def _write_vectors(self, path: Path) -> None:
-        """As the safetensors library would, which wants all in memory."""
-        shape = [len(self), self.bert.dimension]
-        size = 4 * shape[0] * shape[1]
-        header = json.dumps({"vectors": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
-        header += b" " * (-len(header) % 8)
         with path.open("wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
+            file.write(safetensors_header({"vectors": ("F32", [len(self), self.bert.dimension])}))
             for block in self._blocks:
                 for part in torch.split(block, BLOCK):
                     file.write(part.numpy().astype("<f4").tobytes())
-            _to_disk(file)
+            to_disk(file)
 
     @classmethod
     def load(cls, folder: str | Path, bert: Loaded) -> Index:
@@ -563,11 +558,6 @@ def listed(name: str, values: Any) -> list[Any]:
             f"{name} ({values!r:.40}) must be several values in an order, not {type(values).__name__}; use a list"
         )
     return list(values)
-
-
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _names_to_disk(folder: Path) -> None:

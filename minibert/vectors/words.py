@@ -19,6 +19,7 @@ from tokenizers import Encoding
 from torch import Tensor
 from torch.nn import functional as F
 
+from minibert.attention import Packed
 from minibert.model import BertModel
 from minibert.tokenizer import BertTokenizer, check_text
 from minibert.vectors.encode import TOKENIZED_AT_ONCE, Layout, Plan, Rows, packed_states
@@ -290,6 +291,7 @@ def word_vectors(
     plan: Plan,
     pieces: Pieces = "mean",
     done: Callable[[int, int], object] = lambda texts, tokens: None,
+    seen: Callable[[list[int], Packed, Tensor], object] = lambda indices, layout, x: None,
 ) -> list[Words]:
     """The words of texts.
 
@@ -301,24 +303,26 @@ def word_vectors(
         plan: which hidden states.
         pieces: which of a word's pieces its vector is made of: all ("mean", "max"), the first or the last.
         done: as for `packed_states`.
+        seen: given what `packed_states` yields, for what else is to be made of the same hidden states.
     """
     firsts = np.cumsum([0, *(len(one.counts) for one in aligned)])
-    parts = parts_of_rows(rows, [one.chosen(pieces) for one in aligned], firsts)
+    parts = _parts_of_rows(rows, [one.chosen(pieces) for one in aligned], firsts)
     vectors = np.zeros((firsts[-1], model.config.hidden_size * plan.width), dtype=np.float32)
-    for indices, _, x in packed_states(model, rows, plan, done):
+    for indices, layout, x in packed_states(model, rows, plan, done):
+        seen(indices, layout, x)
         begins = np.cumsum([0, *(len(rows.ids[index]) for index in indices)])
         tokens = np.concatenate([parts[index][0] + begin for index, begin in zip(indices, begins, strict=False)])
         counts = np.concatenate([parts[index][1] for index in indices])
         words = np.concatenate([parts[index][2] for index in indices])
         if len(tokens):
-            vectors[words] = pieces_to_words(x, tokens, counts, pieces)
+            vectors[words] = _pieces_to_words(x, tokens, counts, pieces)
     return [
         Words(text, one, vectors[start : start + len(one.counts)], tokenizer)
         for text, one, start in zip(texts, aligned, firsts.tolist(), strict=False)
     ]
 
 
-def parts_of_rows(
+def _parts_of_rows(
     rows: Rows, chosen: Sequence[tuple[NDArray[Any], NDArray[Any]]], firsts: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
     """For each row: which of its tokens make words, how many each word, and which words of all these are.
@@ -361,7 +365,7 @@ def _kept(
     return members[kept], np.bincount(word[kept], minlength=len(counts))
 
 
-def pieces_to_words(x: Tensor, tokens: NDArray[Any], counts: NDArray[Any], pieces: Pieces) -> NDArray[np.float32]:
+def _pieces_to_words(x: Tensor, tokens: NDArray[Any], counts: NDArray[Any], pieces: Pieces) -> NDArray[np.float32]:
     """The vectors of words, (n, H), from hidden states (T, H); `counts` says how many of `tokens` each word has."""
     offsets = torch.from_numpy(np.cumsum(counts) - counts).to(x.device)
     members = torch.from_numpy(tokens).to(x.device)
