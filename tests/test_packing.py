@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from minibert.attention import Packed
 from minibert.vectors.encode import positions
-from minibert.vectors.packing import Windows, passes, rounded_up
+from minibert.vectors.packing import GRAIN, Windows, passes, rounded_up
 from minibert.vectors.pooling import POOLING, pool, pooling_modes
 
 LENGTHS = st.lists(st.integers(1, 70), min_size=1, max_size=12)
@@ -93,14 +93,34 @@ def test_windows_and_groups_and_padding_give_one_result(lengths: list[int], in_o
 def test_windows_are_what_attention_sees() -> None:
     """Without this, the test above would hold for windows that are never used."""
     windows = Windows([50] * 4 + [9] * 10)
-    assert [(start, count, step, size) for start, count, step, size, _ in windows.windows] == [
-        (0, 4, 50, 64),
-        (200, 3, 27, 32),
-        (281, 1, 9, 9),
+    assert [(start, count, step, size, before) for start, count, step, size, _, before in windows.windows] == [
+        (0, 4, 50, 64, 0),
+        (200, 3, 27, 32, 0),
+        (274, 1, 9, 16, 7),  # nothing follows it: it reaches back
+    ]
+    masks = [mask for *_, mask, _ in windows.windows]
+    assert all(mask is not None for mask in masks)
+    assert [mask.shape for mask in masks] == [(1, 64), (32, 32), (1, 16)]
+    assert masks[0].nonzero()[:, 1].tolist() == list(range(50))
+    assert masks[2].nonzero()[:, 1].tolist() == list(range(7, 16))
+    assert [row.nonzero()[:, 0].tolist() for row in masks[1]][:27] == [
+        list(range(9 * (row // 9), 9 * (row // 9) + 9)) for row in range(27)
     ]
     assert not windows.plain
     assert Windows([64] * 3).plain
     assert Windows([9]).plain  # alone, it has nothing to reach over into
+    assert not Windows([16, 16]).plain  # two share one
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(MANY.filter(lambda lengths: len(lengths) > 1))
+def test_windows_come_in_few_sizes(lengths: list[int]) -> None:
+    """torch makes kernels anew for each size, and keeps them."""
+    lengths = sorted(lengths, reverse=True)
+    windows = Windows(lengths).windows
+    assert sum(count * step for _, count, step, *_ in windows) == sum(lengths)
+    exact = [size for *_, size, _, _ in windows if size % GRAIN]
+    assert not exact or sum(lengths) < max(lengths) + 2 * GRAIN
 
 
 def test_windows_check_their_lengths_too() -> None:

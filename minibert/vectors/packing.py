@@ -25,34 +25,39 @@ class Windows(Packed):
     """`Packed`, read by attention through windows of sizes that a CPU is quick with.
 
     A window begins where a text begins, and reaches over its end into what follows, which is masked and thrown away.
-    Windows overlap; they are views, nothing is copied to make them. Several short texts share one.
+    Windows overlap; they are views, nothing is copied to make them. Several short texts share one. The last window of a
+    group, if nothing follows it, begins earlier instead, and reaches back.
 
     Args:
         lengths: how many tokens each text has; neighbours of one length are attended to together.
 
     Attributes:
-        windows: (start, count, step, size, mask): the first token, how many windows, how far apart they begin, how many
-            tokens each sees, and which of them belong together, bool, (size, size) or (1, size); None: all do.
+        windows: (start, count, step, size, mask, before): the first token, how many windows, how far apart they begin,
+            how many tokens each sees, which of them belong together, bool, (size, size) or (1, size), None: all do;
+            how many come before those that the window is for, of which there are `step`.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
         super().__init__(lengths)
         self.windows = [window for group in self.groups for window in self._windows(*group)]
-        self.plain = all(mask is None for *_, mask in self.windows)
+        self.plain = all(mask is None for *_, mask, _ in self.windows)
 
-    def _windows(self, start: int, count: int, length: int) -> Iterator[tuple[int, int, int, int, Tensor | None]]:
+    def _windows(self, start: int, count: int, length: int) -> Iterator[tuple[int, int, int, int, Tensor | None, int]]:
         together = max(1, WINDOW // length)
-        size = max(WINDOW, -(-length // GRAIN) * GRAIN)
         step = together * length
-        # the last windows of all must not reach over the last token
+        size = _whole_grains(max(WINDOW, length))
         fitting = min(count // together, (self.total - start - size) // step + 1)
-        if size != length and fitting > 0:
-            text = torch.arange(size) // length  # the number, within its window, of the text that a token is of
-            mask = text[:, None] == text if together > 1 else (text == 0)[None]
-            yield start, fitting, step, size, mask
+        if fitting > 0:
+            yield start, fitting, step, size, _mask(size, length, together), 0
             start, count = start + fitting * step, count - fitting * together
-        if count:
-            yield start, count, length, length, None
+        # what is left: fewer texts than share a window, or too near to the last token
+        step = count * length
+        size = _whole_grains(step)
+        before = max(0, start + size - self.total)
+        if count and before <= start:
+            yield start - before, 1, step, size, _mask(size, length, count, before), before
+        elif count:
+            yield start, count, length, length, None, 0
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Mix the values within each text; all four tensors are (T, A, D)."""
@@ -60,13 +65,26 @@ class Windows(Packed):
             return super().attend(q, k, v, dropout)
         self.check(v)
         mixed = torch.empty_like(v)
-        for start, count, step, size, mask in self.windows:
+        for start, count, step, size, mask, before in self.windows:
             end = start + (count - 1) * step + size
             # (T, A, D) -> (B, A, D, S) -> (B, A, S, D): B windows of S tokens
             q_, k_, v_ = (x[start:end].unfold(0, size, step).transpose(2, 3) for x in (q, k, v))
             seen = fused_attention(q_, k_, v_, mask, dropout).transpose(1, 2)  # (B, A, S, D) -> (B, S, A, D)
-            mixed[start : start + count * step] = seen[:, :step].reshape(count * step, *v.shape[1:])
+            first = start + before
+            mixed[first : first + count * step] = seen[:, before : before + step].reshape(count * step, *v.shape[1:])
         return mixed
+
+
+def _whole_grains(tokens: int) -> int:
+    return -(-tokens // GRAIN) * GRAIN
+
+
+def _mask(size: int, length: int, count: int, before: int = 0) -> Tensor | None:
+    """Which tokens of a window belong together: those of each of its `count` texts, `before` tokens from its begin."""
+    if count == 1 and length == size:
+        return None
+    text = (torch.arange(size) - before) // length  # the number, within its window, of the text that a token is of
+    return text[:, None] == text if count > 1 else (text == 0)[None]
 
 
 def passes(lengths: Sequence[int], most_tokens: int, most_texts: int | None = None) -> Iterator[tuple[list[int], int]]:
