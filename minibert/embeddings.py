@@ -40,6 +40,7 @@ class Embeddings(nn.Module):
             ValueError: an id outside its table, or a text longer than `config.max_position_embeddings`.
         """
         length = input_ids.shape[-1]
+        check_ids(input_ids, self.token.num_embeddings, "input_ids", "vocab_size")
         if position_ids is None:
             if length > self.position.num_embeddings:
                 raise ValueError(
@@ -47,11 +48,12 @@ class Embeddings(nn.Module):
                     f"({self.position.num_embeddings}); pass truncation=True to the tokenizer, or split the text"
                 )
             position_ids = torch.arange(length, device=input_ids.device)
+        else:
+            check_ids(position_ids, self.position.num_embeddings, "position_ids", "max_position_embeddings")
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
-        check_ids(input_ids, self.token.num_embeddings, "input_ids", "vocab_size")
-        check_ids(token_type_ids, self.token_type.num_embeddings, "token_type_ids", "type_vocab_size")
-        check_ids(position_ids, self.position.num_embeddings, "position_ids", "max_position_embeddings")
+        else:
+            check_ids(token_type_ids, self.token_type.num_embeddings, "token_type_ids", "type_vocab_size")
 
         # Floating-point sums depend on their order: this one is that of transformers, to the bit.
         x = self.token(input_ids) + self.token_type(token_type_ids)  # (..., ) -> (..., H)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from minibert.attention import Packed
+from minibert.attention import Packed, Padded
 from minibert.config import BertConfig
 from minibert.model import BertModel
 from minibert.tokenizer import BertTokenizer
@@ -220,14 +220,17 @@ def packed_states(
         ids = np.concatenate([rows.ids[index] for index in indices] + [np.zeros(extra, dtype=np.int32)])
         lengths += [FILLER] * (extra // FILLER) + [extra % FILLER] * (extra % FILLER > 0)
         layout = layout_of(lengths)
-        x = model.embeddings(
-            torch.from_numpy(ids).to(device), position_ids=torch.from_numpy(positions(lengths)).to(device)
-        )
-        yield indices, layout, chosen_states(model, x, layout, plan)
+        input_ids = torch.from_numpy(ids).to(device)
+        if len(lengths) == 1:  # a text alone is a batch of one: there is less to do around the products
+            x = model.embeddings(input_ids[None])
+            yield indices, layout, chosen_states(model, x, Padded(), plan)[0]
+        else:
+            x = model.embeddings(input_ids, position_ids=torch.from_numpy(positions(lengths)).to(device))
+            yield indices, layout, chosen_states(model, x, layout, plan)
         done(sum(index == 0 or rows.texts[index] != rows.texts[index - 1] for index in indices), tokens)
 
 
-def chosen_states(model: BertModel, x: Tensor, layout: Packed, plan: Plan) -> Tensor:
+def chosen_states(model: BertModel, x: Tensor, layout: Padded | Packed, plan: Plan) -> Tensor:
     """The hidden states that a plan names, combined; layers above the last of them are not computed."""
     last = len(model.encoder.layers)
     if not plan.layers or plan.layers == (last,):

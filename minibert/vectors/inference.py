@@ -107,6 +107,8 @@ class FusedLayer(nn.Module):
         x = F.layer_norm(self.output.plus(mixed, x), *self.attention_norm)
         return F.layer_norm(self.down.plus(self.up.gelu(x), x), *self.feed_forward_norm)
 
+    __call__ = forward  # it has no hooks to look for, and one sentence takes 3 % less time
+
 
 class Twin:
     """A model made ready for inference, and whether it still is that model's.
