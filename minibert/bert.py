@@ -421,7 +421,7 @@ class Bert:
     ) -> Plan:
         """What `encode` and `words` compute, and how much at once."""
         return Plan(
-            plan_layers(layers, combine, self.config),
+            plan_layers(layers, combine, len(self.encoder.encoder.layers)),
             combine,
             None if batch_tokens is None else whole_number("batch_tokens", batch_tokens),
             None if batch_size is None else whole_number("batch_size", batch_size),

@@ -26,7 +26,7 @@ MANY = st.lists(st.integers(1, 600), max_size=60)
 def test_every_text_is_in_one_pass_and_no_pass_is_over_the_budget(
     lengths: list[int], most_tokens: int, most_texts: int | None
 ) -> None:
-    found = passes(lengths, most_tokens, most_texts)
+    found = list(passes(lengths, most_tokens, most_texts))
     assert sorted(index for indices, _ in found for index in indices) == list(range(len(lengths)))
     for indices, size in found:
         tokens = sum(lengths[index] for index in indices)
@@ -58,7 +58,12 @@ def test_passes_come_in_few_sizes() -> None:
     assert computed / real < 1.006
 
 
-@pytest.mark.parametrize("steps", [4, 8])
+def test_passes_that_cannot_be_full_are_filled_up_a_little() -> None:
+    computed = [size for _, size in passes([260] * 30, 1024)]
+    assert computed == [800] * 9 + [896]
+
+
+@pytest.mark.parametrize("steps", [4, 8, 16])
 def test_rounding_up_is_cheap(steps: int) -> None:
     assert all(tokens <= rounded_up(tokens, steps) < tokens * (1 + 1 / steps) for tokens in range(1, 10_000))
     assert len({rounded_up(tokens, steps) for tokens in range(65, 4097)}) == 6 * steps

@@ -168,7 +168,7 @@ class MinibertPipe:
         """What `Bert.words` and `Bert.encode` give, in one pass where both want the same hidden states."""
         bert, batch_tokens = self.bert, self._of_texts["batch_tokens"]
         last = len(bert.encoder.encoder.layers)
-        layers = plan_layers(self._of_words["layers"], self._of_words["combine"], bert.config)
+        layers = plan_layers(self._of_words["layers"], self._of_words["combine"], last)
         if layers not in ((), (last,)) or self._of_texts["pooling"] or bert.recipe.prompt or bert.recipe.refusal:
             found = bert.words(texts, spans=spans, truncation="window", show_progress_bar=False, **self._of_words)
             return found, bert.encode(texts, truncation="window", show_progress_bar=False, **self._of_texts)
@@ -176,7 +176,7 @@ class MinibertPipe:
         _, places = split_texts(texts, 0, "pretokenizer", spans)
         aligned, rows = align(bert.tokenizer, texts, places, layout)
         plan, modes = Plan(most_tokens=batch_tokens), bert.recipe.pooling
-        pooled = torch.empty(len(rows.ids), bert.config.hidden_size * len(modes))
+        pooled = torch.empty(len(rows.ids), bert.config.hidden_size * len(modes), dtype=torch.float32, device="cpu")
 
         def pool_too(indices: list[int], layout: Packed, x: Tensor) -> None:
             pooled[indices] = pool(x, layout.groups, modes)[: len(indices)].cpu()

@@ -19,6 +19,7 @@ from minibert.attention import Packed, Padded
 from minibert.config import BertConfig
 from minibert.model import BertModel
 from minibert.tokenizer import BertTokenizer
+from minibert.vectors.inference import without_autocast
 from minibert.vectors.packing import Windows, passes
 from minibert.vectors.pooling import pool
 
@@ -59,8 +60,8 @@ class Plan:
         return len(self.layers) if self.layers and self.combine == "concat" else 1
 
 
-def plan_layers(layers: int | Sequence[int] | None, combine: str, config: BertConfig) -> tuple[int, ...]:
-    """The numbers of hidden states that a user means; negative ones count from the last.
+def plan_layers(layers: int | Sequence[int] | None, combine: str, last: int) -> tuple[int, ...]:
+    """The numbers of hidden states that a user means, of 0 to `last`; negative ones count from the last.
 
     Raises:
         ValueError: a layer that is not there; none; an unknown way to combine.
@@ -69,7 +70,6 @@ def plan_layers(layers: int | Sequence[int] | None, combine: str, config: BertCo
         raise ValueError(f"combine ({combine!r}) must be 'mean', 'sum' or 'concat'")
     if layers is None:
         return ()
-    last = config.num_hidden_layers
     chosen = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
     for layer in chosen:
         if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)) or not -last - 1 <= layer <= last:
@@ -213,20 +213,22 @@ def packed_states(
     device = weight.device
     most_tokens = plan.most_tokens or default_batch_tokens(model.config, weight.dtype, device)
     layout_of = Windows if device.type == "cpu" else Packed
+    filler = min(FILLER, model.config.max_position_embeddings)
     for indices, size in passes([len(row) for row in rows.ids], most_tokens, plan.most_texts):
         lengths = [len(rows.ids[index]) for index in indices]
         tokens = sum(lengths)
-        extra = size - tokens
+        extra = size - tokens if device.type == "cpu" else 0
         ids = np.concatenate([rows.ids[index] for index in indices] + [np.zeros(extra, dtype=np.int32)])
-        lengths += [FILLER] * (extra // FILLER) + [extra % FILLER] * (extra % FILLER > 0)
+        lengths += [filler] * (extra // filler) + [extra % filler] * (extra % filler > 0)
         layout = layout_of(lengths)
         input_ids = torch.from_numpy(ids).to(device)
-        if len(lengths) == 1:  # a text alone is a batch of one: there is less to do around the products
-            x = model.embeddings(input_ids[None])
-            yield indices, layout, chosen_states(model, x, Padded(), plan)[0]
-        else:
-            x = model.embeddings(input_ids, position_ids=torch.from_numpy(positions(lengths)).to(device))
-            yield indices, layout, chosen_states(model, x, layout, plan)
+        with without_autocast():
+            if len(lengths) == 1:  # a text alone is a batch of one: there is less to do around the products
+                states = chosen_states(model, model.embeddings(input_ids[None]), Padded(), plan)[0]
+            else:
+                x = model.embeddings(input_ids, position_ids=torch.from_numpy(positions(lengths)).to(device))
+                states = chosen_states(model, x, layout, plan)
+        yield indices, layout, states
         done(sum(index == 0 or rows.texts[index] != rows.texts[index - 1] for index in indices), tokens)
 
 
@@ -269,15 +271,17 @@ def packed_vectors(
     Returns:
         (texts, n * H) float32, in the order of the texts, on the CPU.
     """
-    vectors = torch.empty(len(rows.ids), model.config.hidden_size * plan.width * len(pooling))
+    width = model.config.hidden_size * plan.width * len(pooling)
+    vectors = torch.empty(len(rows.ids), width, dtype=torch.float32, device="cpu")
     for indices, layout, x in packed_states(model, rows, plan, done):
         vectors[indices] = pool(x, layout.groups, pooling, skip)[: len(indices)].cpu()
     if not rows.texts or len(rows.texts) == rows.texts[-1] + 1:
         return vectors
-    weights, texts = torch.tensor(rows.weights, dtype=torch.float32), torch.tensor(rows.texts)
-    whole = torch.zeros(rows.texts[-1] + 1).index_add_(0, texts, weights)
+    texts = torch.tensor(rows.texts, device="cpu")
+    weights = torch.tensor(rows.weights, dtype=torch.float32, device="cpu")
+    whole = weights.new_zeros(rows.texts[-1] + 1).index_add_(0, texts, weights)
     several = torch.bincount(texts) > 1
-    mean = torch.zeros(len(whole), vectors.shape[1]).index_add_(0, texts, vectors * weights[:, None]) / whole[:, None]
+    mean = vectors.new_zeros(len(whole), width).index_add_(0, texts, vectors * weights[:, None]) / whole[:, None]
     mean[~several] = vectors[~several[texts]]  # to the bit what it is without windows; [CLS] [SEP] weighs nothing
     return mean
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,12 +21,16 @@ from torch.nn import functional as F
 from minibert.attention import Packed, Padded, SelfAttention
 from minibert.embeddings import Embeddings
 from minibert.encoder import Encoder, EncoderLayer, FeedForward
+from minibert.heads import Pooler
 from minibert.model import BertModel
 
 logger = logging.getLogger("minibert")
 
-# Modules of which the twin has copies of its own. Others, a class of the user's for one, it uses as they are.
-COPIED = (BertModel, Embeddings, Encoder, nn.ModuleList, EncoderLayer, SelfAttention, FeedForward, nn.Dropout)
+# Modules of which the twin has copies of its own, the first three even if they are probed. Others, a class of the
+# user's for one, it uses as they are, unless they are in training mode.
+CONTAINERS = (BertModel, Encoder, nn.ModuleList)
+COPIED = (*CONTAINERS, Embeddings, EncoderLayer, SelfAttention, FeedForward, nn.Dropout)
+ALIKE = (nn.Embedding, nn.Linear, nn.LayerNorm, Pooler)  # they compute the same in training mode
 # What a layer is made of if `FusedLayer` can stand for it.
 FUSED = (EncoderLayer, SelfAttention, FeedForward, nn.Linear, nn.LayerNorm, nn.Dropout)
 # Freeing a block of this size once lets glibc keep freed memory, up to twice as much, for the next pass, instead of
@@ -41,14 +46,21 @@ def fastest_dtype(device: torch.device) -> tuple[torch.dtype, str]:
 
     Where bfloat16 is emulated, it is slower than float32.
     """
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16, "this GPU computes in it"
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            if torch.cuda.is_bf16_supported(including_emulation=False):
+                return torch.bfloat16, "this GPU computes in it"
     if device.type == "cpu":
         for capability, title in (("amx_bf16", "AMX-BF16"), ("avx512_bf16", "AVX512-BF16")):
             if _cpu_capabilities().get(capability):
                 return torch.bfloat16, f"this CPU has {title}"
         return torch.float32, "this CPU has neither AMX-BF16 nor AVX512-BF16"
     return torch.float32, f"no gain from bfloat16 is known on {device.type}"
+
+
+def without_autocast() -> AbstractContextManager[object]:
+    """A context in which CPU operations compute in the dtype of their inputs; oneDNN's know nothing else."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 def _cpu_capabilities() -> dict[str, bool]:
@@ -127,7 +139,9 @@ class Twin:
         self._of, self._state = model, State(model)
         self.model: BertModel = _evaluating(model)
         self.fused = 0
-        layers = self.model.encoder.layers if type(model.encoder) is Encoder else []
+        # other containers than these are not copied: a layer put there would be put into the user's own model
+        parts = (model, model.encoder, model.encoder.layers) if type(model.encoder) is Encoder else ()
+        layers = self.model.encoder.layers if tuple(map(type, parts)) == CONTAINERS else []
         for index, layer in enumerate(layers):
             prefix = f"encoder.layers.{index}."
             norms = {name.removeprefix(prefix): t for name, t in (exact or {}).items() if name.startswith(prefix)}
@@ -136,12 +150,13 @@ class Twin:
                 layers[index] = fused
                 self.fused += 1
         if self.fused:
-            torch.empty(KEPT_BYTES, dtype=torch.uint8)
+            torch.empty(KEPT_BYTES, dtype=torch.uint8, device="cpu")
 
     def fits(self, model: BertModel) -> bool:
         """Whether `model` is the one of the twin, with the modules, parameters, settings and probes that it had.
 
-        New values of a parameter are seen, unless they were written through `parameter.data`.
+        New values of a parameter are seen, unless they were written in place through `parameter.data`, or into a
+        parameter made in inference mode.
         """
         return model is self._of and self._state.is_current()
 
@@ -152,16 +167,22 @@ class State:
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
         self._parts = [table for module in modules for table in (module._modules, module._parameters)]
-        self._parameters = [p for p in model.parameters() if not p.is_inference()]
+        self._parameters = list(model.parameters())
+        self._versioned = [p for p in self._parameters if not p.is_inference()]
         self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        shared = {part for m in modules if not is_copied(m) and type(m) not in ALIKE for part in m.modules()}
         self._settings = [
             (vars(module), name)
             for module in modules
             for name in ("forward", *vars(module))
-            if name[0] != "_" and name != "training"
+            if name[0] != "_" and (name != "training" or module in shared)
         ]
-        # what `id` was asked of must live on, or another object could get its number
-        self._kept = [list(table.values()) for table in self._parts], [table.get(n) for table, n in self._settings]
+        # what an id or an address was asked of must live on, or something else could get it
+        self._kept = (
+            [list(table.values()) for table in self._parts],
+            [table.get(name) for table, name in self._settings],
+            [p.detach() for p in self._parameters],
+        )
         self._then = self._look()
 
     def is_current(self) -> bool:
@@ -171,7 +192,7 @@ class State:
     def _look(self) -> tuple[list[int], ...]:
         return (
             [id(part) for table in self._parts for part in table.values()],
-            [p._version for p in self._parameters],
+            [p._version for p in self._versioned],
             [p.data_ptr() for p in self._parameters],
             [len(hooks) for hooks in self._hooks],
             [id(table.get(name)) for table, name in self._settings],
@@ -181,6 +202,11 @@ class State:
 def is_probed(module: nn.Module) -> bool:
     """Whether somebody looks at what goes in and out, or has put something else in the place of `forward`."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def is_copied(module: nn.Module) -> bool:
+    """Whether the twin has a copy of its own, even if it is in evaluation mode already."""
+    return type(module) in COPIED and (type(module) in CONTAINERS or not is_probed(module))
 
 
 def fused_layer(layer: nn.Module, evaluating: nn.Module, norms: Mapping[str, Tensor]) -> FusedLayer | None:
@@ -201,11 +227,11 @@ def fused_layer(layer: nn.Module, evaluating: nn.Module, norms: Mapping[str, Ten
         return None
     exact = {}
     if weight.dtype == torch.bfloat16:
-        exact = {name: t for name, t in norms.items() if torch.equal(t.to(own[name].dtype), own[name])}
+        exact = {n: t for n, t in norms.items() if n in own and torch.equal(t.to(own[n].dtype), own[n])}
     layout = Packed([5, 11])
-    x = torch.arange(16.0 * len(layer.attention_norm.weight)).sin().view(16, -1).to(weight.dtype)
+    x = torch.arange(16 * weight.shape[1], dtype=torch.float32, device="cpu").sin().view(16, -1).to(weight.dtype)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast():
             fused = FusedLayer(layer, exact)
             expected, got = evaluating(x, layout).float(), fused(x, layout).float()
     except (RuntimeError, AttributeError, TypeError) as error:
@@ -221,8 +247,11 @@ def _norm_arguments(norm: nn.LayerNorm, name: str, exact: Mapping[str, Tensor]) 
 
 
 def _evaluating(module: Any) -> Any:
-    """A copy of the tree of modules, with the same parameters and probes, in evaluation mode."""
-    if type(module) not in COPIED:
+    """A copy of the tree of modules, with the same parameters and probes, in evaluation mode; of what is not to be
+    copied, the module itself, if it is in that mode."""
+    if module is None or type(module) in ALIKE:
+        return module
+    if not is_copied(module) and not any(part.training for part in module.modules()):
         return module
     twin = copy.copy(module)
     twin.training = False

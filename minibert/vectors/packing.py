@@ -83,7 +83,8 @@ def _mask(size: int, length: int, count: int, before: int = 0) -> Tensor | None:
     """Which tokens of a window belong together: those of each of its `count` texts, `before` tokens from its begin."""
     if count == 1 and length == size:
         return None
-    text = (torch.arange(size) - before) // length  # the number, within its window, of the text that a token is of
+    # the number, within its window, of the text that a token is of
+    text = (torch.arange(size, device="cpu") - before) // length
     return text[:, None] == text if count > 1 else (text == 0)[None]
 
 
@@ -103,7 +104,6 @@ def passes(lengths: Sequence[int], most_tokens: int, most_texts: int | None = No
     """
     waiting = sorted(range(len(lengths)), key=lengths.__getitem__)
     sizes = [lengths[index] for index in waiting]
-    single = sum(sizes) <= most_tokens
     while waiting:
         taken = [waiting.pop()]
         room = most_tokens - sizes.pop()
@@ -111,13 +111,15 @@ def passes(lengths: Sequence[int], most_tokens: int, most_texts: int | None = No
             taken.append(waiting.pop(place - 1))
             room -= sizes.pop(place - 1)
         tokens = sum(lengths[index] for index in taken)
-        yield taken, max(tokens, min(most_tokens, rounded_up(tokens, 8 if single else 4)))
+        # the last of several passes, for which 4 sizes are enough, costs little beside the others
+        steps = 16 if waiting else 8 if len(taken) == len(lengths) else 4
+        yield taken, max(tokens, min(most_tokens, rounded_up(tokens, steps)))
 
 
 def rounded_up(tokens: int, steps: int) -> int:
     """One of few sizes, so many for each doubling from 64 on.
 
-    oneDNN makes kernels anew for each size (bfloat16: up to 10 ms each) and keeps them, with memory in proportion. The
-    last of several passes is the one that is not full; to fill it up costs less than it saves.
+    oneDNN makes kernels anew for each size (bfloat16: up to 10 ms each) and keeps them, with memory in proportion. To
+    fill a pass up costs less than that.
     """
     return tokens + -tokens % (1 << max(0, (tokens - 1).bit_length() - steps.bit_length())) if tokens > 64 else tokens
