@@ -105,7 +105,7 @@ def sweep(
 
         gemm()
         runs = {subject.name: partial(run, subject) for subject in measured}
-        taken = measure.alternate(runs, options.rounds, warm_up=case.count <= WARM_UP)
+        taken = measure.alternate(runs, options.rounds, warm_up=not rows or case.count <= WARM_UP)
         number = len(case.texts) / case.count
         seconds = {name: [value / number for value in values] for name, values in taken.items()}
         raw.append(seconds)
