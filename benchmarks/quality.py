@@ -169,7 +169,7 @@ def main() -> None:
     theirs = SentenceTransformer(options.model, device="cpu")
     ours = evaluate(options.data, bert.encode, our_words(bert))
     other = evaluate(options.data, theirs.encode, their_words(theirs))
-    published = PUBLISHED.get(options.published or options.model.rpartition("/")[2], {})
+    published = PUBLISHED.get(options.published or Path(options.model).name, {})
     rows = [
         {"task": task, "ours": figure, "theirs": other[task], "published": published.get(task)}
         for task, figure in ours.items()

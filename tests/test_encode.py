@@ -112,6 +112,8 @@ def test_an_array_larger_than_its_parts_is_never_held_twice(bert: minibert.Bert,
     got = bert.encode(iter(texts))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    assert got.flags.owndata
+    assert got.flags.c_contiguous
     assert len(got) == 6000
     assert peak < 1.5 * got.nbytes
 
@@ -272,15 +274,14 @@ def test_weights_are_laid_out_once(bert: minibert.Bert, monkeypatch: pytest.Monk
         start = of.__init__
 
         def counting(self: Any, *arguments: Any, name: str = name, start: Any = start) -> None:
-            made.append(name)
             start(self, *arguments)
+            made.append(name)
 
         monkeypatch.setattr(of, "__init__", counting)
     fresh = minibert.Bert(bert.model, bert.tokenizer, bert.recipe)
     fresh.encode(TEXTS)
     assert made.count("Twin") == 1
-    if torch.backends.mkldnn.is_available():
-        assert made.count("Product") == 24
+    assert made.count("Product") == (24 if torch.backends.mkldnn.is_available() else 0)
     made.clear()
     for _ in range(3):
         fresh.encode(TEXTS)
@@ -293,11 +294,12 @@ def test_weights_are_laid_out_once(bert: minibert.Bert, monkeypatch: pytest.Monk
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is not comparable elsewhere")
 def test_memory_does_not_grow_from_call_to_call(bert: minibert.Bert) -> None:
     process, memory = psutil.Process(), []
-    for _ in range(12):
+    for _ in range(16):
         bert.encode(TEXTS)
         memory.append(process.memory_info().rss)
-    # a leak grows with every call, a heap that other tests have left in pieces with some
-    assert median(after - before for before, after in pairwise(memory[2:])) < 2**18
+    late = memory[7:]  # a heap that other tests have left in pieces takes a few calls to come to rest
+    assert late[-1] - late[0] < 8 * 2**20
+    assert median(after - before for before, after in pairwise(late)) < 2**18  # of a leak, each call has its part
 
 
 def test_a_call_makes_no_references_that_outlive_it(bert: minibert.Bert) -> None:

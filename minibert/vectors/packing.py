@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,26 @@ from minibert.attention import Packed, fused_attention
 # keys than for each alone (measured with AMX and AVX-512, float32 and bfloat16, D = 32 and 64).
 WINDOW = 32
 GRAIN = 16
+
+
+class Window(NamedTuple):
+    """Where attention looks: `number` windows of one size, `step` tokens apart.
+
+    Attributes:
+        start: the first token of the first window.
+        number: how many windows.
+        step: how far apart they begin, and how many of its tokens each is for; the others are thrown away.
+        size: how many tokens each sees.
+        mask: which of them belong together, bool, (size, size) or (1, size); None: all do.
+        before: how many come before those that the window is for.
+    """
+
+    start: int
+    number: int
+    step: int
+    size: int
+    mask: Tensor | None
+    before: int = 0
 
 
 class Windows(Packed):
@@ -32,32 +53,31 @@ class Windows(Packed):
         lengths: how many tokens each text has; neighbours of one length are attended to together.
 
     Attributes:
-        windows: (start, count, step, size, mask, before): the first token, how many windows, how far apart they begin,
-            how many tokens each sees, which of them belong together, bool, (size, size) or (1, size), None: all do;
-            how many come before those that the window is for, of which there are `step`.
+        windows: all of them, in the order of the tokens that they are for.
+        plain: whether none of them has a mask.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
         super().__init__(lengths)
         self.windows = [window for group in self.groups for window in self._windows(*group)]
-        self.plain = all(mask is None for *_, mask, _ in self.windows)
+        self.plain = all(window.mask is None for window in self.windows)
 
-    def _windows(self, start: int, count: int, length: int) -> Iterator[tuple[int, int, int, int, Tensor | None, int]]:
+    def _windows(self, start: int, count: int, length: int) -> Iterator[Window]:
         together = max(1, WINDOW // length)
         step = together * length
         size = _whole_grains(max(WINDOW, length))
         fitting = min(count // together, (self.total - start - size) // step + 1)
         if fitting > 0:
-            yield start, fitting, step, size, _mask(size, length, together), 0
+            yield Window(start, fitting, step, size, _mask(size, length, together))
             start, count = start + fitting * step, count - fitting * together
         # what is left: fewer texts than share a window, or too near to the last token
         step = count * length
         size = _whole_grains(step)
         before = max(0, start + size - self.total)
         if count and before <= start:
-            yield start - before, 1, step, size, _mask(size, length, count, before), before
+            yield Window(start - before, 1, step, size, _mask(size, length, count, before), before)
         elif count:
-            yield start, count, length, length, None, 0
+            yield Window(start, count, length, length, None)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Mix the values within each text; all four tensors are (T, A, D)."""
@@ -65,13 +85,13 @@ class Windows(Packed):
             return super().attend(q, k, v, dropout)
         self.check(v)
         mixed = torch.empty_like(v)
-        for start, count, step, size, mask, before in self.windows:
-            end = start + (count - 1) * step + size
+        for start, number, step, size, mask, before in self.windows:
+            end = start + (number - 1) * step + size
             # (T, A, D) -> (B, A, D, S) -> (B, A, S, D): B windows of S tokens
             q_, k_, v_ = (x[start:end].unfold(0, size, step).transpose(2, 3) for x in (q, k, v))
             seen = fused_attention(q_, k_, v_, mask, dropout).transpose(1, 2)  # (B, A, S, D) -> (B, S, A, D)
             first = start + before
-            mixed[first : first + count * step] = seen[:, before : before + step].reshape(count * step, *v.shape[1:])
+            mixed[first : first + number * step] = seen[:, before : before + step].reshape(number * step, *v.shape[1:])
         return mixed
 
 
