@@ -89,6 +89,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--plot", type=Path, help="draw the figures into this file, PNG or SVG")
     options = parser.parse_args()
+    if options.model and not (options.model / "model.safetensors").is_file():
+        shared.stop(f"--model ({options.model}) must be a folder that holds model.safetensors; it does not")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.model or Path(temporary)
         if options.model is None:

@@ -11,8 +11,8 @@ import shutil
 import statistics
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -209,6 +209,8 @@ def write_json(path: Path | None, options: argparse.Namespace, **parts: Any) -> 
 
 def read_texts(path: Path, limit: int | None = None) -> list[str]:
     """One text a line, blank ones dropped; of .csv and .tsv, which are STS-B's, both sentences of each line."""
+    if not path.is_file():
+        stop(f"--texts ({path}) must be a file; there is none of that name")
     lines = path.read_text(encoding="utf-8").split("\n")
     if path.suffix in (".csv", ".tsv"):
         lines = [sentence for line in lines for sentence in line.split("\t")[5:7]]
@@ -241,6 +243,15 @@ def stop(message: str) -> Any:
     """End with one sentence and exit code 2."""
     print(message, file=sys.stderr)
     raise SystemExit(2)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What is wrong with something that is opened is told in one sentence."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        stop(str(error))
 
 
 def pyplot() -> Any:

@@ -162,10 +162,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # texts over the limit are cut by both
+    if not options.data.is_dir():
+        measure.stop(f"--data ({options.data}) must be a folder; there is none of that name")
     from sentence_transformers import SentenceTransformer
 
     dtype: Any = "auto" if options.dtype == "auto" else measure.DTYPES[options.dtype]
-    bert = minibert.load(options.model, dtype=dtype)
+    with measure.told():
+        bert = minibert.load(options.model, dtype=dtype)
     theirs = SentenceTransformer(options.model, device="cpu")
     ours = evaluate(options.data, bert.encode, our_words(bert))
     other = evaluate(options.data, theirs.encode, their_words(theirs))

@@ -289,7 +289,9 @@ def opened(options: argparse.Namespace) -> Iterator[tuple[Work, list[str]]]:
             if options.tokenizer is None:
                 measure.stop("--model base needs --tokenizer FOLDER, the folder of a checkpoint with bert-base's ids")
             model = measure.base_model(Path(temporary) / "base", options.tokenizer)
-        yield Work(model, options.max_length, options.threads, Path(temporary)), texts
+        with measure.told():
+            work = Work(model, options.max_length, options.threads, Path(temporary))
+        yield work, texts
 
 
 def model_title(options: argparse.Namespace, work: Work) -> str:
