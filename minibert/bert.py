@@ -49,7 +49,7 @@ from minibert.vectors.encode import (
     plan_layers,
     token_rows,
 )
-from minibert.vectors.inference import Twin, fastest_dtype
+from minibert.vectors.inference import Twin, check_fork, fastest_dtype
 from minibert.vectors.pooling import pooling_modes
 from minibert.vectors.recipe import Recipe, whitening
 from minibert.vectors.senses import Expansion, Senses, expand, senses, substitutes
@@ -77,6 +77,7 @@ logger = logging.getLogger("minibert")
 MLM_TENSORS = [
     to_checkpoint(f"mlm_head.{name}") for name in ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias")
 ]
+MANY_TEXTS = 1_000  # for so many, comparing every number of the weights takes less than a hundredth of the time
 HEADS = {
     "mlm_head": "masked LM",
     "nsp_head": "next sentence",
@@ -262,7 +263,7 @@ class Bert:
         skip = 0 if recipe.include_prompt else skip + (skip > 0)  # [CLS] goes with the prompt
 
         stream, total = text_stream(texts)
-        model, cut = self._ready(), Cut(limit, truncation)
+        model, cut = self._ready(total), Cut(limit, truncation)
         vectors = np.empty((0, width), dtype=np.float32)
         with Progress(total, self._shows(show_progress_bar)) as progress:
             for chunk in chunks(stream):
@@ -345,9 +346,9 @@ class Bert:
                 raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
         plan = self._plan(layers, combine, batch_tokens, batch_size)
         layout = Layout(self.tokenizer, self.max_seq_length, truncation)
-        model, cut = self._ready(), Cut(self.max_seq_length, truncation)
         single = isinstance(texts, str)
         stream, total = text_stream(texts, words=True)
+        model, cut = self._ready(total), Cut(self.max_seq_length, truncation)
         found: list[Words] = []
         with Progress(total, self._shows(show_progress_bar)) as progress:
             for chunk in chunks(stream, TOKENIZED_AT_ONCE):  # not more, since what is left of it keeps all its vectors
@@ -458,10 +459,15 @@ class Bert:
     def _shows(self, show_progress_bar: bool | None) -> bool:
         return logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
 
-    def _ready(self) -> BertModel:
-        """The encoder made ready for inference: once, and again if its parameters or modules have changed."""
+    def _ready(self, texts: int | None = 1) -> BertModel:
+        """The encoder made ready for inference: once, and again if its parameters or modules have changed.
+
+        Args:
+            texts: how many it is for, None: unknown. For many, every number of the weights is compared.
+        """
+        check_fork()
         with self._lock:
-            if self._twin is None or not self._twin.fits(self.encoder):
+            if self._twin is None or not self._twin.fits(self.encoder, texts is None or texts >= MANY_TEXTS):
                 self._twin = Twin(self.encoder, self._exact_norms)
             return self._twin.model
 
@@ -498,6 +504,7 @@ class Bert:
                 f"{self.source} must have a masked-LM head to fill masks; it lacks {', '.join(self._missing_mlm)}: "
                 "load a checkpoint that has it, google-bert/bert-base-uncased for one"
             )
+        check_fork()
         results: list[list[Candidate] | list[list[Candidate]]] = []
         for index, text in enumerate(listed(texts)):
             candidates = fill_mask(self.model, self.tokenizer, text, top_k=top_k, targets=targets, index=index)

@@ -29,6 +29,9 @@ TOKEN_TABLE = "embeddings.word_embeddings.weight"
 DECODER = "cls.predictions.decoder.weight"
 DECODER_BIAS = "cls.predictions.decoder.bias"
 BIAS = "cls.predictions.bias"
+# Torch shares an operation on more numbers than 2^15 among OpenMP's threads, and a process that has started them cannot
+# be forked: the child waits for threads that it does not have. So loading works on parts that one thread does, as fast.
+SERIAL = 2**14
 
 
 class _SkipInit(TorchFunctionMode):
@@ -131,7 +134,7 @@ class Checkpoint:
                     "implemented: load a checkpoint in float32, bfloat16 or float16"
                 )
             else:
-                state[ours] = tensor.to(device=device, dtype=dtype)
+                state[ours] = converted(tensor, dtype).to(device)
         if wrong:
             raise ValueError(
                 f"the tensors of {self.source} must fit its configuration; {'; '.join(wrong)}: "
@@ -173,7 +176,7 @@ class Checkpoint:
         broken = [
             to_checkpoint(ours)
             for ours, tensor in state.items()
-            if to_checkpoint(ours) in self.tensors and not _is_finite(tensor)
+            if to_checkpoint(ours) in self.tensors and not is_finite(tensor)
         ]
         if broken:
             warnings.warn(
@@ -223,13 +226,31 @@ def _parameters(model: nn.Module, part: str, full: bool = False) -> list[tuple[s
     return list(model.get_submodule(part).named_parameters(prefix=part if full else ""))
 
 
+def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor in another dtype; itself, if it has that one. Starts no threads."""
+    if tensor.dtype == dtype:
+        return tensor
+    new = torch.empty(tensor.shape, dtype=dtype, device=tensor.device)
+    for part, source in zip(_parts(new), _parts(tensor), strict=True):
+        part.copy_(source)
+    return new
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity in a tensor. Starts no threads."""
+    parts = _parts(tensor.detach())
+    # sums need no temporary; only if one is suspect (it can overflow) is every number looked at
+    return bool(torch.stack([part.sum() for part in parts]).isfinite().all()) or all(
+        bool(part.isfinite().all()) for part in parts
+    )
+
+
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() or torch.equal(a, b)
+    return a.data_ptr() == b.data_ptr() or (a.shape == b.shape and all(map(torch.equal, _parts(a), _parts(b))))
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    # One sum without a temporary; only if it is suspect (it can overflow) is every number looked at.
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(tensor.flatten(), SERIAL)
 
 
 def _read_shards(repository: Repository, name: str, index: Mapping[str, Any]) -> dict[str, Tensor]:

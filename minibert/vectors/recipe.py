@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from minibert.pretrained.checkpoint import read_tensors
+from minibert.pretrained.checkpoint import converted, read_tensors
 from minibert.pretrained.files import write_text, written_whole
 from minibert.pretrained.hub import Repository
 from minibert.tokenizer import whole_number
@@ -88,7 +88,9 @@ class Dense:
         weight, bias = tensors.get("linear.weight"), tensors.get("linear.bias")
         if weight is None or weight.ndim != 2:
             raise ValueError(f"the Dense module of {repository} must hold linear.weight, a matrix; fetch it again")
-        return cls(weight.float(), None if bias is None else bias.float(), activation)
+        return cls(
+            converted(weight, torch.float32), None if bias is None else converted(bias, torch.float32), activation
+        )
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` as sentence-transformers has them."""
