@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,76 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
+    """Hold a lock while the block runs: one holder at a time, among threads and processes.
+
+    The system releases the lock when its holder ends, even if it is killed. The lock file is removed at the end of the
+    block; one that a killed process has left behind means nothing.
+
+    Args:
+        path: the lock file, made if need be. It must not lie in a folder that is removed while the lock is held.
+        busy: the message of the error if somebody else holds the lock.
+        wait: wait for the lock instead.
+
+    Raises:
+        BlockingIOError: somebody else holds the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(handle, wait):
+                raise BlockingIOError(busy)
+            if _is_at(handle, path):
+                break
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # the last holder has removed this file after we opened it
+    try:
+        yield
+    finally:
+        if sys.platform == "win32":  # an open file cannot be removed there, and nobody else's will be
+            os.close(handle)
+            with suppress(OSError):
+                path.unlink()
+        else:
+            path.unlink(missing_ok=True)
+            os.close(handle)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(handle: int, wait: bool) -> bool:
+        while True:
+            try:
+                msvcrt.locking(handle, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)  # LK_LOCK gives up after 10 s
+            except OSError:
+                if not wait:
+                    return False
+            else:
+                return True
+
+else:
+    import fcntl
+
+    def _lock(handle: int, wait: bool) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def to_disk(file: IO[Any]) -> None:
