@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypedDict, overload
@@ -33,6 +34,7 @@ from minibert.model import (
     check_device,
 )
 from minibert.pretrained.checkpoint import Checkpoint
+from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import to_checkpoint, to_ours
 from minibert.tokenizer import BertTokenizer, check_text, whole_number
@@ -514,13 +516,16 @@ class Bert:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, tokenizer and recipe into `folder`, for `load`, transformers and sentence-transformers alike.
 
+        Whenever this is interrupted, the folder holds the old model or the new one. Other files in it stay.
+
         Raises:
             ValueError: the recipe is one that cannot be honoured here, so neither can it be written.
         """
         self._check_recipe()
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        self.recipe.save(Path(folder), self.config.hidden_size)
+        with folder_written_whole(Path(folder)) as new:
+            self.model.save_pretrained(new)
+            self.tokenizer.save_pretrained(new)
+            self.recipe.save(new, self.config.hidden_size)
 
     def info(self) -> dict[str, Any]:
         """What was loaded, as plain values."""
@@ -590,6 +595,13 @@ def load(
         ValueError: the checkpoint is not one of BERT, is broken, or its parts do not fit together.
     """
     repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
+    return repository.read_whole(partial(from_repository, repository, dtype, device))
+
+
+def from_repository(
+    repository: Repository, dtype: torch.dtype | Literal["auto"] | None, device: torch.device | str | None
+) -> Bert:
+    """Load an opened checkpoint."""
     repository.file("config.json")  # fixes the commit, of which all else is asked
     recipe = Recipe.read(repository)
     inner = repository.inside(recipe.folder)
@@ -652,7 +664,7 @@ def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: objec
         warnings.warn(
             f"the vocabulary of {source} ({len(tokenizer)} tokens) is smaller than vocab_size ({config.vocab_size}); "
             "harmless if the table was padded, otherwise the tokenizer belongs to other weights",
-            stacklevel=3,
+            stacklevel=5,
         )
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from minibert.pretrained.files import write_text
+from minibert.pretrained.files import folder_written_whole, write_text
 from minibert.pretrained.hub import Repository
 
 # Fields that are written only where they say something.
@@ -223,4 +223,5 @@ class BertConfig:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` into `folder`, which is made if need be."""
-        write_text(Path(folder) / "config.json", json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
+        with folder_written_whole(Path(folder)) as new:
+            write_text(new / "config.json", json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")

@@ -17,6 +17,7 @@ from minibert.encoder import Encoder
 from minibert.heads import Classifier, MaskedLMHead, Pooler
 from minibert.outputs import BertOutput, HeadOutput, PreTrainingOutput, QuestionAnsweringOutput
 from minibert.pretrained.checkpoint import FLOAT_TYPES, Checkpoint, without_storage
+from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.hub import Repository
 
 
@@ -90,8 +91,12 @@ class PretrainedModel(nn.Module):
             ValueError: the checkpoint lacks tensors of this model, or has them in another shape; all are named.
         """
         repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
-        config = BertConfig.from_repository(repository).replace(**config_changes)
-        return cls.from_checkpoint(Checkpoint.open(repository), config, dtype=dtype, device=device)
+
+        def read() -> Any:  # Self, which mypy does not allow here
+            config = BertConfig.from_repository(repository).replace(**config_changes)
+            return cls.from_checkpoint(Checkpoint.open(repository), config, dtype=dtype, device=device)
+
+        return repository.read_whole(read)
 
     @classmethod
     def from_checkpoint(
@@ -117,13 +122,14 @@ class PretrainedModel(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`, under transformers' names, into `folder`.
 
-        The files replace older ones only when they are complete.
+        Whenever this is interrupted, the folder holds the old model or the new one. Other files in it stay.
         """
         dtype = str(self.dtype).removeprefix("torch.")
         extra = {name: value for name, value in self.config.extra.items() if name != "torch_dtype"}
         config = self.config.replace(architectures=(type(self).__name__,), extra={**extra, "dtype": dtype})
-        Checkpoint.save(self, Path(folder))
-        config.save_pretrained(folder)
+        with folder_written_whole(Path(folder)) as new:
+            Checkpoint.save(self, new)
+            config.save_pretrained(new)
 
 
 def check_dtype(dtype: torch.dtype | None) -> torch.dtype:

@@ -18,6 +18,7 @@ from tokenizers import Encoding, Tokenizer, normalizers
 from typing_extensions import Self
 
 from minibert.pretrained import vocabulary
+from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.vocabulary import SPECIAL_TOKENS
 
@@ -161,7 +162,7 @@ class BertTokenizer:
             ValueError: a file that is broken, or not that of a BERT.
         """
         repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
-        return cls.from_repository(repository, **settings)
+        return repository.read_whole(lambda: cls.from_repository(repository, **settings))
 
     @classmethod
     def from_repository(cls, repository: Repository, **settings: Any) -> Self:
@@ -176,7 +177,8 @@ class BertTokenizer:
         """Write `tokenizer.json`, `tokenizer_config.json` and `vocab.txt` into `folder`."""
         settings = {name: getattr(self, name) for name in (*vocabulary.SIDES, "model_max_length")}
         told = {name: value for name, value in settings.items() if value is not None}
-        vocabulary.save(self.backend, {**self.special_tokens, **told}, Path(folder))
+        with folder_written_whole(Path(folder)) as new:
+            vocabulary.save(self.backend, {**self.special_tokens, **told}, new)
 
     # Vocabulary
 

@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from minibert.pretrained.files import written_whole
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import BUFFERS, canonical, to_checkpoint, to_ours
 
@@ -156,7 +155,7 @@ class Checkpoint:
             names = ", ".join(to_checkpoint(name) for head in new for name, _ in _parameters(model, head, full=True))
             warnings.warn(
                 f"{self.source} has no {names}: new, random, to be trained before {type(model).__name__} is of use",
-                stacklevel=4,
+                stacklevel=6,
             )
         model.load_state_dict(state, assign=True)
         self._report(state, model)
@@ -182,20 +181,19 @@ class Checkpoint:
             warnings.warn(
                 f"{', '.join(broken)} of {self.source} must hold finite numbers; there is NaN or infinity in it, "
                 "and will be in every result: use another copy of the checkpoint",
-                stacklevel=5,
+                stacklevel=7,
             )
 
     @staticmethod
     def save(model: nn.Module, folder: Path) -> None:
-        """Write `model.safetensors` under transformers' names; an older file is replaced when the new one is whole."""
+        """Write `model.safetensors` under transformers' names into a folder of `folder_written_whole`."""
         tensors = {}
         for ours, parameter in model.named_parameters():
             prefix = "bert." if ours.startswith("bert.") else ""
             tensors[prefix + to_checkpoint(ours)] = parameter.detach().contiguous()
         if DECODER in tensors:
             tensors[DECODER_BIAS] = tensors[BIAS].clone()  # transformers reads an untied decoder's bias here
-        with written_whole(folder / WEIGHTS[0]) as path:
-            save_file(tensors, path, metadata={"format": "pt"})
+        save_file(tensors, folder / WEIGHTS[0], metadata={"format": "pt"})
 
 
 def read_tensors(repository: Repository) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -102,6 +103,75 @@ def _is_at(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
+
+
+SAVING, SAVED, LOCK = ".minibert-saving", ".minibert-saved", ".minibert-lock"
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write to, whose files all take their places in `folder` when the block ends without an error.
+
+    Whatever happens meanwhile, even a power cut, `folder` holds the old files or the new ones, never some of each.
+    Files that are not written stay. One process writes at a time; the others wait.
+
+    The new files are first written into a folder inside `folder`. Renaming that to `SAVED` is the moment at which they
+    count: `place` finds them there. Then they are moved to where others look for them, `config.json` last, so that a
+    program that does not know of `SAVED` finds no model rather than a mixed one, should the process die right then. The
+    next save finishes what was interrupted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / LOCK, f"another process is saving to {folder}", wait=True):
+        _settle(folder)
+        saving = folder / SAVING
+        if saving.exists():
+            shutil.rmtree(saving)
+        saving.mkdir()
+        try:
+            yield saving
+            for path in [*saving.rglob("*"), saving]:
+                path_to_disk(path)
+            saving.rename(folder / SAVED)
+            path_to_disk(folder)
+        except BaseException:
+            shutil.rmtree(saving, ignore_errors=True)
+            raise
+        _settle(folder)
+
+
+def place(folder: Path, name: str) -> Path | None:
+    """Where a file of a folder is, be it still where an interrupted `folder_written_whole` left it; None: nowhere."""
+    return next((path for path in (folder / SAVED / name, folder / name) if path.is_file()), None)
+
+
+def _settle(folder: Path) -> None:
+    """Move files that count already to where others look for them."""
+    saved = folder / SAVED
+    if not saved.is_dir():
+        return
+    names = [path.relative_to(saved) for path in saved.rglob("*") if path.is_file()]
+    if (saved / "config.json").exists():
+        (folder / "config.json").unlink(missing_ok=True)
+    for name in sorted(names, key=lambda name: str(name) == "config.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (saved / name).replace(folder / name)
+    for parent in {(folder / name).parent for name in names} | {folder}:
+        path_to_disk(parent)
+    shutil.rmtree(saved)
+
+
+def path_to_disk(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before anything else is done."""
+    if path.is_dir():
+        if os.name != "posix":  # elsewhere a folder cannot be opened
+            return
+        handle = os.open(path, os.O_RDONLY)
+    else:
+        handle = os.open(path, os.O_RDWR)  # Windows flushes what can be written to
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def to_disk(file: IO[Any]) -> None:

@@ -6,9 +6,15 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from minibert.pretrained.files import place
+
+T = TypeVar("T")
+READINGS = 10  # of a folder that changes while it is read
 
 
 class Repository:
@@ -38,6 +44,7 @@ class Repository:
         self.commit: str | None = None
         self.unknown: set[str] = set()
         self._prefix = ""
+        self._seen: dict[str, tuple[Any, ...] | None] = {}
         self._cache_dir = cache_dir
         self._token = token
         self._local_files_only = local_files_only
@@ -107,9 +114,35 @@ class Repository:
         """
         filename = self._prefix + filename
         if self.folder is not None:
-            path = self.folder / filename
-            return path if path.is_file() else None
+            path = place(self.folder, filename)
+            self._seen[filename] = _identity(path)
+            return path
         return self._fetch(filename)
+
+    def read_whole(self, read: Callable[[], T]) -> T:
+        """What `read` makes of the files, all of them from the same save.
+
+        A folder that somebody writes to meanwhile is read again: its configuration could be that of one model, and its
+        weights those of another.
+
+        Raises:
+            OSError: the folder changed each time.
+        """
+        for _ in range(READINGS):
+            self._seen.clear()
+            try:
+                result = read()
+            except Exception:  # may come from the mixture; of files that are as they were, it is the reader's own
+                if not self._changed():
+                    raise
+            else:
+                if not self._changed():
+                    return result
+        raise OSError(f"the folder ({self}) must not change while it is loaded; load it when it has been written")
+
+    def _changed(self) -> bool:
+        folder = self.folder
+        return folder is not None and any(_identity(place(folder, name)) != of for name, of in self._seen.items())
 
     def json(self, filename: str) -> Any:
         """The content of a JSON file; None where the repository has no such file.
@@ -237,6 +270,15 @@ class Repository:
                 f"{filename} of {self} must have the digest {blob.name}; what arrived has {digest.hexdigest()}: "
                 "it was removed, run again"
             )
+
+
+def _identity(path: Path | None) -> tuple[Any, ...] | None:
+    """What tells a file from another one that takes its place."""
+    try:
+        status = None if path is None else path.stat()
+    except FileNotFoundError:  # it has been moved since it was found
+        return None
+    return None if status is None else (path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _broken_connections() -> tuple[type[Exception], ...]:

@@ -123,7 +123,7 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
         warnings.warn(
             f"{repository} does not say do_lower_case, and its vocabulary has capitals, which lower-casing (BERT's "
             "default, used here) never finds; pass do_lower_case=False if the model is a cased one",
-            stacklevel=4,
+            stacklevel=6,
         )
     _add_tokens(backend, written, repository)
     return backend, decided

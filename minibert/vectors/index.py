@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,9 +19,10 @@ from torch.nn import functional as F
 
 from minibert.pretrained.files import safetensors_header, to_disk, written_whole
 from minibert.tokenizer import check_text, whole_number
+from minibert.vectors.fingerprint import fingerprint
 from minibert.vectors.similarity import ALL_PAIRS
 
-FORMAT = 1
+FORMAT = 2  # 1: another digest of the model
 MANIFEST = "manifest.json"
 # Vectors and queries whose scores are computed at once: 8 MB of them at most. More blocks would cost more than the
 # caches give, since the threads wait for one another at the end of each product.
@@ -505,19 +505,6 @@ def described(bert: Loaded) -> dict[str, Any]:
     }
 
 
-def fingerprint(bert: Loaded) -> str:
-    """A digest that tells models apart by their weights, whatever their dtype and place."""
-    digest = hashlib.sha256()
-    for name, parameter in bert.encoder.named_parameters():
-        if not name.startswith("pooler."):
-            sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)][:64]
-            digest.update(f"{name} {tuple(parameter.shape)}".encode())
-            digest.update(sample.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-    for dense in bert.recipe.dense:
-        digest.update(dense.weight.flatten()[:64].numpy().tobytes())
-    return digest.hexdigest()
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an index, and that the files it names are whole.
 
@@ -538,7 +525,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     if version != FORMAT:
         raise ValueError(
-            f"the format of the index ({folder}, {version}) must be {FORMAT}; use the minibert that made it"
+            f"the format of the index ({folder}, {version}) must be {FORMAT}; make the index anew, or use the "
+            "minibert that made it"
         )
     for name, size in sizes.items():
         there = (folder / name).stat().st_size if (folder / name).is_file() else 0

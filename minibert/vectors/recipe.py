@@ -158,7 +158,7 @@ class Recipe:
             warnings.warn(
                 f"the cache of {repository} does not say whether it has modules.json; mean pooling is used: "
                 "load it once with a network to be sure",
-                stacklevel=3,
+                stacklevel=5,
             )
         if modules is None:
             return cls()

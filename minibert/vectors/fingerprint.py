@@ -1,0 +1,65 @@
+"""Digests of what vectors are computed with: two models are told apart by what they hold, not by where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SLICE = 1 << 24  # numbers rounded at once
+
+
+def fingerprint(bert: Any) -> str:
+    """A digest of all weights, rounded to bfloat16, and of the vocabulary.
+
+    It is the same for a model in float32 and in bfloat16: an index that was made with one is searched with the other.
+    """
+    digest = _new()
+    for name, tensor in _weights(bert):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        numbers = tensor.flatten()
+        for start in range(0, len(numbers), SLICE):
+            digest.update(_bytes(numbers[start : start + SLICE].to(torch.bfloat16)))
+    digest.update(_vocabulary(bert))
+    return str(digest.hexdigest())
+
+
+def facts(bert: Any) -> dict[str, str]:
+    """What decides every number of a vector: digests of the weights to the bit, the tokenizer and the recipe."""
+    weights = _new()
+    for name, tensor in _weights(bert):
+        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        weights.update(_bytes(tensor))
+    settings = {**vars(bert.recipe), "dense": [dense.activation for dense in bert.recipe.dense]}
+    settings |= {"max_seq_length": bert.max_seq_length, "source": "", "folder": ""}  # says who, not what
+    return {
+        "dtype": str(bert.model.dtype).removeprefix("torch."),
+        "weights": weights.hexdigest(),
+        "tokenizer": _new(_vocabulary(bert) + bert.tokenizer.backend.to_str().encode()).hexdigest(),
+        "recipe": _new(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
+    }
+
+
+def _new(data: bytes = b"") -> Any:
+    return hashlib.blake2b(data, digest_size=16)
+
+
+def _weights(bert: Any) -> list[tuple[str, Tensor]]:
+    """The parameters that make vectors; the pooler makes none."""
+    found = [(name, tensor) for name, tensor in bert.encoder.named_parameters() if not name.startswith("pooler.")]
+    for number, dense in enumerate(bert.recipe.dense):
+        found.append((f"dense.{number}.weight", dense.weight))
+        found += [] if dense.bias is None else [(f"dense.{number}.bias", dense.bias)]
+    return [(name, tensor.detach().cpu()) for name, tensor in found]
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.contiguous().flatten().view(torch.uint8).numpy()
+
+
+def _vocabulary(bert: Any) -> bytes:
+    tokens = sorted(bert.tokenizer.vocab.items(), key=lambda token: token[1])
+    return json.dumps([tokens, bert.tokenizer.do_lower_case, bert.tokenizer.special_tokens]).encode()
