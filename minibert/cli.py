@@ -21,6 +21,7 @@ from minibert.fill_mask import Candidate
 from minibert.integrations import as_dtype
 from minibert.study import plots
 from minibert.vectors import files
+from minibert.vectors.fingerprint import facts
 from minibert.vectors.index import read_manifest
 from minibert.vectors.words import PIECES, SPLITTERS
 
@@ -296,29 +297,30 @@ def _to_file(
     bert = _load(options)
     what = {
         "command": options.command,
-        "inputs": files.fingerprint(options.inputs),
+        "inputs": options.inputs,
         "column": options.text,
+        "minibert": minibert.__version__,
         "model": bert.source,
-        "dtype": options.dtype,
+        **facts(bert),
         **{name: value for name, value in settings.items() if name != "batch_size"},
     }
     width = compute(bert, ["a"], 0)[0].shape[1]
-    output = files.Output(options.output, what, width, words)
-    if output.texts:
-        print(f"minibert: going on after {output.texts:,} texts", file=sys.stderr)
-    keeps_rows = words or output.kind in (".jsonl", ".parquet")
+    with files.Output(options.output, what, width, words) as output:
+        if output.texts:
+            print(f"minibert: resuming after {output.texts:,} texts", file=sys.stderr)
+        keeps_rows = words or output.kind in (".jsonl", ".parquet")
 
-    def computed(texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
-        vectors, rows = compute(bert, texts, first)
-        return vectors, rows if keeps_rows else []
+        def computed(texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+            vectors, rows = compute(bert, texts, first)
+            return vectors, rows if keeps_rows else []
 
-    try:
-        with tqdm(total=total, initial=output.texts, unit=" texts", disable=None) as bar:
-            for done in files.fill(output, options.inputs, options.text, computed):
-                bar.update(done - bar.n)
-    except KeyboardInterrupt:
-        print(f"minibert: stopped after {output.texts:,} texts; give the same command to go on", file=sys.stderr)
-        raise
+        try:
+            with tqdm(total=total, initial=output.texts, unit=" texts", disable=None) as bar:
+                for done in files.fill(output, options.inputs, options.text, computed):
+                    bar.update(done - bar.n)
+        except KeyboardInterrupt:
+            print(f"minibert: stopped after {output.texts:,} texts; give the same command to resume", file=sys.stderr)
+            raise
     print(f"minibert: {output.rows:,} vectors of {width} numbers in {options.output}", file=sys.stderr)
 
 

@@ -6,15 +6,19 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import minibert
@@ -137,24 +141,53 @@ def computed(texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
     return np.stack([numbers, -numbers], axis=1), [{"text": text} for text in texts]
 
 
-def test_whatever_is_cut_off_is_computed_again_and_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "BLOCK", 3)
-    source = tmp_path / "in.txt"
-    source.write_text("".join(f"text {number}\n" for number in range(20)))
-    for stop in range(6):  # each time a little further, with rubbish left behind the last good block
-        output = partial(tmp_path)
-        assert output.texts == 3 * stop
-        steps = files.fill(output, [str(source)], "text", computed)
-        next(steps)
-        for name in ("vectors", "rows"):
-            with (output.folder / name).open("ab") as file:
-                file.write(b"\xff rubbish")
-    for _ in files.fill(partial(tmp_path), [str(source)], "text", computed):
-        pass
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """A file of twenty texts."""
+    path = tmp_path / "in.txt"
+    path.write_text("".join(f"text {number}\n" for number in range(20)))
+    return str(path)
+
+
+@pytest.fixture
+def in_threes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks have three texts."""
+    monkeypatch.setattr(files, "MOST_TEXTS", 3)
+
+
+def interrupted(tmp_path: Path, source: str, blocks: int) -> Path:
+    """Compute so many blocks more; the folder in which they are."""
+    with partial(tmp_path) as output:
+        steps = files.fill(output, [source], "text", computed)
+        for _ in range(blocks):
+            next(steps)
+    return output.folder
+
+
+def finished(tmp_path: Path, source: str) -> list[str]:
+    """Compute the rest; the texts of the output, whose vectors are checked."""
+    with partial(tmp_path) as output:
+        for _ in files.fill(output, [source], "text", computed):
+            pass
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert rows == [{"text": f"text {number}", "vector": [number, -number]} for number in range(20)]
+    assert [row["vector"] for row in rows] == [[number, -number] for number in range(len(rows))]
+    return [row["text"] for row in rows]
+
+
+TWENTY = [f"text {number}" for number in range(20)]
+
+
+@pytest.mark.usefixtures("in_threes")
+def test_whatever_is_cut_off_is_computed_again_and_nothing_twice(tmp_path: Path, source: str) -> None:
+    for stop in range(6):  # each time a little further, with rubbish left behind the last good block
+        with partial(tmp_path) as output:
+            assert output.texts == 3 * stop
+        folder = interrupted(tmp_path, source, 1)
+        for name in ("vectors", "rows", "journal"):
+            with (folder / name).open("ab") as file:
+                file.write(b"\xff rubbish")
+    assert finished(tmp_path, source) == TWENTY
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.jsonl"]
 
 
 class Full:
@@ -171,49 +204,201 @@ class Full:
         self.write(handle)
 
 
-def test_a_full_disk_costs_nothing_that_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "BLOCK", 3)
-    source = tmp_path / "in.txt"
-    source.write_text("".join(f"text {number}\n" for number in range(20)))
+@pytest.mark.usefixtures("in_threes")
+def test_a_full_disk_costs_nothing_that_was_done(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
-    for room in (700, 2_500, 6_000, 10**9):
+    for room in (9_000, 13_000, 20_000, 10**9):
         with monkeypatch.context() as patch:
             Full(patch, room)
             try:
-                output = partial(tmp_path)
-                done.append(output.texts)
-                for _ in files.fill(output, [str(source)], "text", computed):
-                    pass
+                with partial(tmp_path) as output:
+                    done.append(output.texts)
+                    for _ in files.fill(output, [source], "text", computed):
+                        pass
             except OSError:
                 continue
     assert done == sorted(done)
+    assert done[-1] > 0
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [row["text"] for row in rows] == [f"text {number}" for number in range(20)]
+    assert [row["text"] for row in rows] == TWENTY
 
 
-def test_another_command_is_not_gone_on_with(tmp_path: Path) -> None:
-    partial(tmp_path, 1)
-    message = "must be of the same command to go on with it; it is of another one (number: 1 there, 2 here): give that"
+def test_another_command_is_not_resumed(tmp_path: Path) -> None:
+    with partial(tmp_path, 1):
+        pass
+    message = "must be of the same command to be resumed; it is of another one (number: 1 there, 2 here): give that"
     with pytest.raises(ValueError, match=re.escape(message)):
         partial(tmp_path, 2)
 
 
-COMMAND = (
-    "import sys, minibert.vectors.files as f; f.BLOCK = 64; from minibert.cli import main; sys.exit(main(sys.argv[1:]))"
+def changed(path: Path, change: Any) -> None:
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.usefixtures("in_threes")
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "vectors",
+            lambda data: data[:-1],
+            "vectors (71 bytes) must have at least 72, as its journal says; it was cut",
+        ),
+        (
+            "rows",
+            lambda data: b"",
+            "rows (0 bytes) must have at least 171, as its journal says; it was cut off: delete",
+        ),
+        (
+            "vectors",
+            lambda data: data[:30] + b"x" + data[31:],
+            "vectors must hold what was written; it has been changed",
+        ),
+        ("rows", lambda data: data.replace(b"text 4", b"text 5"), "it has been changed in block 2 of 3: delete"),
+        ("journal", lambda data: data.replace(b'"texts": 3', b'"texts": 4', 1), "minibert wrote it; its line 2 is not"),
+        ("journal", lambda data: b"".join(data.splitlines(True)[::2]), "minibert wrote it; its line 2 is not: delete"),
+        ("journal", lambda data: b"", "must be as this minibert wrote it; its line 1 is not: delete"),
+        ("journal", lambda data: b"\xff\n", "must be as this minibert wrote it; its line 1 is not: delete"),
+        ("journal", lambda data: b"[1]\n", "must be as this minibert wrote it; its line 1 is not: delete"),
+    ],
 )
+def test_what_was_damaged_or_edited_is_not_resumed(
+    tmp_path: Path, source: str, name: str, change: Any, message: str
+) -> None:
+    folder = interrupted(tmp_path, source, 3)
+    changed(folder / name, change)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        partial(tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl.partial").mkdir()
+    (tmp_path / "out.jsonl.partial" / "vectors").write_text("mine")
+    with pytest.raises(
+        ValueError, match=r"partial must hold a journal to be resumed; it does not, but has vectors: del"
+    ):
+        partial(tmp_path)
+    assert (tmp_path / "out.jsonl.partial" / "vectors").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("in_threes")
+@pytest.mark.parametrize("name", ["vectors", "rows"])
+def test_what_is_damaged_meanwhile_is_seen_before_the_output_appears(tmp_path: Path, source: str, name: str) -> None:
+    for change in (lambda data: b"?" + data[1:], lambda data: data[:-3], lambda data: data + b"more"):
+        with partial(tmp_path) as output:
+            steps = files.fill(output, [source], "text", computed)
+            assert list(islice(steps, 7))[-1] == 20
+            changed(output.folder / name, change)
+            with pytest.raises(ValueError, match=r"must h"):
+                next(steps)
+        assert not (tmp_path / "out.jsonl").exists()
+        shutil.rmtree(output.folder)
+
+
+@pytest.mark.usefixtures("in_threes")
+def test_an_output_that_appears_meanwhile_stays(tmp_path: Path, source: str) -> None:
+    out = tmp_path / "out.jsonl"
+    with partial(tmp_path) as output:
+        steps = files.fill(output, [source], "text", computed)
+        next(steps)
+        out.write_text("somebody else's")
+        with pytest.raises(FileExistsError, match=r"must not exist yet; it has appeared meanwhile: move it away, and"):
+            list(steps)
+    assert out.read_text() == "somebody else's"
+    out.unlink()
+    with partial(tmp_path) as output:
+        assert output.texts == 20
+    assert finished(tmp_path, source) == TWENTY
+
+
+@pytest.mark.usefixtures("in_threes")
+def test_the_output_is_on_the_disk_before_what_it_was_made_of_goes(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, rename, rmtree = os.fsync, Path.rename, shutil.rmtree
+
+    def synced(handle: int) -> None:
+        status = os.fstat(handle)
+        found = [path.name for path in (tmp_path, *tmp_path.rglob("*")) if os.path.samestat(path.stat(), status)]
+        events.append(f"sync {found[0]}")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", lambda path, to: (events.append(f"rename {path.name}"), rename(path, to))[1])
+    monkeypatch.setattr(shutil, "rmtree", lambda path: (events.append(f"remove {Path(path).name}"), rmtree(path))[1])
+    assert finished(tmp_path, source) == TWENTY
+    assert events[-4:] == [
+        "sync whole.jsonl",
+        "rename whole.jsonl",
+        f"sync {tmp_path.name}",
+        "remove out.jsonl.partial",
+    ]
+
+
+@pytest.mark.usefixtures("in_threes")
+def test_other_texts_are_not_resumed(tmp_path: Path, source: str) -> None:
+    folder = interrupted(tmp_path, source, 2)
+    before = (folder / "journal").read_bytes()
+    for other, place in (
+        ([*TWENTY[:4], "another", *TWENTY[5:]], "differ between text 4 and 6"),
+        (TWENTY[1:], "differ between text 1 and 3"),
+        (TWENTY[:5], "differ between text 4 and 6"),
+    ):
+        Path(source).write_text("\n".join(other))
+        with pytest.raises(ValueError, match=f"must be the same as before to be resumed; they {place}: give"):
+            finished(tmp_path, source)
+    assert (folder / "journal").read_bytes() == before
+    more = [*TWENTY, "one more"]  # what is done is of these texts, too
+    Path(source).write_text("\n".join(more))
+    assert finished(tmp_path, source) == more
+
+
+@pytest.mark.parametrize("speed", [3_000, 30_000, 10**9])
+def test_blocks_take_a_few_seconds_at_any_speed(tmp_path: Path, speed: int) -> None:
+    short, long, longest = "ten letter\n", "ten words " * 100 + "\n", "ten words " * 10_000 + "\n"
+    (tmp_path / "in.txt").write_text(short * 100_000 + longest + long * 2_000)
+    now, took = 0.0, []
+
+    def compute(block: list[str], first: int) -> tuple[Any, list[files.Row]]:
+        nonlocal now
+        took.append(sum(map(len, block)) / speed)  # characters a second
+        now += took[-1]
+        return np.zeros((len(block), 2), dtype=np.float32), []
+
+    with files.Output(str(tmp_path / "out.npy"), {}, 2) as output:
+        list(files.fill(output, [str(tmp_path / "in.txt")], "text", compute, clock=lambda: now))
+    alone = len(longest) / speed  # a text is computed as a whole
+    assert sorted(took)[-2] < 2 * files.SECONDS
+    assert max(took) < 2 * files.SECONDS + alone
+    assert max(block["texts"] for block in output.blocks) <= files.MOST_TEXTS
+    if speed < 10**9:
+        assert np.median(took) > files.SECONDS * 0.5  # no smaller than need be: sorting by length wants large blocks
+
+
+# Processes that are killed, and several at a time
+
+
+def command(source: Path | str, out: Path, model: Path) -> list[str]:
+    code = (
+        "import sys, minibert.vectors.files as f; f.MOST_TEXTS = 64; from minibert.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    return [sys.executable, "-c", code, "encode", str(source), "-o", str(out), "--model", str(model)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_command_goes_on(tmp_path: Path, minilm: Path, how: signal.Signals) -> None:
+def test_a_killed_command_resumes(tmp_path: Path, minilm: Path, how: signal.Signals) -> None:
     source, out = tmp_path / "in.txt", tmp_path / "out.npy"
     texts = [f"text number {number} of the bank" for number in range(3000)]
     source.write_text("\n".join(texts) + "\n")
-    command = [sys.executable, "-c", COMMAND, "encode", str(source), "-o", str(out), "--model", str(minilm)]
-    journal = tmp_path / "out.npy.partial" / "journal.json"
+    journal = tmp_path / "out.npy.partial" / "journal"
     reached = [0]
     for _ in range(3):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command(source, out, minilm), stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None and _done(journal) <= reached[-1] + 200:
             time.sleep(0.01)
@@ -223,16 +408,107 @@ def test_a_killed_command_goes_on(tmp_path: Path, minilm: Path, how: signal.Sign
             break
         if how == signal.SIGINT:
             assert process.returncode == 130
-            assert re.search(r"minibert: stopped after [\d,]+ texts; give the same command to go on", error)
+            assert re.search(r"minibert: stopped after [\d,]+ texts; give the same command to resume", error)
         reached.append(_done(journal))
     assert len(reached) > 2, "it was never interrupted"
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"minibert: going on after {reached[-1]:,} texts" in done.stderr
+    done = subprocess.run(command(source, out, minilm), capture_output=True, text=True, check=True)
+    assert f"minibert: resuming after {reached[-1]:,} texts" in done.stderr
     assert np.abs(np.load(out) - minibert.load(minilm).encode(texts)).max() < 1e-6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.npy"]
 
 
 def _done(journal: Path) -> int:
-    return json.loads(journal.read_text())["texts"] if journal.exists() else 0
+    lines = journal.read_bytes().splitlines(keepends=True)[1:] if journal.exists() else []
+    return sum(json.loads(line)["texts"] for line in lines if line.endswith(b"\n"))
+
+
+INTERRUPTED = """
+import os, signal, sys
+import numpy as np
+from minibert.vectors import files
+
+now = [0.0]
+
+def compute(texts, first):
+    now[0] += len(texts) / 1000  # seconds
+    if first >= 20_000:
+        print(first, len(texts), flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+    return np.zeros((len(texts), 2), dtype=np.float32), []
+
+with files.Output(sys.argv[2], {}, 2) as output:
+    for _ in files.fill(output, [sys.argv[1]], "text", compute, clock=lambda: now[0]):
+        pass
+"""
+
+
+def test_an_interrupt_costs_one_block_of_a_few_seconds(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("a text\n" * 50_000)
+    arguments = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "in.txt"), str(tmp_path / "out.npy")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+    first, lost = map(int, done.stdout.split())
+    assert _done(tmp_path / "out.npy.partial" / "journal") == first
+    assert lost <= 1000 * files.SECONDS
+
+
+def test_one_process_at_a_time_makes_an_output(tmp_path: Path, minilm: Path) -> None:
+    out = tmp_path / "out.npy"
+    first = subprocess.Popen(  # it waits for its texts
+        command("-", out, minilm), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert first.stdin is not None
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out.npy.partial" / "vectors").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (tmp_path / "in.txt").write_text("another text\n" * 100)
+    second = subprocess.run(command(tmp_path / "in.txt", out, minilm), capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert second.stderr == (
+        f"minibert: the output ({out}) is being written by another process; wait for it, or choose another name\n"
+    )
+    assert first.communicate("one\ntwo\nthree\n")[1].endswith(f"minibert: 3 vectors of 384 numbers in {out}\n")
+    assert np.abs(np.load(out) - minibert.load(minilm).encode(["one", "two", "three"])).max() < 1e-6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.npy"]
+
+
+def test_other_weights_in_the_same_folder_are_not_resumed(
+    tmp_path: Path, minilm: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_TEXTS", 3)
+    folder = tmp_path / "model"
+    arguments = ["encode", source, "-o", str(tmp_path / "out.npy"), "--model", str(folder)]
+    bert = minibert.load(minilm)
+    bert.save_pretrained(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Output, "finish", lambda output: (_ for _ in ()).throw(OSError("the power fails")))
+        assert main(arguments) == 2
+    journal = tmp_path / "out.npy.partial" / "journal"
+    assert _done(journal) == 20
+    capsys.readouterr()
+
+    def refused(what: str) -> None:
+        assert main(arguments) == 2
+        assert f"must be of the same command to be resumed; it is of another one ({what}: " in capsys.readouterr().err
+
+    with torch.no_grad():  # the last bit of one number
+        weight = bert.encoder.encoder.layers[3].feed_forward.up.weight
+        weight[5, 7] = torch.nextafter(weight[5, 7], torch.tensor(9.0))
+    bert.save_pretrained(folder)
+    refused("weights")
+    minibert.Bert(minibert.load(minilm).model, bert.tokenizer, replace(bert.recipe, pooling=("cls",))).save_pretrained(
+        folder
+    )
+    refused("recipe")
+    minibert.load(minilm).save_pretrained(folder)
+    changed(folder / "tokenizer.json", lambda data: data.replace(b'"lowercase": true', b'"lowercase": false'))
+    changed(
+        folder / "tokenizer_config.json", lambda data: data.replace(b'"do_lower_case": true', b'"do_lower_case": false')
+    )
+    refused("tokenizer")
+    minibert.load(minilm).save_pretrained(folder)
+    assert main(arguments) == 0
+    assert "resuming after 20 texts" in capsys.readouterr().err
 
 
 # Mistakes
@@ -260,6 +536,11 @@ def bad(tmp_path: Path) -> Any:
         ("a.jsonl", b'{"text": "one"}\n{"text": \n', "a.jsonl, line 2, must be JSON; it is not ("),
         ("a.jsonl", b"[1]\n", "a.jsonl, line 1, must be a JSON object, or a text; it is a list"),
         ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1, must hold a text in 'text', not 7; leave such rows out"),
+        (
+            "a.jsonl",
+            b'{"text": "one"}\n{"text": "a \\ud800"}\n',
+            "a.jsonl, line 2, must hold valid Unicode in 'text'; it has a lone surrogate, '\\ud800', at 2: correct it",
+        ),
         ("a.xml", b"", "a.xml) must end in .txt, .csv, .jsonl, .parquet, or be - for standard input"),
     ],
 )
@@ -299,6 +580,17 @@ def test_columns_are_kept(bad: Any) -> None:
     assert list(files.read_rows(path, "question", ["answer"])) == [("q1", {"answer": "a1"})]
     with pytest.raises(ValueError, match=re.escape("columns to keep (answer) need a file with columns, which")):
         list(files.read_rows(bad("a.txt", b"one"), keep=["answer"]))
+
+
+def test_a_lone_surrogate_is_reported_before_anything_is_computed(
+    bad: Any, tmp_path: Path, minilm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = bad("a.jsonl", b'{"text": "fine", "n": "fine"}\n' * 5000 + b'{"text": "fine", "n": "\\udfff"}\n')
+    message = f"{path}, line 5001, must hold valid Unicode in 'n'; it has a lone surrogate, '\\udfff', at 0: correct it"
+    for arguments in (["encode", path, "--text", "n"], ["index", path, "--keep", "n"]):
+        assert main([*arguments, "-o", str(tmp_path / "out.npy"), "--model", str(minilm)]) == 2
+        assert message in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 def test_standard_input(tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch, vectors: Any) -> None:

@@ -1,8 +1,9 @@
-"""Files of texts in, files of vectors out: streamed, and able to go on after an interruption.
+"""Files of texts in, files of vectors out: streamed, and resumed after an interruption.
 
-While vectors are computed they are kept in a folder beside the output, `OUT.partial`, with a journal that says how far
-the data files are good. An interruption, of whatever kind, leaves that folder; the same command goes on from there. The
-output itself appears when it is whole.
+While vectors are computed they are kept in a folder beside the output, `OUT.partial`. What is made of a block of texts
+is appended to its data files, and then a line to its journal, which counts the texts, vectors and bytes of the block,
+and has their digests. An interruption of any kind leaves that folder, and the same command resumes from it. The output
+itself appears when it is whole.
 """
 
 from __future__ import annotations
@@ -12,21 +13,28 @@ import hashlib
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
-from minibert.pretrained.files import safetensors_header, to_disk, written_whole
+from minibert.pretrained.files import locked, path_to_disk, safetensors_header, to_disk, written_whole
 
 INPUTS = (".txt", ".csv", ".jsonl", ".parquet")
 OUTPUTS = (".npy", ".safetensors", ".jsonl", ".parquet")
 STDIN = "-"
-BLOCK = 4_096  # texts of a step: what an interruption loses at most
+DATA = ("vectors", "rows")  # files of an unfinished output
+BLOCK = 4_096  # rows read or written at once
+SECONDS = 4.0  # of computing between two lines of the journal: what an interruption loses
+FIRST_BLOCK = 8_192  # characters, while nothing is known about the speed
+MOST_TEXTS, MOST_CHARACTERS = 16_384, 1_000_000  # of a block: the vectors of its words lie in memory
+FORMAT = 1  # of the journal
 
 Vectors = NDArray[np.float32]
 Row = dict[str, Any]
@@ -70,6 +78,8 @@ def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterat
             )
         if not isinstance(row[text], str):
             raise ValueError(f"{place} must hold a text in {text!r}, not {row[text]!r:.40}; leave such rows out")
+        for name in wanted:
+            _check_characters(place, name, row[name])
         yield row[text], {name: row[name] for name in keep}
 
 
@@ -79,6 +89,18 @@ def check_input(path: str) -> None:
         raise ValueError(f"the input ({path}) must end in {', '.join(INPUTS)}, or be - for standard input")
     if path != STDIN and not Path(path).is_file():
         raise FileNotFoundError(f"the input ({path}) must be a file; there is none of that name")
+
+
+def _check_characters(place: str, name: str, value: Any) -> None:
+    if not isinstance(value, str) or value.isascii():
+        return
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place} must hold valid Unicode in {name!r}; it has a lone surrogate, {value[error.start]!r}, at "
+            f"{error.start}: correct it, or leave the row out"
+        ) from None
 
 
 def _decoded(path: str) -> Iterator[tuple[int, str]]:
@@ -171,16 +193,20 @@ def count_rows(paths: Sequence[str], text: str) -> int | None:
 
 
 class Output:
-    """A file of vectors in the making.
+    """A file of vectors in the making, to be used in a `with` statement: one process at a time makes it.
 
     Args:
         path: the file; its ending says the form.
-        what: all that decides what will be in it; an unfinished file of something else is not gone on with.
+        what: all that decides what will be in it; an unfinished file of something else is not resumed.
         width: numbers of a vector.
         counts_rows: whether "text", "start" and "end" of a row are numbers, those of words.
 
+    Attributes:
+        blocks: the lines of the journal, but for its first: what was made so far.
+
     Raises:
-        ValueError: an unknown form; an unfinished output that belongs to another command.
+        BlockingIOError: another process is making it.
+        ValueError: an unknown form; an unfinished output that belongs to another command, or that was damaged.
         FileExistsError: the file is there already.
     """
 
@@ -189,48 +215,128 @@ class Output:
         self.kind = self.path.suffix.lower()
         if self.kind not in OUTPUTS:
             raise ValueError(f"the output ({path}) must end in {', '.join(OUTPUTS)}")
-        if self.path.exists():
-            raise FileExistsError(f"the output ({path}) must not exist yet; choose another name, or delete it")
         if self.kind == ".parquet":
             _parquet()
         self.folder = self.path.with_name(self.path.name + ".partial")
-        self.digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
-        self.texts = self.rows = 0
-        self._sizes = {"vectors": 0, "rows": 0}
-        self._recover(what)
+        self.blocks: list[Row] = []
+        self._seal = ""  # of the journal's last line
+        busy = f"the output ({path}) is being written by another process; wait for it, or choose another name"
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.path.with_name(self.path.name + ".partial.lock"), busy))
+            self._check_absent("choose another name, or delete it")
+            self._resume(json.loads(json.dumps(what | {"width": width}, default=str)))
+            self._held = stack.pop_all()
 
-    def _recover(self, what: dict[str, Any]) -> None:
-        """Go on where the journal says, and drop what was written after it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        journal = self.folder / "journal.json"
-        if journal.exists():
-            state = json.loads(journal.read_text(encoding="utf-8"))
-            if state["digest"] != self.digest:
-                raise ValueError(
-                    f"{self.folder} must be of the same command to go on with it; it is of another one "
-                    f"({_differences(state['what'], what)}): give that one again, or delete the folder"
-                )
-            self.texts, self.rows, self._sizes = state["texts"], state["rows"], state["sizes"]
-        self._what = json.loads(json.dumps(what, default=str))
-        for name, size in self._sizes.items():
-            with (self.folder / name).open("ab") as file:
-                file.truncate(size)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
+
+    @property
+    def texts(self) -> int:
+        """How many texts are done."""
+        return sum(block["texts"] for block in self.blocks)
+
+    @property
+    def rows(self) -> int:
+        """How many vectors there are."""
+        return sum(block["vectors"] for block in self.blocks)
+
+    def _check_absent(self, remedy: str) -> None:
+        if self.path.exists():
+            raise FileExistsError(f"the output ({self.path}) must not exist yet; {remedy}")
+
+    def _resume(self, what: Row) -> None:
+        """Start where the journal ends, and drop what was written after it; or begin."""
+        self.folder.mkdir(exist_ok=True)
+        journal = self.folder / "journal"
         if not journal.exists():
-            self._write_journal()
+            others = [path.name for path in self.folder.iterdir() if not path.name.startswith(".journal.")]
+            if others:
+                raise ValueError(
+                    f"{self.folder} must hold a journal to be resumed; it does not, but has {min(others)}: delete the "
+                    "folder, or choose another output"
+                )
+            with written_whole(journal) as temporary:
+                temporary.write_bytes(self._sealed({"format": FORMAT, "what": what}))
+                path_to_disk(temporary)
+            for name in DATA:
+                (self.folder / name).touch()
+            path_to_disk(self.folder)
+            path_to_disk(self.folder.parent)
+            return
+        (head, *self.blocks), end = self._read_journal(journal)
+        if head["what"] != what:
+            raise ValueError(
+                f"{self.folder} must be of the same command to be resumed; it is of another one "
+                f"({_differences(head['what'], what)}): give that one again, or delete the folder"
+            )
+        sizes = self._check_data()
+        for name, size in {"journal": end, **sizes}.items():
+            with (self.folder / name).open("r+b") as file:
+                file.truncate(size)
 
-    def _write_journal(self) -> None:
-        state = {
-            "digest": self.digest,
-            "what": self._what,
-            "texts": self.texts,
-            "rows": self.rows,
-            "sizes": self._sizes,
-        }
-        with written_whole(self.folder / "journal.json") as temporary, temporary.open("w", encoding="utf-8") as file:
-            json.dump(state, file)
-            to_disk(file)
+    def _read_journal(self, journal: Path) -> tuple[list[Row], int]:
+        """The lines of the journal, and where the last whole one ends; the one after it may have been cut off."""
+        lines = journal.read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()
+        entries: list[Row] = []
+        for number, line in enumerate(lines or [b""], 1):
+            try:
+                entry = json.loads(line)
+                del entry["seal"]
+                whole = self._sealed(entry) == line and entry.get("format", FORMAT) == FORMAT
+            except (ValueError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                raise ValueError(
+                    f"the journal ({journal}) must be as this minibert wrote it; its line {number} is not: delete "
+                    f"{self.folder} to begin again"
+                )
+            entries.append(entry)
+        return entries, sum(map(len, lines))
 
-    def add(self, texts: int, vectors: Vectors, rows: Iterable[Row]) -> None:
+    def _sealed(self, entry: Row) -> bytes:
+        """A line of the journal, with a digest of itself and of all lines before it."""
+        content = json.dumps(entry, sort_keys=True)
+        self._seal = hashlib.sha256((self._seal + content).encode()).hexdigest()
+        return (json.dumps({**entry, "seal": self._seal}, sort_keys=True) + "\n").encode()
+
+    def _check_data(self) -> dict[str, int]:
+        """Read the data files and compare them with the journal, block by block.
+
+        Returns:
+            By name, how many bytes the journal knows of.
+
+        Raises:
+            ValueError: a file is too small, or holds something else than was written.
+        """
+        sizes = {}
+        for name in DATA:
+            size = sum(block["bytes"][name] for block in self.blocks)
+            path = self.folder / name
+            there = path.stat().st_size if path.is_file() else 0
+            if there < size:
+                raise ValueError(
+                    f"{path} ({there:,} bytes) must have at least {size:,}, as its journal says; it was cut off: "
+                    f"delete {self.folder} to begin again"
+                )
+            sizes[name] = size
+            if not size:
+                path.touch()
+                continue
+            with path.open("rb") as file:
+                for number, block in enumerate(self.blocks, 1):
+                    if _digest_of_file(file, block["bytes"][name]) != block["digests"][name]:
+                        raise ValueError(
+                            f"{path} must hold what was written; it has been changed in block {number} of "
+                            f"{len(self.blocks)}: delete {self.folder} to begin again"
+                        )
+        return sizes
+
+    def add(self, texts: Sequence[str], vectors: Vectors, rows: Iterable[Row]) -> None:
         """Add what was made of the next texts: their vectors (n, H), and what is known of each of these."""
         data = {"vectors": np.ascontiguousarray(vectors, dtype="<f4").tobytes()}
         data["rows"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
@@ -238,15 +344,31 @@ class Output:
             with (self.folder / name).open("ab") as file:
                 file.write(content)
                 to_disk(file)
-        self._sizes = {name: size + len(data[name]) for name, size in self._sizes.items()}
-        self.texts += texts
-        self.rows += len(vectors)
-        self._write_journal()
+        block = {
+            "texts": len(texts),
+            "vectors": len(vectors),
+            "read": digest_of_texts(texts),
+            "bytes": {name: len(content) for name, content in data.items()},
+            "digests": {name: hashlib.sha256(content).hexdigest() for name, content in data.items()},
+        }
+        with (self.folder / "journal").open("ab") as file:
+            file.write(self._sealed(block))
+            to_disk(file)
+        self.blocks.append(block)
 
     def finish(self) -> None:
-        """Write the output, whole, and remove what was kept for it."""
-        with written_whole(self.path) as temporary:
-            WRITERS[self.kind](temporary, self)
+        """Check what was written, make the output of it, whole, and remove what was kept for it."""
+        sizes = self._check_data()
+        for name, size in sizes.items():
+            there = (self.folder / name).stat().st_size
+            if there != size:
+                raise ValueError(f"{self.folder / name} ({there:,} bytes) must have {size:,}; give the command again")
+        whole = self.folder / f"whole{self.kind}"
+        WRITERS[self.kind](whole, self)
+        path_to_disk(whole)
+        self._check_absent(f"it has appeared meanwhile: move it away, and give the command again to use {self.folder}")
+        whole.rename(self.path)
+        path_to_disk(self.path.parent)  # before what it was made of goes
         shutil.rmtree(self.folder)
 
     def vectors(self) -> Vectors:
@@ -323,7 +445,11 @@ WRITERS: dict[str, Callable[[Path, Output], None]] = {
 
 
 def fill(
-    output: Output, paths: Sequence[str], text: str, compute: Callable[[list[str], int], tuple[Vectors, list[Row]]]
+    output: Output,
+    paths: Sequence[str],
+    text: str,
+    compute: Callable[[list[str], int], tuple[Vectors, list[Row]]],
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[int]:
     """Compute what is missing of an output, block by block, and finish it.
 
@@ -331,22 +457,62 @@ def fill(
         output: what is made.
         paths, text: where the texts are; as for `read_rows`.
         compute: gives the vectors of texts, and what is to be kept of each vector; told the number of the first text.
+        clock: the time, in seconds.
 
     Yields:
         After each block, how many texts are done.
+
+    Raises:
+        ValueError: the texts of the blocks that are done are not what they were.
     """
-    texts = islice((row for path in paths for row, _ in read_rows(path, text)), output.texts, None)
-    while block := list(islice(texts, BLOCK)):
+    texts = (row for path in paths for row, _ in read_rows(path, text))
+    first = 0
+    for done in output.blocks:
+        again = list(islice(texts, done["texts"]))
+        if digest_of_texts(again) != done["read"]:
+            raise ValueError(
+                f"the texts ({', '.join(paths)}) must be the same as before to be resumed; they differ between text "
+                f"{first + 1:,} and {first + done['texts']:,}: give the same texts, or delete {output.folder}"
+            )
+        first += done["texts"]
+    room = float(FIRST_BLOCK)
+    while block := list(_taken(texts, room)):
+        start = clock()
         vectors, rows = compute(block, output.texts)
-        output.add(len(block), vectors, rows)
+        output.add(block, vectors, rows)
+        # a small block may be quick or slow by chance; no time at all is the clock's fault
+        speed = sum(map(_cost, block)) / max(clock() - start, 1e-3)
+        room = min(speed * SECONDS, 8 * room, MOST_CHARACTERS)
         yield output.texts
     output.finish()
 
 
-def fingerprint(paths: Sequence[str]) -> list[Any]:
-    """What tells files from others of the same names: sizes, and when they were written."""
-    facts = []
-    for path in paths:
-        status = None if path == STDIN or not Path(path).exists() else Path(path).stat()
-        facts.append([path, *([] if status is None else [status.st_size, status.st_mtime_ns])])
-    return facts
+def _taken(texts: Iterator[str], room: float) -> Iterator[str]:
+    """The next texts, up to so many characters, one at least."""
+    for text in islice(texts, MOST_TEXTS):
+        yield text
+        room -= _cost(text)
+        if room <= 0:
+            return
+
+
+def _cost(text: str) -> int:
+    return len(text) + 8  # [CLS] and [SEP] are computed, too
+
+
+def digest_of_texts(texts: Sequence[str]) -> str:
+    """A digest that tells lists of texts apart."""
+    digest = hashlib.sha256()
+    for text in texts:
+        content = text.encode()
+        digest.update(b"%d " % len(content) + content)
+    return digest.hexdigest()
+
+
+def _digest_of_file(file: IO[bytes], size: int) -> str:
+    """The digest of the next bytes."""
+    digest = hashlib.sha256()
+    while size and (part := file.read(min(size, 1 << 20))):
+        digest.update(part)
+        size -= len(part)
+    return digest.hexdigest()
