@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
@@ -34,6 +35,18 @@ def test_another_process_holds_the_lock_until_it_is_killed(tmp_path: Path) -> No
         with locked(path, "busy"):
             pass
     assert not path.exists()
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    fcntl = pytest.importorskip("fcntl", reason="Windows locks in another way")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = r"this file system has no locks \(Function not implemented\), which would keep other processes from"
+    with pytest.warns(UserWarning, match=message), locked(tmp_path / "lock", "busy"):
+        pass
+    assert not (tmp_path / "lock").exists()
 
 
 def test_a_lock_that_is_waited_for_has_one_holder_at_a_time(tmp_path: Path) -> None:

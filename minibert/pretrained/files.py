@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,6 +97,14 @@ else:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            warnings.warn(
+                f"this file system has no locks ({error.strerror}), which would keep other processes from writing the "
+                "same files; see to it that none does",
+                stacklevel=5,
+            )
         return True
 
 
@@ -110,7 +120,7 @@ SAVING, SAVED, LOCK = ".minibert-saving", ".minibert-saved", ".minibert-lock"
 
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write to, whose files all take their places in `folder` when the block ends without an error.
+    """A new folder to write to, whose files all take their places in `folder` when the block ends without an error.
 
     Whatever happens meanwhile, even a power cut, `folder` holds the old files or the new ones, never some of each.
     Files that are not written stay. One process writes at a time; the others wait.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -47,13 +48,13 @@ def _new(data: bytes = b"") -> Any:
     return hashlib.blake2b(data, digest_size=16)
 
 
-def _weights(bert: Any) -> list[tuple[str, Tensor]]:
+def _weights(bert: Any) -> Iterator[tuple[str, Tensor]]:
     """The parameters that make vectors; the pooler makes none."""
     found = [(name, tensor) for name, tensor in bert.encoder.named_parameters() if not name.startswith("pooler.")]
     for number, dense in enumerate(bert.recipe.dense):
         found.append((f"dense.{number}.weight", dense.weight))
         found += [] if dense.bias is None else [(f"dense.{number}.bias", dense.bias)]
-    return [(name, tensor.detach().cpu()) for name, tensor in found]
+    return ((name, tensor.detach().cpu()) for name, tensor in found)
 
 
 def _bytes(tensor: Tensor) -> Any:
