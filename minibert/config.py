@@ -14,6 +14,7 @@ Masks are bool everywhere past the public boundary, True = may be attended to.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -107,8 +108,8 @@ class BertConfig:
             )
         for name in ("layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"{name} ({value!r}) must be a number of at least 0; correct the configuration")
+            if not _number(value) or not 0 <= value < math.inf:  # so NaN is none
+                raise ValueError(f"{name} ({value!r}) must be a finite number of at least 0; correct the configuration")
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         for name in (*sizes, "max_position_embeddings", "type_vocab_size", "num_labels"):
             value = getattr(self, name)
@@ -119,13 +120,16 @@ class BertConfig:
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads}); choose another number of heads"
             )
-        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+        pad = self.pad_token_id
+        if pad is not None and (not isinstance(pad, int) or isinstance(pad, bool)):
+            raise ValueError(f"pad_token_id ({pad!r}) must be a whole number, or None; correct the configuration")
+        if pad is not None and pad >= self.vocab_size:
             raise ValueError(
                 f"pad_token_id ({self.pad_token_id}) must be less than vocab_size ({self.vocab_size}); correct one"
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 <= value <= 1):
+            if value is not None and not (_number(value) and 0 <= value <= 1):
                 raise ValueError(f"{name} ({value!r}) must be between 0 and 1; correct the configuration")
 
     @property
@@ -225,3 +229,7 @@ class BertConfig:
         """Write `config.json` into `folder`, which is made if need be."""
         with folder_written_whole(Path(folder)) as new:
             write_text(new / "config.json", json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

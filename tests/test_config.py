@@ -82,6 +82,18 @@ def test_a_head_size_is_derived_and_a_configuration_is_frozen() -> None:
         ({"classifier_dropout": "a"}, "classifier_dropout ('a') must be between 0 and 1"),
         ({"num_labels": 0}, "num_labels (0) must be a whole number of at least 1"),
         ({"pad_token_id": 40000}, "pad_token_id (40000) must be less than vocab_size (30522)"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps (nan) must be a finite number of at least 0; correct the"),
+        ({"layer_norm_eps": float("inf")}, "layer_norm_eps (inf) must be a finite number of at least 0"),
+        ({"layer_norm_eps": -1e-5}, "layer_norm_eps (-1e-05) must be a finite number of at least 0"),
+        ({"initializer_range": float("nan")}, "initializer_range (nan) must be a finite number of at least 0"),
+        ({"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob (nan) must be between 0 and 1"),
+        ({"attention_probs_dropout_prob": float("nan")}, "attention_probs_dropout_prob (nan) must be between 0 and 1"),
+        ({"classifier_dropout": float("nan")}, "classifier_dropout (nan) must be between 0 and 1"),
+        ({"hidden_dropout_prob": True}, "hidden_dropout_prob (True) must be between 0 and 1"),
+        ({"pad_token_id": float("nan")}, "pad_token_id (nan) must be a whole number, or None; correct the"),
+        ({"pad_token_id": "0"}, "pad_token_id ('0') must be a whole number, or None"),
+        ({"hidden_size": float("nan")}, "hidden_size (nan) must be a whole number of at least 1"),
+        ({"max_position_embeddings": float("inf")}, "max_position_embeddings (inf) must be a whole number of at least"),
     ],
 )
 def test_values_that_cannot_be_honoured_are_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:

@@ -246,7 +246,7 @@ def test_nothing_is_added_by_a_mistake(small: minibert.Bert) -> None:
     for vectors, message in (
         (np.ones((2, 32)), "vectors (2, 32) must be (1, 32), one for each text"),
         (np.ones((1, 8)), "vectors (1, 8) must be (1, 32), one for each text"),
-        (np.full((1, 32), np.nan), "vectors must be finite; there is NaN or infinity in them"),
+        (np.full((1, 32), np.nan), "vectors (nan at [0, 0]) must be finite numbers in float32"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             index.add_vectors(vectors, ["a"])

@@ -6,24 +6,27 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.nn import functional as F
 
-from minibert.pretrained.files import safetensors_header, to_disk, written_whole
+from minibert.pretrained.files import locked, safetensors_header, to_disk, written_whole
 from minibert.tokenizer import check_text, whole_number
 from minibert.vectors.fingerprint import fingerprint
-from minibert.vectors.similarity import ALL_PAIRS
+from minibert.vectors.similarity import ALL_PAIRS, LONGEST, as_vectors, check_lengths, unit_vectors
 
 FORMAT = 2  # 1: another digest of the model
 MANIFEST = "manifest.json"
+LOCK = ".index.lock"
 # Vectors and queries whose scores are computed at once: 8 MB of them at most. More blocks would cost more than the
 # caches give, since the threads wait for one another at the end of each product.
 BLOCK = 16_384
@@ -78,8 +81,58 @@ class Hit(NamedTuple):
     number: int
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What an index holds at one moment. It never changes: adding makes another, and who reads keeps one.
+
+    Attributes:
+        blocks: (n, H) float32 each; of unit vectors where the similarity is cosine.
+        rows: the texts of each block, and what goes with them.
+        mapped: how many of the blocks are files.
+    """
+
+    blocks: tuple[Tensor, ...] = ()
+    rows: tuple[Rows, ...] = ()
+    mapped: int = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.blocks))
+
+    def row(self, number: int) -> tuple[str, Any]:
+        """The text of that number, and what was added with it; negative numbers count from the end."""
+        place = number + len(self) if number < 0 else number
+        if place >= 0:
+            for rows in self.rows:
+                if place < len(rows):
+                    return rows[place]
+                place -= len(rows)
+        raise IndexError(f"number ({number}) must be at least {-len(self)} and less than {len(self)}")
+
+    def appended(self, block: Tensor, rows: Rows) -> Contents:
+        """These, then one block more; it is joined to the last blocks that are no larger, so that there are few.
+
+        What is mapped stays so: there is nothing to join it with but what is larger.
+        """
+        blocks, kept = list(self.blocks), list(self.rows)
+        while len(blocks) > self.mapped and len(blocks[-1]) <= len(block):
+            block, rows = torch.cat([blocks.pop(), block]), kept.pop().joined(rows)
+        return Contents((*blocks, block), (*kept, rows), self.mapped)
+
+    def joined(self) -> Contents:
+        """The same in one block."""
+        if len(self.blocks) < 2:
+            return self
+        rows = self.rows[0]
+        for more in self.rows[1:]:
+            rows = rows.joined(more)
+        return Contents((torch.cat(self.blocks),), (rows,))
+
+
 class Index:
     """Texts, anything beside them, and their vectors; made by adding texts, or by `Index.load`.
+
+    Several threads may add, search, read and save at once. What is added in one call stays together, and a search
+    sees all of it or nothing.
 
     Args:
         bert: what makes vectors, of texts and of queries; prompts are those of `encode_document` and `encode_query`.
@@ -87,12 +140,19 @@ class Index:
 
     def __init__(self, bert: Loaded) -> None:
         self.bert = bert
-        self._blocks: list[Tensor] = []  # (n, H) float32 each; of unit vectors where the similarity is cosine
-        self._rows: list[Rows] = []
-        self._mapped = 0  # how many of the blocks are files
+        self._contents = Contents()
+        self._lock = Lock()  # held while `_contents` is replaced; reading needs none
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but the lock."""
+        return {**vars(self), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Undo `__getstate__`."""
+        vars(self).update(state, _lock=Lock())
 
     def __len__(self) -> int:
-        return sum(map(len, self._blocks))
+        return len(self._contents)
 
     def __repr__(self) -> str:
         return f"Index({len(self):,} texts, vectors of {self.bert.dimension}, {self.bert.source})"
@@ -100,19 +160,16 @@ class Index:
     @property
     def vectors(self) -> NDArray[np.float32]:
         """(N, H) float32: of unit length where the similarity is cosine."""
-        if len(self._blocks) > 1:
-            rows = self._rows[0]
-            for more in self._rows[1:]:
-                rows = rows.joined(more)
-            self._blocks, self._rows, self._mapped = [torch.cat(self._blocks)], [rows], 0
-        view = self._blocks[0].numpy().view() if self._blocks else np.empty((0, self.bert.dimension), np.float32)
+        with self._lock:
+            self._contents = contents = self._contents.joined()
+        view = contents.blocks[0].numpy().view() if len(contents) else np.empty((0, self.bert.dimension), np.float32)
         view.flags.writeable = False
         return view
 
     @property
     def texts(self) -> list[str]:
         """All texts, in the order in which they were added; `index[number]` reads one."""
-        return [self[number][0] for number in range(len(self))]
+        return [text for rows in self._contents.rows for text, _ in map(rows.__getitem__, range(len(rows)))]
 
     def add(self, texts: Iterable[str], data: Iterable[Any] | None = None, **settings: Any) -> None:
         """Add texts.
@@ -134,7 +191,7 @@ class Index:
         """Add texts whose vectors (N, H) were made elsewhere, by the same model.
 
         Raises:
-            ValueError: as for `add`; vectors of another length, or with numbers that are not finite.
+            ValueError: as for `add`; vectors of another length, or what `as_vectors` and `check_lengths` refuse.
         """
         texts = listed("texts", texts)
         values = [None] * len(texts) if data is None else listed("data", data)
@@ -144,29 +201,31 @@ class Index:
                 f"data ({len(values)} values) must be as many as texts ({len(texts)}); None for those without"
             )
         rows = Rows.of(texts, values)
-        block = self._checked(vectors, len(texts))
+        block = self._comparable(vectors, len(texts))
         if len(block):
-            self._append(block, rows)
+            with self._lock:
+                self._contents = self._contents.appended(block, rows)
 
-    def _append(self, block: Tensor, rows: Rows) -> None:
-        """Join what is added to the last blocks that are no larger, so that there are few, however it came.
+    def _comparable(self, vectors: Any, count: int | None = None) -> Tensor:
+        """Vectors (N, H) as they are kept and compared, in memory of their own.
 
-        What is mapped stays so: there is nothing to join it with but what is larger.
+        Args:
+            vectors: of texts, or of queries.
+            count: how many texts; None where the vectors are of queries.
+
+        Raises:
+            ValueError: another shape, or what `as_vectors` and `check_lengths` refuse.
         """
-        blocks, kept = list(self._blocks), list(self._rows)
-        while len(blocks) > self._mapped and len(blocks[-1]) <= len(block):
-            block, rows = torch.cat([blocks.pop(), block]), kept.pop().joined(rows)
-        self._blocks, self._rows = [*blocks, block], [*kept, rows]
-
-    def _checked(self, vectors: Any, count: int) -> Tensor:
-        block = torch.as_tensor(np.asarray(vectors)).float()
-        if block.shape != (count, self.bert.dimension):
+        values = as_vectors(vectors).detach().cpu()
+        if values.shape != (len(values) if count is None and values.ndim else count, self.bert.dimension):
+            wanted = f"(Q, {self.bert.dimension})" if count is None else f"({count}, {self.bert.dimension})"
             raise ValueError(
-                f"vectors {tuple(block.shape)} must be ({count}, {self.bert.dimension}), one for each text"
+                f"vectors {tuple(values.shape)} must be {wanted}, one for each {'query' if count is None else 'text'}"
             )
-        if not torch.isfinite(block).all():
-            raise ValueError("vectors must be finite; there is NaN or infinity in them: look at the texts they are of")
-        return F.normalize(block, dim=-1) if self._kind == "cosine" else block.clone()
+        if self._kind == "cosine":
+            return unit_vectors(values)
+        check_lengths(values, self._kind)
+        return values.clone()
 
     @property
     def _kind(self) -> str:
@@ -191,37 +250,37 @@ class Index:
         single = isinstance(queries, str)
         several = [queries] if single else list(queries)
         check_text(several)
-        scores, numbers = self.search_vectors(self.bert.encode_query(several, **settings), top_k)
+        top_k = whole_number("top_k", top_k)
+        vectors = self._comparable(self.bert.encode_query(several, **settings))
+        contents = self._contents  # one state for scores and texts, whatever is added meanwhile
+        scores, numbers = self._nearest(contents, vectors, top_k)
         hits = [
-            [Hit(score, *self[number], number) for score, number in zip(*row, strict=True)]
+            [Hit(score, *contents.row(number), number) for score, number in zip(*row, strict=True)]
             for row in zip(scores.tolist(), numbers.tolist(), strict=True)
         ]
         return hits[0] if single else hits
 
     def __getitem__(self, number: int) -> tuple[str, Any]:
         """The text of that number, and what was added with it; negative numbers count from the end."""
-        place = number + len(self) if number < 0 else number
-        if place >= 0:
-            for rows in self._rows:
-                if place < len(rows):
-                    return rows[place]
-                place -= len(rows)
-        raise IndexError(f"number ({number}) must be at least {-len(self)} and less than {len(self)}")
+        return self._contents.row(number)
 
     def search_vectors(self, vectors: Any, top_k: int = 10) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The same for vectors (Q, H): scores (Q, k) and numbers (Q, k).
 
         Scores do not depend on the queries and texts beside: see `nearest`.
+
+        Raises:
+            ValueError: as for `search`; vectors of another length, or what `as_vectors` and `check_lengths` refuse.
         """
-        top_k = whole_number("top_k", top_k)
-        queries = torch.as_tensor(np.asarray(vectors)).float()
-        if queries.ndim != 2 or queries.shape[1] != self.bert.dimension:
-            raise ValueError(f"vectors {tuple(queries.shape)} must be (Q, {self.bert.dimension})")
-        if self._kind == "cosine":
-            queries = F.normalize(queries, dim=-1)  # what is kept has length 1
-        parts = [nearest(self._blocks, some, top_k, self._kind) for some in torch.split(queries, QUERIES)]
+        return self._nearest(self._contents, self._comparable(vectors), whole_number("top_k", top_k))
+
+    def _nearest(
+        self, contents: Contents, queries: Tensor, top_k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        parts = [nearest(contents.blocks, some, top_k, self._kind) for some in torch.split(queries, QUERIES)]
         if not parts:
-            return np.empty((0, min(top_k, len(self))), np.float32), np.empty((0, min(top_k, len(self))), np.int64)
+            shape = (0, min(top_k, len(contents)))
+            return np.empty(shape, np.float32), np.empty(shape, np.int64)
         return np.concatenate([scores for scores, _ in parts]), np.concatenate([numbers for _, numbers in parts])
 
     def approximate(self, **settings: Any) -> Approximate:
@@ -241,78 +300,144 @@ class Index:
         """Write the index into a folder: its vectors, its texts, and a manifest that names them and the model.
 
         The manifest is written last, and takes the place of the old one at once: whenever this is interrupted, the
-        folder holds the old index or the new one, whole.
+        folder holds the old index or the new one, whole. Threads and processes that save to one folder take turns, and
+        the last one stays.
 
         Raises:
             ValueError: the folder holds something else than an index.
         """
-        folder = Path(folder)
+        folder, description = Path(folder), described(self.bert)
         others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        if others and MANIFEST not in others and not all(OURS.match(name) for name in others):
+        if others and MANIFEST not in others and not all(name == LOCK or OURS.match(name) for name in others):
             raise ValueError(
                 f"the folder ({folder}) must be empty, or hold an index; it holds {others[0]}: choose another"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        version = uuid4().hex[:8]
-        names = {"vectors": f"vectors-{version}.safetensors", "texts": f"texts-{version}.jsonl"}
-        self._write_vectors(folder / names["vectors"])
-        with (folder / names["texts"]).open("wb") as file:
-            for rows in self._rows:
-                for line in rows.lines():
-                    file.write(line)
-            to_disk(file)
-        _names_to_disk(folder)  # before the manifest that tells of these files
-        manifest = {
-            "format": FORMAT,
-            "files": {kind: {"name": name, "bytes": (folder / name).stat().st_size} for kind, name in names.items()},
-            "texts": len(self),
-            **described(self.bert),
-        }
-        with written_whole(folder / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as text_file:
-            text_file.write(json.dumps(manifest, indent=2) + "\n")
-            to_disk(text_file)
-        _names_to_disk(folder)  # before the files go that the old one tells of
-        for path in folder.iterdir():
-            if OURS.match(path.name) and path.name not in names.values():
-                path.unlink()  # what is mapped from it stays valid until it is let go
-
-    def _write_vectors(self, path: Path) -> None:
-        with path.open("wb") as file:
-            file.write(safetensors_header({"vectors": ("F32", [len(self), self.bert.dimension])}))
-            for block in self._blocks:
-                for part in torch.split(block, BLOCK):
-                    file.write(part.numpy().astype("<f4").tobytes())
-            to_disk(file)
+        with locked(folder / LOCK, f"the index ({folder}) is being saved", wait=True):
+            _write(self._contents, folder, description)  # what it holds now, not when it began to wait
 
     @classmethod
     def load(cls, folder: str | Path, bert: Loaded) -> Index:
-        """Open an index; the vectors are mapped, the texts read when they are found.
+        """Open an index: vectors and texts are checked once and mapped; texts are parsed when they are found.
+
+        While another process saves, this is the old index or the new one.
 
         Raises:
             FileNotFoundError: no index there.
-            ValueError: it was made with another model, by another version, or its files are not whole.
+            ValueError: it was made with another model, by another version, or its files are not whole or not valid.
         """
         folder = Path(folder)
-        manifest = read_manifest(folder)
-        ours = described(bert)
-        different = [name for name in ours if name != "model" and manifest.get(name) != ours[name]]
-        if different:
-            raise ValueError(
-                f"the index ({folder}) must be searched with the model that it was made with, {manifest.get('model')}; "
-                f"{bert.source} differs from it in {', '.join(different)}: load that one, or make the index anew"
-            )
-        index = cls(bert)
-        if manifest["texts"]:
-            with safe_open(folder / manifest["files"]["vectors"]["name"], framework="pt") as file:
-                index._blocks = [file.get_tensor("vectors")]
-            index._rows = [Rows.open(folder / manifest["files"]["texts"]["name"])]
-            index._mapped = 1
-        if len(index) != manifest["texts"] or sum(map(len, index._rows)) != manifest["texts"]:
-            raise ValueError(f"the index ({folder}) must hold {manifest['texts']} texts; it does not: make it anew")
-        return index
+        manifest, ours = read_manifest(folder), described(bert)
+        while True:
+            different = [name for name in ours if name != "model" and manifest.get(name) != ours[name]]
+            if different:
+                raise ValueError(
+                    f"the index ({folder}) must be searched with the model that it was made with, "
+                    f"{manifest.get('model')}; {bert.source} differs from it in {', '.join(different)}: load that one, "
+                    "or make the index anew"
+                )
+            try:
+                contents = _mapped(folder, manifest, bert)
+            except (OSError, ValueError):
+                old, manifest = manifest, read_manifest(folder)
+                if manifest == old:
+                    raise
+                continue  # somebody has saved meanwhile, and deleted the files of the old manifest
+            index = cls(bert)
+            index._contents = contents
+            return index
 
 
 OURS = re.compile(r"(vectors-\w{8}\.safetensors|texts-\w{8}\.jsonl|\.manifest\.json\..*)$")
+
+
+def _write(contents: Contents, folder: Path, description: dict[str, Any]) -> None:
+    """Write an index into a folder that nobody else writes to, and delete what older ones have left."""
+    version = uuid4().hex[:8]
+    names = {"vectors": f"vectors-{version}.safetensors", "texts": f"texts-{version}.jsonl"}
+    with (folder / names["vectors"]).open("wb") as file:
+        file.write(safetensors_header({"vectors": ("F32", [len(contents), description["dimensions"]])}))
+        for block in contents.blocks:
+            for part in torch.split(block, BLOCK):
+                file.write(part.numpy().astype("<f4").tobytes())
+        to_disk(file)
+    with (folder / names["texts"]).open("wb") as file:
+        for rows in contents.rows:
+            for line in rows.lines():
+                file.write(line)
+        to_disk(file)
+    _names_to_disk(folder)  # before the manifest that tells of these files
+    manifest = {
+        "format": FORMAT,
+        "files": {kind: {"name": name, "bytes": (folder / name).stat().st_size} for kind, name in names.items()},
+        "texts": len(contents),
+        **description,
+    }
+    with written_whole(folder / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as text_file:
+        text_file.write(json.dumps(manifest, indent=2) + "\n")
+        to_disk(text_file)
+    _names_to_disk(folder)  # before the files go that the old one tells of
+    for path in folder.iterdir():
+        if OURS.match(path.name) and path.name not in names.values():
+            with suppress(PermissionError):  # Windows keeps a file that is mapped; a later save deletes it
+                path.unlink()  # elsewhere, what is mapped from it stays valid until it is let go
+
+
+def _mapped(folder: Path, manifest: dict[str, Any], bert: Loaded) -> Contents:
+    """The files of an index, mapped, once they have been checked.
+
+    All vectors are read for it. This takes no longer than one search, which reads them all as well.
+
+    Raises:
+        ValueError: a file is not whole, or holds what this library would not have written.
+    """
+    for part in manifest["files"].values():
+        path = folder / part["name"]
+        there = path.stat().st_size if path.is_file() else 0
+        if there != part["bytes"]:
+            raise ValueError(
+                f"{path.name} of the index ({folder}, {there} bytes) must have {part['bytes']}; copy the index again"
+            )
+    paths = {kind: folder / part["name"] for kind, part in manifest["files"].items()}
+    wanted = [manifest["texts"], bert.dimension]
+    try:
+        with safe_open(paths["vectors"], framework="pt") as file:
+            vectors = file.get_slice("vectors")
+            found = [vectors.get_dtype(), *vectors.get_shape()]
+            if found != ["F32", *wanted]:
+                raise ValueError(
+                    f"the vectors of the index ({folder}, {found}) must be {['F32', *wanted]}; make it anew"
+                )
+            block = file.get_tensor("vectors")
+    except (SafetensorError, RuntimeError) as error:  # torch's, which opens the file once more to map it
+        raise ValueError(f"{paths['vectors']} must be a safetensors file with vectors; {error}: make it anew") from None
+    if not manifest["texts"]:
+        return Contents()
+    _check_file(paths["vectors"], wanted[1], str(bert.recipe.similarity))
+    rows = Rows.open(paths["texts"])
+    if len(rows) != manifest["texts"]:
+        raise ValueError(f"the index ({folder}) must hold {manifest['texts']} texts; it does not: make it anew")
+    return Contents((block,), (rows,), mapped=1)
+
+
+def _check_file(path: Path, dimension: int, kind: str) -> None:
+    """Refuse vectors that `Index.add_vectors` would not have kept so.
+
+    They are read, not mapped, so that they do not count as memory of this process.
+    """
+    first = 0
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while len(part := np.fromfile(file, "<f4", BLOCK * dimension)):
+            lengths = torch.linalg.vector_norm(torch.from_numpy(part).view(-1, dimension), dim=1)
+            right = ((lengths - 1).abs() < 1e-4) | (lengths == 0) if kind == "cosine" else lengths < LONGEST
+            if not right.all():
+                place = int(right.byte().argmin())
+                rule = "of length 1, or 0" if kind == "cosine" else f"finite, and shorter than {LONGEST:.3g}"
+                raise ValueError(
+                    f"vector {first + place} of {path} (of length {float(lengths[place]):.4g}) must be {rule}; make "
+                    "the index anew"
+                )
+            first += len(lengths)
 
 
 class Rows:
@@ -377,9 +502,10 @@ class Approximate:
         if index._kind not in metrics:
             raise ValueError(f"similarity ({index._kind!r}) must be one of {', '.join(metrics)} for approximate search")
         self.index = index
+        self._contents = index._contents.joined()  # what is added to the index later is not in the graph
         self._graph = Graph(ndim=index.bert.dimension, metric=metrics[index._kind], dtype="f32", **settings)
-        if len(index):
-            self._graph.add(np.arange(len(index)), index.vectors)
+        for vectors in self._contents.blocks:
+            self._graph.add(np.arange(len(vectors)), vectors.numpy())
 
     def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> Any:
         """As `Index.search`; the scores are exact, but a text may be missed."""
@@ -388,14 +514,14 @@ class Approximate:
         check_text(several)
         whole_number("top_k", top_k)
         found = []
-        for vector in self.index.bert.encode_query(several, **settings):
-            numbers = (
-                self._graph.search(vector, top_k).keys.astype(np.int64) if len(self.index) else np.empty(0, np.int64)
-            )
-            mine = torch.from_numpy(self.index.vectors[numbers])
-            scores = ALL_PAIRS[self.index._kind](torch.from_numpy(vector)[None], mine)[0]
-            order = sorted(range(len(numbers)), key=lambda place: (-float(scores[place]), int(numbers[place])))
-            found.append([Hit(float(scores[i]), *self.index[int(numbers[i])], int(numbers[i])) for i in order])
+        for query in self.index._comparable(self.index.bert.encode_query(several, **settings)):
+            hits: list[Hit] = []
+            for vectors in self._contents.blocks:  # one, or none
+                numbers = self._graph.search(query.numpy(), top_k).keys.astype(np.int64)
+                scores = ALL_PAIRS[self.index._kind](query[None], vectors[torch.from_numpy(numbers)])[0].tolist()
+                pairs = zip(scores, numbers.tolist(), strict=True)
+                hits = [Hit(score, *self._contents.row(number), number) for score, number in pairs]
+            found.append(sorted(hits, key=lambda hit: (-hit.score, hit.number)))
         return found[0] if single else found
 
 
@@ -506,32 +632,33 @@ def described(bert: Loaded) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an index, and that the files it names are whole.
+    """The manifest of an index.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is of another version, or a file is not whole.
+        ValueError: it is not valid, or of another version.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"the index ({folder}) must be a folder with a {MANIFEST}; make one with Index.save")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, parts = manifest["format"], manifest["files"].values()
-        sizes = {part["name"]: part["bytes"] for part in parts}
+        version, parts = manifest["format"], manifest["files"]
+        valid = version != FORMAT or (
+            all(OURS.match(part["name"]) for part in (parts["vectors"], parts["texts"]))
+            and all(isinstance(number, int) for number in (manifest["texts"], *(p["bytes"] for p in parts.values())))
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
+        valid = False
+    if not valid:
         raise ValueError(
             f"the manifest of the index ({folder}) must be one of minibert; it is not: make the index anew"
-        ) from None
+        )
     if version != FORMAT:
         raise ValueError(
             f"the format of the index ({folder}, {version}) must be {FORMAT}; make the index anew, or use the "
             "minibert that made it"
         )
-    for name, size in sizes.items():
-        there = (folder / name).stat().st_size if (folder / name).is_file() else 0
-        if there != size:
-            raise ValueError(f"{name} of the index ({folder}, {there} bytes) must have {size}; copy the index again")
     return manifest  # type: ignore[no-any-return]
 
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from minibert.pretrained.checkpoint import converted, read_tensors
+from minibert.pretrained.checkpoint import converted, is_finite, read_tensors
 from minibert.pretrained.files import write_text, written_whole
 from minibert.pretrained.hub import Repository
 from minibert.tokenizer import whole_number
@@ -69,7 +70,7 @@ class Dense:
 
         Raises:
             FileNotFoundError: its files are not there.
-            ValueError: a setting that is not known here.
+            ValueError: a setting that is not known here; weights that do not fit together, or are not finite.
         """
         config = repository.object("config.json")
         if config is None:
@@ -88,9 +89,20 @@ class Dense:
         weight, bias = tensors.get("linear.weight"), tensors.get("linear.bias")
         if weight is None or weight.ndim != 2:
             raise ValueError(f"the Dense module of {repository} must hold linear.weight, a matrix; fetch it again")
-        return cls(
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise ValueError(
+                f"linear.bias {tuple(bias.shape)} of {repository} must be ({len(weight)},), a number for each row of "
+                "linear.weight; fetch it again"
+            )
+        dense = cls(
             converted(weight, torch.float32), None if bias is None else converted(bias, torch.float32), activation
         )
+        for name, tensor in (("linear.weight", dense.weight), ("linear.bias", dense.bias)):
+            if tensor is not None and not is_finite(tensor):
+                raise ValueError(
+                    f"{name} of {repository} must be finite; there is NaN or infinity in it: fetch it again"
+                )
+        return dense
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` as sentence-transformers has them."""
@@ -199,11 +211,18 @@ class Recipe:
                 f"similarity_fn_name of {repository} ({similarity!r}) must be one of {', '.join(SIMILARITIES)}"
             )
         truncate_dim = settings.get("truncate_dim")
-        if truncate_dim is not None and (not isinstance(truncate_dim, int) or truncate_dim < 1):
-            raise ValueError(f"truncate_dim of {repository} ({truncate_dim!r}) must be a whole number of at least 1")
+        if truncate_dim is not None:
+            truncate_dim = whole_number(f"truncate_dim of {repository}", truncate_dim)
+        dense = tuple(Dense.read(repository.inside(path)) for path in maps)
+        for first, second in pairwise(dense):
+            if len(first.weight) != second.weight.shape[1]:
+                raise ValueError(
+                    f"a Dense module of {repository} gives {len(first.weight)} numbers and must give "
+                    f"{second.weight.shape[1]}, which the next one takes; fetch it again"
+                )
         return cls(
             pooling=_modes(pooling, repository),
-            dense=tuple(Dense.read(repository.inside(path)) for path in maps),
+            dense=dense,
             normalize="Normalize" in kinds,
             max_seq_length=limit,
             lower_case=bool(transformer.get("do_lower_case", False)),

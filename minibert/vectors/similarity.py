@@ -14,15 +14,32 @@ from torch.nn import functional as F
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 
+# Vectors of this length or more have squares and products that float32 cannot hold.
+LONGEST = 2.0**62
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """Divide each vector (N, H) by its length; a vector of zeros stays as it is.
+
+    Float32 cannot hold the squares of very large and very small numbers, so vectors of these are scaled first.
+    """
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    extreme = (lengths < 1e-12) | lengths.isinf()
+    if extreme.any():
+        largest = vectors.abs().amax(-1, keepdim=True)
+        vectors = vectors / torch.where(extreme & (largest > 0), largest, 1)
+    return F.normalize(vectors, dim=-1)
+
+
 # Each pair of rows, and all pairs of two sets of rows; the larger, the more alike.
 PAIRWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cosine": lambda a, b: (F.normalize(a, dim=-1) * F.normalize(b, dim=-1)).sum(-1),
+    "cosine": lambda a, b: (unit_vectors(a) * unit_vectors(b)).sum(-1),
     "dot": lambda a, b: (a * b).sum(-1),
     "euclidean": lambda a, b: -(a - b).square().sum(-1).sqrt(),
     "manhattan": lambda a, b: -(a - b).abs().sum(-1),
 }
 ALL_PAIRS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cosine": lambda a, b: F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T,
+    "cosine": lambda a, b: unit_vectors(a) @ unit_vectors(b).T,
     "dot": lambda a, b: a @ b.T,
     "euclidean": lambda a, b: -torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist"),
     "manhattan": lambda a, b: -torch.cdist(a, b, p=1.0),
@@ -40,7 +57,7 @@ def similarity(a: Any, b: Any, kind: str = "cosine") -> Tensor:
         (N, M) float32.
 
     Raises:
-        ValueError: vectors of different lengths; an unknown kind.
+        ValueError: vectors of different lengths, or with numbers that are not finite; an unknown kind.
     """
     a, b = _rows(a), _rows(b)
     _check(a, b, kind)
@@ -51,7 +68,7 @@ def similarity_pairwise(a: Any, b: Any, kind: str = "cosine") -> Tensor:
     """Compare the first vector of `a` with the first of `b`, the second with the second, and so on: (N,) float32.
 
     Raises:
-        ValueError: not as many vectors, or of different lengths; an unknown kind.
+        ValueError: as for `similarity`; not as many vectors on both sides.
     """
     a, b = _rows(a), _rows(b)
     _check(a, b, kind)
@@ -79,16 +96,22 @@ def quantize_embeddings(
         (N, H) in the dtype of the precision; (N, ceil(H / 8)) for bits.
 
     Raises:
-        ValueError: an unknown precision; one vector, and no ranges.
+        ValueError: an unknown precision; numbers that are not finite, or too large for it; ranges that are none; one
+            vector, and no ranges.
 
     Source: sentence-transformers `util/quantization.py`, whose numbers these are.
     """
     check_precision(precision)
-    values = embeddings.float().cpu().numpy() if isinstance(embeddings, Tensor) else np.asarray(embeddings)
+    floats = isinstance(embeddings, Tensor) and embeddings.is_floating_point()
+    values = embeddings.float().cpu().numpy() if floats else np.asarray(embeddings)
     if values.dtype.kind != "f":
         raise ValueError(f"embeddings ({values.dtype}) must be float; they have been made smaller already")
+    _check_finite("embeddings", values, np.isfinite(values), str(values.dtype))
     if precision in ("float32", "float16"):
-        return values.astype(precision)
+        with np.errstate(over="ignore"):  # refused by the next line
+            rounded = values.astype(precision)
+        _check_finite("embeddings", values, np.isfinite(rounded), precision)
+        return rounded
     if precision in ("binary", "ubinary"):
         bits = np.packbits(values > 0, axis=-1)
         return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
@@ -101,10 +124,18 @@ def quantize_embeddings(
                 f"precision={precision!r} needs the range of each dimension, which one vector does not have; pass "
                 "calibration_embeddings=, vectors of a hundred typical texts or more"
             )
+        _check_finite("calibration_embeddings", sample, np.isfinite(sample), str(sample.dtype))
         ranges = np.stack([sample.min(0), sample.max(0)])
-    low, high = np.asarray(ranges, dtype=np.float32)
-    steps = (high - low) / 255
-    levels: NDArray[Any] = np.clip(np.floor((values - low) / np.where(steps == 0, 1, steps)), 0, 255)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused, or above the range
+        ranges = np.asarray(ranges, dtype=np.float32)
+        wanted = (2, values.shape[-1])
+        if ranges.shape != wanted or not (((spread := ranges[1] - ranges[0]) >= 0) & (spread < np.inf)).all():
+            raise ValueError(
+                f"ranges {ranges.shape} must be {wanted} finite numbers, the lowest and the highest of "
+                "each dimension; take them of typical vectors"
+            )
+        steps = spread / 255
+        levels: NDArray[Any] = np.clip(np.floor((values - ranges[0]) / np.where(steps == 0, 1, steps)), 0, 255)
     return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
 
 
@@ -114,10 +145,60 @@ def check_precision(precision: str) -> None:
         raise ValueError(f"precision ({precision!r}) must be one of {', '.join(PRECISIONS)}")
 
 
-def _rows(vectors: Any) -> Tensor:
-    if isinstance(vectors, (list, tuple)) and vectors and isinstance(vectors[0], Tensor):
+def as_vectors(vectors: Any, name: str = "vectors") -> Tensor:
+    """Vectors as float32: of a tensor on its device; of an array or lists, in memory that may be the array's.
+
+    Raises:
+        ValueError: they are not real numbers, not of one length, or not finite in float32.
+    """
+    if isinstance(vectors, (list, tuple)) and vectors and all(isinstance(vector, Tensor) for vector in vectors):
+        if len({vector.shape for vector in vectors}) > 1:
+            raise ValueError(f"{name} must be of one length; they are not: pass an array (N, H)")
         vectors = torch.stack(list(vectors))
-    tensor = torch.as_tensor(vectors).float()
+    if not isinstance(vectors, Tensor):
+        try:
+            vectors = np.asarray(vectors)
+        except ValueError:  # lists of different lengths
+            raise ValueError(f"{name} must be of one length; they are not: pass an array (N, H)") from None
+    real = not vectors.is_complex() if isinstance(vectors, Tensor) else vectors.dtype.kind in "fiub"
+    if not real:
+        raise ValueError(f"{name} ({vectors.dtype}) must be real numbers; pass an array (N, H), as np.stack makes one")
+    if isinstance(vectors, Tensor):
+        values = vectors.float()
+    else:
+        with np.errstate(over="ignore"):  # refused by the next line
+            values = torch.from_numpy(np.require(vectors, np.float32, ["C", "W"]))
+    _check_finite(name, vectors, torch.isfinite(values), "float32")
+    return values
+
+
+def check_lengths(vectors: Tensor, kind: str) -> None:
+    """Refuse vectors (N, H) that are too long to be compared.
+
+    Raises:
+        ValueError: float32 cannot hold the squares of their lengths, and `kind` needs them.
+    """
+    if kind != "cosine" and (torch.linalg.vector_norm(vectors, dim=-1) >= LONGEST).any():
+        longest = torch.linalg.vector_norm(vectors.double(), dim=-1).max()
+        raise ValueError(
+            f"the length of a vector ({float(longest):.3g}) must be less than {LONGEST:.3g} where the similarity "
+            f"is {kind!r}; divide the vectors by one number"
+        )
+
+
+def _check_finite(name: str, given: Any, finite: Any, dtype: str) -> None:
+    if not finite.all():
+        place = np.argwhere(~np.asarray(torch.as_tensor(finite).cpu()))[0].tolist()
+        raise ValueError(
+            f"{name} ({float(given[tuple(place)])} at {place}) must be finite numbers in {dtype}; look at the text "
+            "that this vector is of, and at the model"
+        )
+
+
+def _rows(vectors: Any) -> Tensor:
+    tensor = as_vectors(vectors)
+    if tensor.ndim not in (1, 2):
+        raise ValueError(f"vectors {tuple(tensor.shape)} must be (N, H), or (H,) for one")
     return tensor[None] if tensor.ndim == 1 else tensor
 
 
@@ -126,3 +207,5 @@ def _check(a: Tensor, b: Tensor, kind: str) -> None:
         raise ValueError(f"similarity ({kind!r}) must be one of {', '.join(PAIRWISE)}")
     if a.shape[-1] != b.shape[-1]:
         raise ValueError(f"the vectors ({a.shape[-1]} and {b.shape[-1]} numbers) must be of one length")
+    for vectors in (a, b):
+        check_lengths(vectors, kind)
