@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -498,10 +499,11 @@ def test_threads_may_save_while_others_add(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.usefixtures("_threads_switch_often")
 def test_threads_add_with_a_real_model(minilm: Path) -> None:
     bert = minibert.load(minilm)
     index = Index(bert)
-    texts = added_by_threads(index, lambda: index.search("text 7", 3) and None, calls=2)
+    texts = added_by_threads(index, lambda: index.search("text 7", 3) and None)
     assert sorted(index.texts) == sorted(texts)
     for text, hits in zip(texts, index.search(texts, 1), strict=True):
         assert (hits[0].text, hits[0].data) == (text, {"number": int(text.split()[1])})
@@ -621,6 +623,8 @@ def test_a_reader_whose_files_are_gone_reads_the_new_manifest(tmp_path: Path, mo
 def test_files_that_are_gone_for_good_are_told(tmp_path: Path) -> None:
     bert, path = saved(tmp_path)
     path.unlink()
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("{", '{"note": NaN,', 1))  # unequal to itself, but no other
     with pytest.raises(ValueError, match=r"vectors-\w{8}\.safetensors of the index .*, 0 bytes\) must have"):
         Index.load(tmp_path, bert)
 
@@ -629,3 +633,52 @@ def test_a_lock_left_behind_does_not_stop_a_save(tmp_path: Path) -> None:
     (tmp_path / module.LOCK).touch()
     saved(tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+FORKS = """
+import os, sys
+import numpy as np, torch
+from types import SimpleNamespace
+from minibert.vectors.index import Index
+from minibert.vectors.recipe import Recipe
+
+maker = SimpleNamespace(source="numbers", recipe=Recipe(), dimension=64, encoder=torch.nn.Identity())
+if sys.argv[2] == "save":
+    index = Index(maker)
+    index.add_vectors(np.random.default_rng(0).standard_normal((30_000, 64)), map(str, range(30_000)))
+    index.save(sys.argv[1])
+else:
+    threads = len(os.listdir("/proc/self/task"))
+    Index.load(sys.argv[1], maker)
+    print(len(os.listdir("/proc/self/task")) - threads)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_loading_an_index_starts_no_threads(tmp_path: Path) -> None:
+    def run(what: str) -> str:
+        environment = {**os.environ, "OMP_NUM_THREADS": "4"}
+        command = [sys.executable, "-c", FORKS, str(tmp_path / "some.index"), what]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
+
+    run("save")
+    assert run("load") == "0"  # a process can be forked after that
+
+
+def test_a_file_that_cannot_be_deleted_yet_is_deleted_later(tmp_path: Path) -> None:
+    bert, old = saved(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        unlink = Path.unlink
+
+        def refuses(path: Path, missing_ok: bool = False) -> None:
+            if path == old:  # as Windows does while somebody has the file mapped
+                raise PermissionError(path)
+            unlink(path, missing_ok)
+
+        patch.setattr(Path, "unlink", refuses)
+        Index.load(tmp_path, bert).save(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+    again = Index.load(tmp_path, bert)
+    again.save(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert not old.exists()
