@@ -27,6 +27,10 @@ from minibert.pretrained.hub import Repository
 _WRITE_ONLY_IF_SET = ("output_hidden_states", "output_attentions", "problem_type", "architectures")
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class BertConfig:
     """The fields of BERT's `config.json`, under their own names; the defaults are bert-base-uncased.
@@ -229,7 +233,3 @@ class BertConfig:
         """Write `config.json` into `folder`, which is made if need be."""
         with folder_written_whole(Path(folder)) as new:
             write_text(new / "config.json", json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
