@@ -30,13 +30,18 @@ from minibert.vectors import index as module
 from minibert.vectors.index import Index, read_manifest
 from minibert.vectors.recipe import Recipe
 
+TOKENIZER = SimpleNamespace(vocab={}, do_lower_case=True, special_tokens=[])
 KINDS = ("cosine", "dot", "euclidean", "manhattan")
 
 
 def of_vectors(vectors: np.ndarray, kind: str = "dot") -> Index:
     """An index of vectors that no model made."""
     maker: Any = SimpleNamespace(
-        source="numbers", recipe=Recipe(similarity=kind), dimension=vectors.shape[1], encoder=torch.nn.Identity()
+        source="numbers",
+        recipe=Recipe(similarity=kind),
+        dimension=vectors.shape[1],
+        encoder=torch.nn.Identity(),
+        tokenizer=TOKENIZER,
     )
     index = Index(maker)
     index.add_vectors(vectors, [f"text {number}" for number in range(len(vectors))])
@@ -411,7 +416,7 @@ def test_a_manifest_with_wrong_values_is_refused(tmp_path: Path, change: dict[st
 class Counting:
     """Makes vectors of the numbers in texts, at once, so that threads meet in the index and not in a model."""
 
-    source, recipe, dimension, encoder = "numbers", Recipe(), 8, torch.nn.Identity()
+    source, recipe, dimension, encoder, tokenizer = "numbers", Recipe(), 8, torch.nn.Identity(), TOKENIZER
 
     def encode_document(self, texts: list[str], **settings: Any) -> np.ndarray:
         return np.stack([np.random.default_rng(int(text.split()[-1])).standard_normal(8) for text in texts])
@@ -550,8 +555,9 @@ import numpy as np, torch
 from minibert.vectors.index import Index
 from minibert.vectors.recipe import Recipe
 
+tokenizer = SimpleNamespace(vocab={}, do_lower_case=True, special_tokens=[])
 maker = SimpleNamespace(
-    source="numbers", recipe=Recipe(similarity="dot"), dimension=4, encoder=torch.nn.Identity()
+    source="numbers", recipe=Recipe(similarity="dot"), dimension=4, encoder=torch.nn.Identity(), tokenizer=tokenizer
 )
 folder, done = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -642,7 +648,10 @@ from types import SimpleNamespace
 from minibert.vectors.index import Index
 from minibert.vectors.recipe import Recipe
 
-maker = SimpleNamespace(source="numbers", recipe=Recipe(), dimension=64, encoder=torch.nn.Identity())
+tokenizer = SimpleNamespace(vocab={}, do_lower_case=True, special_tokens=[])
+maker = SimpleNamespace(
+    source="numbers", recipe=Recipe(), dimension=64, encoder=torch.nn.Identity(), tokenizer=tokenizer
+)
 if sys.argv[2] == "save":
     index = Index(maker)
     index.add_vectors(np.random.default_rng(0).standard_normal((30_000, 64)), map(str, range(30_000)))
