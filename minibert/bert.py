@@ -33,11 +33,12 @@ from minibert.model import (
     PretrainedModel,
     check_device,
 )
+from minibert.pretrained.arguments import ENCODING, LOADING, LoadingNames, in_our_words
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import to_checkpoint, to_ours
-from minibert.tokenizer import BertTokenizer, check_text, whole_number
+from minibert.tokenizer import BertTokenizer, check_text, is_table, whole_number
 from minibert.vectors.encode import (
     TOKENIZED_AT_ONCE,
     Combine,
@@ -92,14 +93,10 @@ HEADS = {
 class EncodeSettings(TypedDict, total=False):
     """Settings of `Bert.encode` that do not change what kind of thing it returns."""
 
-    prompt_name: str | None
-    prompt: str | None
     layers: int | Sequence[int] | None
     combine: Combine
     pooling: str | Sequence[str] | None
     batch_tokens: int | None
-    batch_size: int | None
-    show_progress_bar: bool | None
     normalize_embeddings: bool
     truncate_dim: int | None
     precision: Precision
@@ -192,13 +189,25 @@ class Bert:
 
     @overload
     def encode(
-        self, texts: str | Iterable[str], *, convert_to_tensor: Literal[True], **settings: Unpack[EncodeSettings]
+        self,
+        texts: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        *,
+        convert_to_tensor: Literal[True],
+        **settings: Unpack[EncodeSettings],
     ) -> Tensor: ...
 
     @overload
     def encode(
         self,
         texts: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
         *,
         convert_to_tensor: Literal[False] = False,
         **settings: Unpack[EncodeSettings],
@@ -206,22 +215,25 @@ class Bert:
 
     def encode(
         self,
-        texts: str | Iterable[str],
-        *,
+        texts: str | Iterable[str] | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        *,
         layers: int | Sequence[int] | None = None,
         combine: Combine = "mean",
         pooling: str | Sequence[str] | None = None,
         batch_tokens: int | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         precision: Precision = "float32",
         calibration_embeddings: Any = None,
+        convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
+        device: torch.device | str | None = None,
         truncation: Truncation = "warn",
+        **theirs: Any,
     ) -> NDArray[Any] | Tensor:
         """Give each text its vector.
 
@@ -232,26 +244,32 @@ class Bert:
             texts: one text, or several.
             prompt_name: which of the checkpoint's prompts to put before each text; None: its default, if it has one.
             prompt: the prompt itself.
+            batch_size: texts computed at once, at most; None: as many as `batch_tokens` has room for.
+            show_progress_bar: None: where the logger "minibert" is at INFO or DEBUG.
             layers: hidden states to make vectors of, one or several; 0 is the embeddings, -1 or None the last layer's.
             combine: what becomes of several: "mean", "sum" or "concat".
             pooling: how a text's token vectors become one, as in `vectors.pooling`; None: as the checkpoint says.
             batch_tokens: tokens computed at once, whole texts of them; None: what suits the CPU's caches, or a GPU.
-            batch_size: texts computed at once, at most; None: as many as `batch_tokens` has room for.
-            show_progress_bar: None: where the logger "minibert" is at INFO or DEBUG.
             normalize_embeddings: divide each vector by its length, if the checkpoint does not do so already.
             truncate_dim: keep so many of each vector's numbers, the first ones; None: as the checkpoint says, or all.
             precision, calibration_embeddings: as for `quantize_embeddings`.
             convert_to_tensor: return a tensor, on the model's device, instead of an array.
+            convert_to_numpy, device: accepted where they ask for what is done anyway.
             truncation: what to do with tokens past `max_seq_length`: "warn" drops them and says so, "error" refuses,
                 "window" computes the text in windows that overlap, and takes their mean, weighted by tokens.
+            theirs: names of sentence-transformers for these arguments, as `pretrained.arguments.ENCODING` has them.
 
         Returns:
             (dimension,) for one text, (N, dimension) for N, (0, dimension) for none; float32, or as `precision` says.
 
         Raises:
             ValueError: what is not text; a setting that makes no sense; with `truncation="error"`, a text too long.
+            TypeError: an argument that is not known; where it has another name here, the message says so.
         """
+        if theirs:
+            texts = in_our_words("encode", ENCODING, theirs, texts=texts)["texts"]
         self._check_recipe()
+        self._check_output(convert_to_numpy or convert_to_tensor, device)
         recipe, limit = self.recipe, self.max_seq_length
         modes = recipe.pooling if pooling is None else pooling_modes(pooling)
         plan = self._plan(layers, combine, batch_tokens, batch_size)
@@ -289,13 +307,31 @@ class Bert:
             result = quantize_embeddings(result, precision, calibration_embeddings=calibration_embeddings)
         return torch.from_numpy(result).to(self.model.device) if convert_to_tensor else result
 
-    def encode_query(self, texts: str | Iterable[str], **settings: Any) -> Any:
+    def encode_query(
+        self,
+        texts: Any = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        **settings: Any,
+    ) -> Any:
         """`encode`, with the prompt that the checkpoint calls "query", if it has one."""
-        return self.encode(texts, **self._with_prompt(settings, "query"))
+        name = self._known_prompt(prompt_name, prompt, "query")
+        return self.encode(texts, name, prompt, batch_size, show_progress_bar, **settings)
 
-    def encode_document(self, texts: str | Iterable[str], **settings: Any) -> Any:
+    def encode_document(
+        self,
+        texts: Any = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        **settings: Any,
+    ) -> Any:
         """`encode`, with the prompt that the checkpoint calls "document", "passage" or "corpus", if it has one."""
-        return self.encode(texts, **self._with_prompt(settings, "document", "passage", "corpus"))
+        name = self._known_prompt(prompt_name, prompt, "document", "passage", "corpus")
+        return self.encode(texts, name, prompt, batch_size, show_progress_bar, **settings)
 
     @overload
     def words(  # type: ignore[overload-overlap]
@@ -415,6 +451,18 @@ class Bert:
         if self.recipe.refusal:
             raise ValueError(self.recipe.refusal)
 
+    def _check_output(self, one_array: bool, device: torch.device | str | None) -> None:
+        """Refuse what sentence-transformers can do and `encode` cannot: a list of tensors, another device."""
+        if not one_array:
+            raise ValueError(
+                "convert_to_numpy (False) must be True, or convert_to_tensor True; pass convert_to_tensor=True, and "
+                "list(vectors) is a list of tensors"
+            )
+        if device is not None:
+            here, asked = self.model.device, check_device(device)
+            if asked.type != here.type or asked.index not in (None, here.index):
+                raise ValueError(f"device ({device}) must be the model's ({here}); pass device= to minibert.load")
+
     def _plan(
         self,
         layers: int | Sequence[int] | None,
@@ -437,17 +485,20 @@ class Bert:
             return prompt
         if name is None:
             return self.recipe.prompt
+        if not isinstance(name, str):
+            raise ValueError(
+                f"prompt_name ({name!r:.40}) must be str; pass batch_size= for the number of texts at once"
+            )
         if name not in self.recipe.prompts:
             known = ", ".join(map(repr, self.recipe.prompts)) or "the checkpoint has none"
             raise ValueError(f"prompt_name ({name!r}) must be one of {known}; pass prompt= for a text of your own")
         return self.recipe.prompts[name]
 
-    def _with_prompt(self, settings: dict[str, Any], *names: str) -> dict[str, Any]:
-        """Settings for `encode`, with the first of the prompts that the checkpoint has."""
-        if settings.get("prompt") is None and settings.get("prompt_name") is None:
-            name = next((name for name in names if name in self.recipe.prompts), None)
-            return {**settings, "prompt_name": name}
-        return settings
+    def _known_prompt(self, name: str | None, prompt: str | None, *names: str) -> str | None:
+        """The name that was given or, of a call without a prompt, the first of `names` that the checkpoint has."""
+        if name is None and prompt is None:
+            return next((known for known in names if known in self.recipe.prompts), None)
+        return name
 
     def _width(self, plan: Plan, modes: Sequence[str], truncate_dim: int | None) -> int:
         """How many numbers of a vector are kept."""
@@ -582,18 +633,24 @@ def load(
     local_files_only: bool = False,
     dtype: torch.dtype | Literal["auto"] | None = None,
     device: torch.device | str | None = None,
+    **theirs: Unpack[LoadingNames],
 ) -> Bert:
     """Load a BERT checkpoint: tokenizer, encoder, the masked-LM head if there is one, and how to pool.
 
     The arguments are those of `BertModel.from_pretrained`, but for `dtype="auto"`: bfloat16 where the hardware is fast
-    with it, float32 elsewhere; `print` says what was chosen, and why.
+    with it, float32 elsewhere; `print` says what was chosen, and why. Some have other names as well, `torch_dtype` for
+    one: see `pretrained.arguments.LOADING`.
 
     Raises:
         FileNotFoundError: no such folder, repository, revision or file.
         PermissionError: a gated repository, and no token that opens it.
         ConnectionError: the Hub cannot be reached, and the files are not in the cache.
         ValueError: the checkpoint is not one of BERT, is broken, or its parts do not fit together.
+        TypeError: an argument that is not known; where it has another name here, the message says so.
     """
+    dtype, cache_dir, token = in_our_words(
+        "load", LOADING, theirs, dtype=dtype, cache_dir=cache_dir, token=token
+    ).values()
     repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
     return repository.read_whole(partial(from_repository, repository, dtype, device))
 
@@ -687,6 +744,9 @@ def text_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int 
     given = [texts] if isinstance(texts, str) else texts
     if isinstance(given, (bytes, dict, set, frozenset)) or not isinstance(given, Iterable):
         raise ValueError(f"texts ({texts!r:.40}) must be str or several str in an order, not {type(texts).__name__}")
+    if is_table(given):
+        kind = type(texts).__name__
+        raise ValueError(f"texts ({kind}) must be str or several str, not a table; pass a column, table['column']")
     total = len(given) if isinstance(given, Sized) else None
     if words:
         return given, total

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-@dataclass(frozen=True)
+@dataclass
 class BertConfig:
     """The fields of BERT's `config.json`, under their own names; the defaults are bert-base-uncased.
 
@@ -85,6 +85,17 @@ class BertConfig:
         self._check()
         if self.id2label is None:
             object.__setattr__(self, "id2label", {i: f"LABEL_{i}" for i in range(self.num_labels)})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A field is set once. `use_cache`, which training loops assign to every configuration, means nothing here."""
+        if name in vars(self) or name not in self.__dataclass_fields__:
+            if name == "use_cache":
+                return
+            raise FrozenInstanceError(
+                f"{name} ({value!r:.40}) must not be assigned, a configuration is fixed; make another one with "
+                f"config.replace({name}=...)"
+            )
+        object.__setattr__(self, name, value)
 
     def _check(self) -> None:
         if self.model_type != "bert":
@@ -140,6 +151,10 @@ class BertConfig:
     def head_size(self) -> int:
         """D = H / A."""
         return self.hidden_size // self.num_attention_heads
+
+    def get_text_config(self) -> BertConfig:
+        """Itself: transformers asks this of models that may have other parts than text."""
+        return self
 
     @property
     def label2id(self) -> dict[str, int]:

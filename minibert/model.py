@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import Self, Unpack
 
-from minibert.attention import Padded
+from minibert.attention import Packed, Padded
 from minibert.config import BertConfig
 from minibert.embeddings import Embeddings
 from minibert.encoder import Encoder
 from minibert.heads import Classifier, MaskedLMHead, Pooler
 from minibert.outputs import BertOutput, HeadOutput, PreTrainingOutput, QuestionAnsweringOutput
+from minibert.pretrained.arguments import FORWARD, LOADING, in_our_words
 from minibert.pretrained.checkpoint import FLOAT_TYPES, Checkpoint, without_storage
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.hub import Repository
@@ -39,13 +42,16 @@ def initialize(module: nn.Module, std: float) -> None:
 
 
 class PretrainedModel(nn.Module):
-    """What every model here can do: start at random, load a checkpoint, save one."""
+    """What every model here can do: start at random, load a checkpoint, save one, and be trained by anybody's loop."""
 
     config: BertConfig
     # Parts that a checkpoint of the plain encoder lacks by intent: they are new, to be trained.
     new_heads: ClassVar[tuple[str, ...]] = ()
     # Parts that are left out where the checkpoint has none.
     optional_parts: ClassVar[tuple[str, ...]] = ()
+    # For transformers' Trainer: a loss is the mean over its batch, and knows nothing of batches that are accumulated.
+    accepts_loss_kwargs: ClassVar[bool] = False
+    supports_gradient_checkpointing: ClassVar[bool] = True
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -84,12 +90,17 @@ class PretrainedModel(nn.Module):
             local_files_only: never ask the network.
             dtype: of the parameters; float32 when None, whatever the file holds.
             device: where the parameters go; the CPU when None.
-            config_changes: fields of `BertConfig` to change (`num_labels=3`, `output_hidden_states=True`).
+            config_changes: fields of `BertConfig` to change (`num_labels=3`, `output_hidden_states=True`); or other
+                names of the arguments above, `torch_dtype` for one: see `pretrained.arguments.LOADING`.
 
         Raises:
             FileNotFoundError: no such folder, repository, revision or weights.
             ValueError: the checkpoint lacks tensors of this model, or has them in another shape; all are named.
         """
+        theirs = {name: config_changes.pop(name) for name in LOADING.keys() & config_changes.keys()}
+        dtype, cache_dir, token = in_our_words(
+            "from_pretrained", LOADING, theirs, dtype=dtype, cache_dir=cache_dir, token=token
+        ).values()
         repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
 
         def read() -> Any:  # Self, which mypy does not allow here
@@ -131,6 +142,55 @@ class PretrainedModel(nn.Module):
             Checkpoint.save(self, new)
             config.save_pretrained(new)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The token table, which PEFT asks for."""
+        return self._encoder.embeddings.token
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Train in less memory: keep what goes into each layer, and compute the rest again when gradients need it.
+
+        Args:
+            gradient_checkpointing_kwargs: for `torch.utils.checkpoint.checkpoint`; `use_reentrant` is False by default.
+
+        Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+        """
+        self._encoder._recompute = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep everything that gradients need, which is the faster way."""
+        self._encoder._recompute = None
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """`gradient_checkpointing_enable` under the name that newer versions of transformers call it by.
+
+        Raises:
+            ValueError: `every_n_layers` or `offload` ask for more than that.
+        """
+        if every_n_layers != 1 or offload:
+            raise ValueError(
+                f"every_n_layers ({every_n_layers}) and offload ({offload}) must be 1 and False; leave them out, "
+                "every layer is checkpointed and nothing is moved"
+            )
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
+
+    activation_checkpointing_disable = gradient_checkpointing_disable
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether it is enabled."""
+        return self._encoder._recompute is not None
+
+    @property
+    def _encoder(self) -> BertModel:
+        """The encoder, under whatever head."""
+        model: Any = self
+        return getattr(model, "bert", model)
+
 
 def check_dtype(dtype: torch.dtype | None) -> torch.dtype:
     """The type for parameters, float32 when None; refuse what cannot be one."""
@@ -154,6 +214,17 @@ def check_device(device: torch.device | str | None) -> torch.device:
     return found
 
 
+class Ignored(TypedDict, total=False):
+    """What other people's loops pass to any model; accepted where it asks for nothing, as `FORWARD` says."""
+
+    inputs_embeds: None
+    return_dict: Literal[True] | None
+    use_cache: bool | None
+    past_key_values: None
+    encoder_hidden_states: None
+    encoder_attention_mask: None
+
+
 class BertModel(PretrainedModel):
     """The encoder: embeddings, L layers, and a pooler where there is one.
 
@@ -167,6 +238,7 @@ class BertModel(PretrainedModel):
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config) if add_pooling_layer else None
+        self._recompute: dict[str, Any] | None = None  # see `gradient_checkpointing_enable`
         initialize(self, config.initializer_range)
 
     def forward(
@@ -178,6 +250,7 @@ class BertModel(PretrainedModel):
         *,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        **ignored: Unpack[Ignored],
     ) -> BertOutput:
         """Give every token its vector in context.
 
@@ -188,10 +261,12 @@ class BertModel(PretrainedModel):
             position_ids: (B, S) or (1, S) int; None: 0, 1, 2, ...
             output_hidden_states: return the L + 1 hidden states as well; the configuration decides when None.
             output_attentions: return the L attention probabilities as well; the explicit form of attention is run.
+            ignored: accepted where it asks for nothing, as `return_dict=True` does.
 
         Raises:
             ValueError: a shape, a dtype or an id that does not fit, named with the rule.
         """
+        in_our_words("forward", FORWARD, ignored)
         check_inputs(input_ids, attention_mask, token_type_ids, position_ids)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -206,7 +281,10 @@ class BertModel(PretrainedModel):
 
         x = self.embeddings(input_ids, token_type_ids, position_ids)
         hidden_states = None
-        if output_hidden_states:
+        if self.training and self._recompute is not None:
+            hidden_states = tuple(recomputed_states(self.encoder, x, layout, self._recompute))
+            x = hidden_states[-1]
+        elif output_hidden_states:
             hidden_states = tuple(self.encoder.states(x, layout))
             x = hidden_states[-1]
         else:
@@ -214,9 +292,19 @@ class BertModel(PretrainedModel):
         return BertOutput(
             last_hidden_state=x,
             pooler_output=None if self.pooler is None else self.pooler(x),
-            hidden_states=hidden_states,
+            hidden_states=hidden_states if output_hidden_states else None,
             attentions=None if attentions is None else tuple(attentions),
         )
+
+
+def recomputed_states(
+    encoder: Encoder, x: Tensor, layout: Padded | Packed, settings: Mapping[str, Any]
+) -> Iterator[Tensor]:
+    """`encoder.states`, but nothing is kept of a layer except its input; for gradients, it is computed again."""
+    yield x
+    for layer in encoder.layers:
+        x = checkpoint(layer, x, layout, **settings)
+        yield x
 
 
 def check_inputs(
@@ -250,7 +338,7 @@ def check_inputs(
         )
 
 
-class Asked(TypedDict, total=False):
+class Asked(Ignored, total=False):
     """What can be asked of a forward pass besides its result; the configuration decides what is left out."""
 
     output_hidden_states: bool | None

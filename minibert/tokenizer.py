@@ -455,6 +455,11 @@ def check_text(texts: Sequence[Any], is_split_into_words: bool = False, first: i
                     ) from None
 
 
+def is_table(values: object) -> bool:
+    """Whether it has named columns, as tables of pandas, Polars and Arrow do; iterating over it may give the names."""
+    return isinstance(values, Mapping) or hasattr(type(values), "columns")
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
@@ -469,6 +474,8 @@ def _remedy(value: object) -> str:
         return (
             "pass one str for each text (a tokenizer takes pairs as text and text_pair, words as is_split_into_words)"
         )
+    if isinstance(value, Mapping):
+        return "pass the text in it: row['text']"
     if isinstance(value, Iterable):
         return "pass list(texts)"
     return "convert it with str()"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import re
 import sys
 import tracemalloc
+from collections import UserDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -15,13 +17,16 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
+import pyarrow as pa
 import pytest
 import torch
 from oracle import assert_same_vectors
 from sentence_transformers import SentenceTransformer
 
 import minibert
+from minibert.pretrained.arguments import ENCODING, INSTEAD, LOADING, LoadingNames
 from minibert.vectors import encode, inference
 
 WORDS = ["bank", "river", "money", "password", "reset", "city", "the", "a", "of", "blue"]
@@ -31,6 +36,11 @@ TEXTS = [" ".join(WORDS[: 1 + number % 10] * (1 + number % 7)) for number in ran
 @pytest.fixture(scope="module")
 def bert(minilm: Path) -> minibert.Bert:
     return minibert.load(minilm)
+
+
+@pytest.fixture(scope="module")
+def oracle(minilm: Path) -> SentenceTransformer:
+    return SentenceTransformer(str(minilm), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +322,133 @@ def test_a_call_makes_no_references_that_outlive_it(bert: minibert.Bert) -> None
     for _ in range(5):
         bert.encode(TEXTS)
     assert tensors() <= before
+
+
+# What comes from other libraries: tables, and their names of arguments
+
+
+def tables(frame: Any) -> Iterator[Any]:
+    """A table of pandas, as pandas, Arrow and Python have it."""
+    yield frame
+    yield pa.Table.from_pandas(frame)
+    yield UserDict(frame)
+    yield frame.to_dict("list")
+
+
+def test_a_table_is_refused_and_its_column_taken(bert: minibert.Bert) -> None:
+    frame = pd.DataFrame({"text": TEXTS[:3], "answer": TEXTS[3:6]})
+    for table in tables(frame):
+        for refuse in (bert.encode, bert.encode_query, bert.words, minibert.Index(bert).add):
+            with pytest.raises(
+                ValueError, match=r"^texts \(.*\) must be .*(a table; pass a column, table\['column'\]|dict)"
+            ):
+                refuse(table)
+    with pytest.raises(
+        ValueError, match=r"^texts \(DataFrame\) must be str or several str, not a table; pass a column, "
+    ):
+        bert.encode(frame)
+    with pytest.raises(ValueError, match=r"^text 0 \(\{.*\) must be str, not dict; pass the text in it: row\['text'\]"):
+        bert.encode(frame.to_dict("records"))
+    expected = bert.encode(TEXTS[:3])
+    for column in (frame["text"], frame["text"].to_numpy(), np.array(TEXTS[:3]), pd.Series(TEXTS[:3], dtype=object)):
+        assert np.array_equal(bert.encode(column), expected)
+        assert len(bert.words(column)) == 3
+    named = pd.Series(TEXTS[:3], index=["columns", "b", "c"])  # whose .columns is a text
+    assert np.array_equal(bert.encode(named), expected)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"convert_to_numpy": True},
+        {"convert_to_numpy": True, "convert_to_tensor": False, "output_value": "sentence_embedding"},
+        {"device": None, "pool": None, "chunk_size": None},
+        {"device": "cpu"},
+        {"batch_size": 2, "show_progress_bar": False, "precision": "float32", "normalize_embeddings": True},
+    ],
+    ids=str,
+)
+def test_a_call_for_sentence_transformers_gives_its_vectors(
+    bert: minibert.Bert, oracle: SentenceTransformer, arguments: dict[str, Any]
+) -> None:
+    assert_same_vectors(bert.encode(TEXTS[:5], **arguments), oracle.encode(TEXTS[:5], **arguments))
+
+
+def test_their_order_and_their_names_of_the_texts_are_understood(
+    bert: minibert.Bert, oracle: SentenceTransformer
+) -> None:
+    for call in ("encode", "encode_query", "encode_document"):
+        ours, theirs = getattr(bert, call), getattr(oracle, call)
+        positions = (TEXTS[:5], None, "query: ", 2, False)
+        assert_same_vectors(ours(*positions), theirs(*positions))
+        assert_same_vectors(ours(inputs=TEXTS[:5]), theirs(inputs=TEXTS[:5]))
+        assert_same_vectors(ours(sentences=TEXTS[:5], batch_size=2), theirs(TEXTS[:5]))
+    tensor = bert.encode(TEXTS[:5], convert_to_numpy=False, convert_to_tensor=True)
+    assert isinstance(tensor, torch.Tensor)
+    # a name or a position that they add is to be thought of here
+    names = list(inspect.signature(oracle.encode).parameters)
+    assert names[1:5] == list(inspect.signature(bert.encode).parameters)[1:5]
+    assert set(names[1:]) - {"kwargs"} <= {*inspect.signature(bert.encode).parameters, *ENCODING}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"convert_to_numpy": False}, "convert_to_numpy (False) must be True, or convert_to_tensor True; pass"),
+        (
+            {"output_value": "token_embeddings"},
+            "output_value ('token_embeddings') must be 'sentence_embedding'; call bert",
+        ),
+        ({"output_value": None}, "output_value (None) must be 'sentence_embedding'; call bert.words(texts) for"),
+        ({"device": "meta"}, "device (meta) must be "),
+        ({"device": ["cpu", "cpu"]}, "device (['cpu', 'cpu']) must be one that this torch can use"),
+        ({"pool": {}}, "pool ({}) must be None; leave it out, encode uses all of torch's threads"),
+        ({"prompt_name": 32}, "prompt_name (32) must be str; pass batch_size= for the number of texts at once"),
+    ],
+    ids=str,
+)
+def test_what_would_mean_something_else_is_refused(bert: minibert.Bert, arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        bert.encode("a", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sentence": "a"}, "encode() got an unexpected keyword argument 'sentence'; use texts"),
+        ({"normalize": True}, "encode() got an unexpected keyword argument 'normalize'; use normalize_embeddings"),
+        ({"max_length": 3}, "encode() got an unexpected keyword argument 'max_length'; use bert.max_seq_length = ..."),
+        ({"colour": 3}, "encode() got an unexpected keyword argument 'colour'"),
+        ({"texts": "a", "sentences": "a"}, "encode() got texts twice, as 'texts' and as 'sentences'"),
+    ],
+    ids=str,
+)
+def test_a_name_that_is_not_known_is_refused_with_ours(bert: minibert.Bert, arguments: Any, message: str) -> None:
+    for call in (bert.encode, bert.encode_query):
+        with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+            call(**arguments)
+
+
+def test_every_name_that_an_error_gives_is_an_argument() -> None:
+    calls = (minibert.Bert.encode, minibert.load, minibert.BertModel.from_pretrained)
+    known = {name for call in calls for name in inspect.signature(call).parameters}
+    for theirs, ours in INSTEAD.items():
+        assert ours in known or ours == "bert.max_seq_length = ...", theirs
+        assert theirs not in {*ENCODING, *LOADING}
+    assert LoadingNames.__annotations__.keys() == LOADING.keys()
+
+
+def test_loading_understands_the_names_of_others(minilm: Path, tmp_path: Path) -> None:
+    theirs = {"torch_dtype": torch.bfloat16, "cache_folder": tmp_path, "trust_remote_code": False}
+    assert minibert.load(minilm, **theirs).model.dtype == torch.bfloat16  # type: ignore[arg-type]
+    assert minibert.BertModel.from_pretrained(minilm, **theirs, num_labels=3).dtype == torch.bfloat16
+    for load in (minibert.load, minibert.BertModel.from_pretrained):
+        call = load.__name__
+        with pytest.raises(TypeError, match=rf"^{call}\(\) got dtype twice, as 'dtype' and as 'torch_dtype'$"):
+            load(minilm, dtype=torch.float32, torch_dtype=torch.float32)
+        with pytest.raises(
+            ValueError, match=r"^trust_remote_code \(True\) must be None or False; leave it out, the code "
+        ):
+            load(minilm, trust_remote_code=True)
+    with pytest.raises(TypeError, match=r"^load\(\) got an unexpected keyword argument 'device_map'; use device$"):
+        minibert.load(minilm, device_map="cpu")  # type: ignore[call-arg]

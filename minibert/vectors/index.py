@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minibert.pretrained.files import locked, safetensors_header, to_disk, written_whole
-from minibert.tokenizer import check_text, whole_number
+from minibert.tokenizer import check_text, is_table, whole_number
 from minibert.vectors.fingerprint import fingerprint
 from minibert.vectors.similarity import ALL_PAIRS, LONGEST, as_vectors, check_lengths, unit_vectors
 
@@ -673,6 +673,9 @@ def listed(name: str, values: Any) -> list[Any]:
         raise ValueError(
             f"{name} ({values!r:.40}) must be several values in an order, not {type(values).__name__}; use a list"
         )
+    if is_table(values):
+        kind = type(values).__name__
+        raise ValueError(f"{name} ({kind}) must be several values, not a table; pass a column, table['column']")
     return list(values)
 
 
