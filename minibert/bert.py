@@ -742,11 +742,11 @@ def text_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int 
         ValueError: neither.
     """
     given = [texts] if isinstance(texts, str) else texts
-    if isinstance(given, (bytes, dict, set, frozenset)) or not isinstance(given, Iterable):
-        raise ValueError(f"texts ({texts!r:.40}) must be str or several str in an order, not {type(texts).__name__}")
+    kind = type(texts).__name__
     if is_table(given):
-        kind = type(texts).__name__
         raise ValueError(f"texts ({kind}) must be str or several str, not a table; pass a column, table['column']")
+    if isinstance(given, (bytes, set, frozenset)) or not isinstance(given, Iterable):
+        raise ValueError(f"texts ({texts!r:.40}) must be str or several str in an order, not {kind}")
     total = len(given) if isinstance(given, Sized) else None
     if words:
         return given, total

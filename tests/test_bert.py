@@ -291,7 +291,7 @@ def test_broken_settings_are_refused_with_file_and_value(
         (None, "texts (None) must be str or several str in an order, not NoneType"),
         (12, "texts (12) must be str or several str in an order, not int"),
         (b"bytes", "texts (b'bytes') must be str or several str in an order, not bytes"),
-        ({"a": 1}, "texts ({'a': 1}) must be str or several str in an order, not dict"),
+        ({"a": 1}, "texts (dict) must be str or several str, not a table; pass a column, table['column']"),
         ({"a"}, "texts ({'a'}) must be str or several str in an order, not set"),
         (["a", None, "b"], "text 1 (None) must be str, not NoneType; leave missing texts out, or pass ''"),
         (["a", 3], "text 1 (3) must be str, not int; convert it with str()"),

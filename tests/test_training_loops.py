@@ -131,11 +131,11 @@ def test_a_model_that_the_trainer_trained_is_saved_for_transformers(tmp_path: Pa
     trainer.model.save_pretrained(tmp_path / "saved")
     theirs = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
     inputs = batch()
-    assert torch.equal(ours.eval()(**inputs).logits, theirs(**inputs).logits)
+    torch.testing.assert_close(ours.eval()(**inputs).logits, theirs(**inputs).logits, atol=1e-6, rtol=0)
     trainer.save_model(tmp_path / "state")  # the Trainer's own way: the state, under our names
     fresh = minibert.BertForSequenceClassification(ours.config)
     fresh.load_state_dict(load_file(tmp_path / "state" / "model.safetensors"))
-    assert torch.equal(fresh.eval()(**inputs).logits, ours(**inputs).logits)
+    assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in fresh.state_dict().items())
 
 
 def test_the_trainer_takes_transformers_tokenizer_beside_our_model(tmp_path: Path, minilm: Path) -> None:
@@ -289,7 +289,7 @@ def test_the_trainer_trains_lora_on_ours_as_on_theirs(tmp_path: Path, checkpoint
     again.load_state_dict(minibert.BertForSequenceClassification.from_pretrained(tmp_path / "start").state_dict())
     loaded = peft.PeftModel.from_pretrained(again, tmp_path / "adapter").eval()
     inputs = batch()
-    assert torch.equal(loaded(**inputs).logits, mine.model.eval()(**inputs).logits)
+    torch.testing.assert_close(loaded(**inputs).logits, mine.model.eval()(**inputs).logits, atol=1e-6, rtol=0)
 
 
 def test_encode_sees_adapters_and_what_they_are_merged_into(tmp_path: Path, minilm: Path) -> None:
@@ -304,6 +304,28 @@ def test_encode_sees_adapters_and_what_they_are_merged_into(tmp_path: Path, mini
     bert.save_pretrained(tmp_path / "merged")
     assert abs(merged - minibert.load(tmp_path / "merged").encode(texts)).max() < 1e-6
     assert abs(merged - with_adapters).max() < 1e-4
+
+
+def test_lora_learns_where_the_rest_is_frozen_and_recomputed(tmp_path: Path) -> None:
+    ours, _ = pair_of("BertForSequenceClassification", tmp_path, **NO_DROPOUT)
+    inputs = {**batch(), "labels": torch.tensor([0, 1, 1])}
+    plain = gradients(adapted(copy.deepcopy(ours), "SEQ_CLS").train(), inputs)
+    ours.gradient_checkpointing_enable(
+        {"use_reentrant": True}
+    )  # which needs an input that wants gradients: PEFT's hook
+    again = gradients(adapted(ours, "SEQ_CLS").train(), inputs)
+    assert len([name for name in again if "lora" in name]) == 12
+    assert again.keys() == plain.keys()
+    assert all(torch.equal(again[name], plain[name]) for name in plain)
+
+
+def test_encode_has_no_dropout_in_the_midst_of_training(tmp_path: Path, minilm: Path) -> None:
+    bert = minibert.load(with_real_vocabulary(tmp_path, minilm, "BertModel"))
+    before = bert.encode("He robbed the bank.")
+    bert.model.train()
+    bert.model.gradient_checkpointing_enable()
+    assert abs(bert.encode("He robbed the bank.") - before).max() < 1e-6
+    assert bert.model.training
 
 
 # accelerate
@@ -340,7 +362,8 @@ def test_accelerate_trains_our_class_as_it_trains_theirs(tmp_path: Path, precisi
 def test_arguments_that_ask_for_nothing_are_accepted_and_others_refused(tmp_path: Path, kind: str) -> None:
     ours, theirs = pair_of(kind, tmp_path)
     inputs, nothing = batch(), {"inputs_embeds": None, "return_dict": True, "output_attentions": None}
-    assert torch.equal(ours(**inputs, **nothing, use_cache=False)[0], theirs(**inputs, **nothing)[0])
+    got, expected = ours(**inputs, **nothing, use_cache=False)[0], theirs(**inputs, **nothing)[0]
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match=r"^inputs_embeds \(Tensor\) must be None; pass input_ids, the model looks up"):
         ours(**inputs, inputs_embeds=torch.zeros(3, 11, 32))
     with pytest.raises(ValueError, match=r"^inputs_embeds \(Tensor\) must be None"):
