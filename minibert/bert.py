@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -38,7 +38,8 @@ from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import to_checkpoint, to_ours
-from minibert.tokenizer import BertTokenizer, check_text, is_table, whole_number
+from minibert.text import as_list, as_stream, check_text, whole_number
+from minibert.tokenizer import BertTokenizer
 from minibert.vectors.encode import (
     TOKENIZED_AT_ONCE,
     Combine,
@@ -282,7 +283,7 @@ class Bert:
         layout = Layout(self.tokenizer, limit, truncation, skip)
         skip = 0 if recipe.include_prompt else skip + (skip > 0)  # [CLS] goes with the prompt
 
-        stream, total = text_stream(texts)
+        stream, total = as_stream(texts)
         model, cut = self._ready(total), Cut(limit, truncation)
         vectors = np.empty((0, width), dtype=np.float32)
         with Progress(total, self._shows(show_progress_bar)) as progress:
@@ -385,7 +386,7 @@ class Bert:
         plan = self._plan(layers, combine, batch_tokens, batch_size)
         layout = Layout(self.tokenizer, self.max_seq_length, truncation)
         single = isinstance(texts, str)
-        stream, total = text_stream(texts, words=True)
+        stream, total = as_stream(texts, words=True)
         model, cut = self._ready(total), Cut(self.max_seq_length, truncation)
         found: list[Words] = []
         with Progress(total, self._shows(show_progress_bar)) as progress:
@@ -559,7 +560,7 @@ class Bert:
             )
         check_fork()
         results: list[list[Candidate] | list[list[Candidate]]] = []
-        for index, text in enumerate(listed(texts)):
+        for index, text in enumerate(as_list(texts)):
             candidates = fill_mask(self.model, self.tokenizer, text, top_k=top_k, targets=targets, index=index)
             results.append(candidates[0] if len(candidates) == 1 else candidates)
         return results[0] if isinstance(texts, str) else results
@@ -723,40 +724,3 @@ def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: objec
             "harmless if the table was padded, otherwise the tokenizer belongs to other weights",
             stacklevel=5,
         )
-
-
-def listed(texts: object) -> list[str]:
-    """One text or several, as a list.
-
-    Raises:
-        ValueError: neither.
-    """
-    return list(text_stream(texts)[0])
-
-
-def text_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | None]:
-    """One text or several, and how many they are, if that can be known. What is not text is refused: of a list at once,
-    of a stream where it comes; and what may be lists of `words` is left for `split_texts` to look at.
-
-    Raises:
-        ValueError: neither.
-    """
-    given = [texts] if isinstance(texts, str) else texts
-    kind = type(texts).__name__
-    if is_table(given):
-        raise ValueError(f"texts ({kind}) must be str or several str, not a table; pass a column, table['column']")
-    if isinstance(given, (bytes, set, frozenset)) or not isinstance(given, Iterable):
-        raise ValueError(f"texts ({texts!r:.40}) must be str or several str in an order, not {kind}")
-    total = len(given) if isinstance(given, Sized) else None
-    if words:
-        return given, total
-    if isinstance(given, (list, tuple)):
-        check_text(given)  # before hours of work, not after them
-        return given, total
-    return _checked(given), total
-
-
-def _checked(texts: Iterable[Any]) -> Iterator[str]:
-    for number, text in enumerate(texts):
-        check_text([text], first=number)
-        yield text

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from minibert.model import BertForMaskedLM, BertForPreTraining
-from minibert.tokenizer import BertTokenizer, check_text, whole_number
+from minibert.text import check_text, whole_number
+from minibert.tokenizer import BertTokenizer
 
 
 class Candidate(NamedTuple):

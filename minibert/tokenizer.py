@@ -6,9 +6,8 @@ The work is done by the `tokenizers` library; this file gives it BERT's settings
 from __future__ import annotations
 
 import copy
-import operator
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from minibert.pretrained import vocabulary
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.vocabulary import SPECIAL_TOKENS
+from minibert.text import check_text, remedy_for, short, whole_number
 
 Words = Sequence[str]
 Side = Literal["right", "left"]
@@ -419,80 +419,18 @@ def check_side(name: str, side: Any) -> Side:
     return side  # type: ignore[no-any-return]
 
 
-def whole_number(name: str, value: Any) -> int:
-    """A count of at least 1, of any integer type; refuse the rest."""
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
-    return number
-
-
-def check_text(texts: Sequence[Any], is_split_into_words: bool = False, first: int = 0) -> None:
-    """Refuse what is not text, in one sentence, with its place; `first` is that of the first one.
-
-    Raises:
-        ValueError: a value that is not str (or not a list of str), or a lone surrogate, which is not a character.
-    """
-    for index, text in enumerate(texts, first):
-        if is_split_into_words and not isinstance(text, (list, tuple)):
-            raise ValueError(f"text {index} ({_short(text)}) must be a list of words with is_split_into_words=True")
-        for value in text if is_split_into_words else (text,):
-            if not isinstance(value, str):
-                raise ValueError(
-                    f"text {index} ({_short(value)}) must be str, not {type(value).__name__}; {_remedy(value)}"
-                )
-            if not value.isascii():
-                try:
-                    value.encode()
-                except UnicodeEncodeError as error:
-                    raise ValueError(
-                        f"text {index} holds a lone surrogate ({value[error.start]!r} at {error.start}), but must be "
-                        "valid Unicode; pass text.encode('utf-8', 'replace').decode(), or read the file with its real "
-                        "encoding"
-                    ) from None
-
-
-def is_table(values: object) -> bool:
-    """Whether it has named columns, as tables of pandas, Polars and Arrow do; iterating over it may give the names."""
-    return isinstance(values, Mapping) or hasattr(type(values), "columns")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _remedy(value: object) -> str:
-    if value is None:
-        return "leave missing texts out, or pass ''"
-    if isinstance(value, bytes):
-        return "decode it: text.decode('utf-8')"
-    if isinstance(value, (list, tuple)):
-        return (
-            "pass one str for each text (a tokenizer takes pairs as text and text_pair, words as is_split_into_words)"
-        )
-    if isinstance(value, Mapping):
-        return "pass the text in it: row['text']"
-    if isinstance(value, Iterable):
-        return "pass list(texts)"
-    return "convert it with str()"
-
-
 def _batch(
     text: Any, pair: Any, is_split_into_words: bool
 ) -> tuple[bool, Sequence[str | Words], Sequence[str | Words] | None]:
     """Whether a batch was given, and the batch: one text becomes a batch of one."""
     if not isinstance(text, (str, list, tuple)):
         raise ValueError(
-            f"text ({_short(text)}) must be str or a list of str, not {type(text).__name__}; {_remedy(text)}"
+            f"text ({short(text)}) must be str or a list of str, not {type(text).__name__}; {remedy_for(text)}"
         )
     batched = isinstance(text, (list, tuple))
     if is_split_into_words:
         if not batched:
-            raise ValueError(f"text ({_short(text)}) must be a list of words with is_split_into_words=True")
+            raise ValueError(f"text ({short(text)}) must be a list of words with is_split_into_words=True")
         batched = not text or isinstance(text[0], (list, tuple))
     if not batched:
         return False, [text], None if pair is None else [pair]

@@ -20,7 +20,7 @@ import minibert
 
 PACKAGE = Path(minibert.__file__).parent
 # The order in which the files are read: each imports only from those before it, and from the folders it may use.
-READING = ["config", "tokenizer", "embeddings", "attention", "encoder", "heads", "outputs", "model"]
+READING = ["errors", "text", "config", "tokenizer", "embeddings", "attention", "encoder", "heads", "outputs", "model"]
 AFTERWARDS = ["vectors", "fill_mask", "bert", "study", "demo", "integrations", "__init__", "cli", "__main__"]
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
@@ -40,7 +40,7 @@ def imports_of(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_each_file_imports_only_from_files_above_it(path: Path) -> None:
-    order = ["pretrained", *READING, *AFTERWARDS]
+    order = ["errors", "text", "pretrained", *READING, *AFTERWARDS]
     place = path.parts[0].removesuffix(".py")
     allowed = set(order[: order.index(place)]) | ({place} if len(path.parts) > 1 else set())
     assert imports_of(path) <= allowed

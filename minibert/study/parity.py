@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import minibert.model as ours_module
-from minibert.bert import fullest_class, listed
+from minibert.bert import fullest_class
 from minibert.config import BertConfig
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
+from minibert.text import as_list
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 
@@ -148,7 +149,7 @@ def parity(
             arguments["add_pooling_layer"] = False
         theirs = getattr(transformers, kind.__name__).from_pretrained(folder, dtype=torch.float32, **arguments).eval()
 
-    chosen = listed(TEXTS if texts is None else texts)
+    chosen = as_list(TEXTS if texts is None else texts)
     if not chosen:
         raise ValueError("texts ([]) must hold at least one text; leave it out for a few of various lengths")
     limit = config.max_position_embeddings

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minibert.pretrained.files import locked, safetensors_header, to_disk, written_whole
-from minibert.tokenizer import check_text, is_table, whole_number
+from minibert.text import check_text, several, whole_number
 from minibert.vectors.fingerprint import fingerprint
 from minibert.vectors.similarity import ALL_PAIRS, LONGEST, as_vectors, check_lengths, unit_vectors
 
@@ -182,9 +182,9 @@ class Index:
         Raises:
             ValueError: what is not text; not as many values as texts, or one that is not JSON. Nothing is added then.
         """
-        texts = listed("texts", texts)
+        texts = several("texts", texts)
         check_text(texts)
-        data = None if data is None else listed("data", data)
+        data = None if data is None else several("data", data)
         self.add_vectors(self.bert.encode_document(texts, **settings), texts, data)
 
     def add_vectors(self, vectors: Any, texts: Iterable[str], data: Iterable[Any] | None = None) -> None:
@@ -193,8 +193,8 @@ class Index:
         Raises:
             ValueError: as for `add`; vectors of another length, or what `as_vectors` and `check_lengths` refuse.
         """
-        texts = listed("texts", texts)
-        values = [None] * len(texts) if data is None else listed("data", data)
+        texts = several("texts", texts)
+        values = [None] * len(texts) if data is None else several("data", data)
         check_text(texts)
         if len(values) != len(texts):
             raise ValueError(
@@ -661,22 +661,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "minibert that made it"
         )
     return manifest  # type: ignore[no-any-return]
-
-
-def listed(name: str, values: Any) -> list[Any]:
-    """Several values as a list; one text is not taken for its letters, nor an object for its keys.
-
-    Raises:
-        ValueError: it is one value, or has no order.
-    """
-    if isinstance(values, (str, bytes, dict, set, frozenset)) or not isinstance(values, Iterable):
-        raise ValueError(
-            f"{name} ({values!r:.40}) must be several values in an order, not {type(values).__name__}; use a list"
-        )
-    if is_table(values):
-        kind = type(values).__name__
-        raise ValueError(f"{name} ({kind}) must be several values, not a table; pass a column, table['column']")
-    return list(values)
 
 
 def _names_to_disk(folder: Path) -> None:

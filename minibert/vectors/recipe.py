@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from minibert.pretrained.checkpoint import converted, is_finite, read_tensors
 from minibert.pretrained.files import write_text, written_whole
 from minibert.pretrained.hub import Repository
-from minibert.tokenizer import whole_number
+from minibert.text import whole_number
 from minibert.vectors.pooling import POOLING
 
 # Before version 5.4 of sentence-transformers, one switch for each mode.

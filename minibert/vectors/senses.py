@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from minibert.model import BertModel
-from minibert.tokenizer import BertTokenizer, check_text, whole_number
+from minibert.text import check_text, whole_number
+from minibert.tokenizer import BertTokenizer
 from minibert.vectors.encode import Progress
 from minibert.vectors.words import Aligned, Words, split_texts
 

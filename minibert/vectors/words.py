@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from minibert.attention import Packed
 from minibert.model import BertModel
-from minibert.tokenizer import BertTokenizer, check_text
+from minibert.text import check_text
+from minibert.tokenizer import BertTokenizer
 from minibert.vectors.encode import TOKENIZED_AT_ONCE, Layout, Plan, Rows, packed_states
 
 Spans = NDArray[np.int64]

@@ -1,0 +1,129 @@
+"""One text, several, or a stream of them: told apart here, once. Counts are checked here, too."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+
+def as_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | None]:
+    """One text or several, and how many there are, if that can be known.
+
+    The texts of a list are checked at once, those of a stream as they come.
+
+    Args:
+        texts: one text, or several in an order.
+        words: lists of words may take the place of texts; the caller checks them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    given = [texts] if isinstance(texts, str) else texts
+    kind = type(texts).__name__
+    if is_table(given):
+        raise ValueError(f"texts ({kind}) must be str or several str, not a table; pass a column, table['column']")
+    if isinstance(given, (bytes, set, frozenset)) or not isinstance(given, Iterable):
+        raise ValueError(f"texts ({texts!r:.40}) must be str or several str in an order, not {kind}")
+    total = len(given) if isinstance(given, Sized) else None
+    if words:
+        return given, total
+    if isinstance(given, (list, tuple)):
+        check_text(given)  # before hours of work, not after them
+        return given, total
+    return _checked(given), total
+
+
+def as_list(texts: object) -> list[str]:
+    """One text or several, as a list.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return list(as_stream(texts)[0])
+
+
+def _checked(texts: Iterable[Any]) -> Iterator[str]:
+    for number, text in enumerate(texts):
+        check_text([text], first=number)
+        yield text
+
+
+def several(name: str, values: Any) -> list[Any]:
+    """Several values as a list; a single text is not taken for its letters, nor an object for its keys.
+
+    Raises:
+        ValueError: it is one value, or has no order.
+    """
+    if isinstance(values, (str, bytes, dict, set, frozenset)) or not isinstance(values, Iterable):
+        raise ValueError(
+            f"{name} ({values!r:.40}) must be several values in an order, not {type(values).__name__}; use a list"
+        )
+    if is_table(values):
+        kind = type(values).__name__
+        raise ValueError(f"{name} ({kind}) must be several values, not a table; pass a column, table['column']")
+    return list(values)
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A count of at least 1, of any integer type; refuse the rest."""
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
+    return number
+
+
+def check_text(texts: Sequence[Any], is_split_into_words: bool = False, first: int = 0) -> None:
+    """Refuse what is not text, in one sentence, with its place; `first` is that of the first one.
+
+    Raises:
+        ValueError: a value that is not str (or not a list of str), or a lone surrogate, which is not a character.
+    """
+    for index, text in enumerate(texts, first):
+        if is_split_into_words and not isinstance(text, (list, tuple)):
+            raise ValueError(f"text {index} ({short(text)}) must be a list of words with is_split_into_words=True")
+        for value in text if is_split_into_words else (text,):
+            if not isinstance(value, str):
+                raise ValueError(
+                    f"text {index} ({short(value)}) must be str, not {type(value).__name__}; {remedy_for(value)}"
+                )
+            if not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError as error:
+                    raise ValueError(
+                        f"text {index} holds a lone surrogate ({value[error.start]!r} at {error.start}), but must be "
+                        "valid Unicode; pass text.encode('utf-8', 'replace').decode(), or read the file with its real "
+                        "encoding"
+                    ) from None
+
+
+def is_table(values: object) -> bool:
+    """Whether it has named columns, as tables of pandas, Polars and Arrow do; iterating over it may give the names."""
+    return isinstance(values, Mapping) or hasattr(type(values), "columns")
+
+
+def short(value: object) -> str:
+    """A value as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def remedy_for(value: object) -> str:
+    """What to do with a value that is not text."""
+    if value is None:
+        return "leave missing texts out, or pass ''"
+    if isinstance(value, bytes):
+        return "decode it: text.decode('utf-8')"
+    if isinstance(value, (list, tuple)):
+        return (
+            "pass one str for each text (a tokenizer takes pairs as text and text_pair, words as is_split_into_words)"
+        )
+    if isinstance(value, Mapping):
+        return "pass the text in it: row['text']"
+    if isinstance(value, Iterable):
+        return "pass list(texts)"
+    return "convert it with str()"
