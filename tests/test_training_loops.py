@@ -292,18 +292,20 @@ def test_the_trainer_trains_lora_on_ours_as_on_theirs(tmp_path: Path, checkpoint
     torch.testing.assert_close(loaded(**inputs).logits, mine.model.eval()(**inputs).logits, atol=1e-6, rtol=0)
 
 
-def test_encode_sees_adapters_and_what_they_are_merged_into(tmp_path: Path, minilm: Path) -> None:
+@pytest.mark.parametrize("meanwhile", [True, False], ids=["encoded meanwhile", "only before and after"])
+def test_encode_sees_adapters_and_what_they_are_merged_into(tmp_path: Path, minilm: Path, meanwhile: bool) -> None:
     bert = minibert.load(with_real_vocabulary(tmp_path / "start", minilm, "BertModel"))
     texts = ["He robbed the bank.", "How do I reset my password?"]
     before = bert.encode(texts)
     wrapped = adapted(bert.encoder, "FEATURE_EXTRACTION")
-    with_adapters = bert.encode(texts)
-    assert abs(with_adapters - before).max() > 0.01
+    with_adapters = bert.encode(texts) if meanwhile else None
     assert wrapped.merge_and_unload() is bert.model
     merged = bert.encode(texts)
     bert.save_pretrained(tmp_path / "merged")
     assert abs(merged - minibert.load(tmp_path / "merged").encode(texts)).max() < 1e-6
-    assert abs(merged - with_adapters).max() < 1e-4
+    assert abs(merged - before).max() > 0.01
+    if with_adapters is not None:
+        assert abs(merged - with_adapters).max() < 1e-4
 
 
 def test_lora_learns_where_the_rest_is_frozen_and_recomputed(tmp_path: Path) -> None:
@@ -311,8 +313,8 @@ def test_lora_learns_where_the_rest_is_frozen_and_recomputed(tmp_path: Path) -> 
     inputs = {**batch(), "labels": torch.tensor([0, 1, 1])}
     plain = gradients(adapted(copy.deepcopy(ours), "SEQ_CLS").train(), inputs)
     ours.gradient_checkpointing_enable(
-        {"use_reentrant": True}
-    )  # which needs an input that wants gradients: PEFT's hook
+        {"use_reentrant": True}  # which needs an input that wants gradients: PEFT's hook
+    )
     again = gradients(adapted(ours, "SEQ_CLS").train(), inputs)
     assert len([name for name in again if "lora" in name]) == 12
     assert again.keys() == plain.keys()
