@@ -1,6 +1,6 @@
 """Sentence vectors from many texts: minibert beside what one would take instead.
 
-    python benchmarks/encode.py --model FOLDER|NAME|base --texts FILE [--latency] [--json FILE] [--plot FILE]
+    python benchmarks/encode.py --model FOLDER|NAME|base --texts FILE [--latency] [--save NAME]
 
 Every subject gets the same texts and limit, tokenizes within the measured time, and is run once to warm up, then in
 turn with the others. The reference for the vectors is transformers in float32. GFLOP/s count the work for real tokens
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import measure
@@ -112,7 +111,6 @@ def main() -> None:
     )
     parser.add_argument("--latency", action="store_true", help="measure single calls with few texts as well")
     parser.add_argument("--latency-rounds", type=int, default=20, help=f"of {CALLS} calls each (default: 20)")
-    parser.add_argument("--plot", type=Path, help="draw texts/s into this file, PNG or SVG")
     options = parser.parse_args()
     with subjects.opened(options) as (work, texts):
         report(options, work, texts)
@@ -140,10 +138,10 @@ def report(options: argparse.Namespace, work: subjects.Work, texts: list[str]) -
         print(
             f"\nmedian of {options.latency_rounds} blocks of {CALLS} calls; the ratio is that to {calls[0]['subject']}"
         )
-    measure.write_json(options.json, options, **parts)
-    if options.plot:
+    measure.write_json(options, **parts)
+    if options.save:
         bars = {row["subject"]: row["texts_per_second"] for row in rows}
-        measure.bars(options.plot, title, {"texts per second": bars}, ",.0f")
+        measure.bars(measure.output(options, ".png"), title, {"texts per second": bars}, ",.0f")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What 8-bit products would give: torch's dynamic quantisation of the encoder, beside minibert in float32 and bfloat16.
 
-    python benchmarks/int8.py --model FOLDER|NAME|base --texts FILE [--rounds 5] [--json FILE]
+    python benchmarks/int8.py --model FOLDER|NAME|base --texts FILE [--rounds 5] [--save NAME]
 
 Weights are rounded once, a scale for each matrix; inputs at each product, a scale for each pass. The rest, attention
 included, stays float32. The cosines are to minibert's float32.
@@ -51,7 +51,7 @@ def main() -> None:
     print(f"{title}\n{measure.machine_line()}; kernels: {torch.backends.quantized.engine}\n")
     print(measure.table(rows, COLUMNS))
     print(f"\nmedian of {options.rounds} rounds; the speed ratio is that to {STANDARD}")
-    measure.write_json(options.json, options, rows=rows, seconds=seconds)
+    measure.write_json(options, rows=rows, seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What it costs to begin: the import, and loading a checkpoint of bert-base's size, beside transformers.
 
-    python benchmarks/load.py [--rounds 7] [--model FOLDER] [--json FILE] [--plot FILE]
+    python benchmarks/load.py [--rounds 7] [--model FOLDER] [--save NAME]
 
 Each figure is the median over fresh processes, in turn (A B A B), with the file in the page cache. Without `--model` a
 checkpoint of bert-base's shape with random weights is made. Peak memory is the growth of the process's resident memory
@@ -86,8 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="fresh processes of each kind (default: 7)")
     parser.add_argument("--model", type=Path, help="folder of a checkpoint (default: bert-base's shape, random)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
-    parser.add_argument("--plot", type=Path, help="draw the figures into this file, PNG or SVG")
+    shared.add_output(parser)
     options = parser.parse_args()
     if options.model and not (options.model / "model.safetensors").is_file():
         shared.stop(f"--model ({options.model}) must be a folder that holds model.safetensors; it does not")
@@ -105,9 +104,9 @@ def main() -> None:
     ratio = results["import (s)"]["minibert"] / results["import (s)"]["torch"]
     speed = results["load (s)"]["transformers"] / results["load (s)"]["minibert"]
     print(f"\nimport minibert / import torch: {ratio:.2f}; loading: {speed:.1f} times as fast as transformers")
-    shared.write_json(options.json, options, **results)
-    if options.plot:
-        shared.bars(options.plot, title, results, ".3f")
+    shared.write_json(options, **results)
+    if options.save:
+        shared.bars(shared.output(options, ".png"), title, results, ".3f")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -27,18 +28,22 @@ from minibert import BertConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CAPABILITIES = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX512-BF16", "avx512_f": "AVX512", "avx2": "AVX2"}
+ZEN = {25: "Zen 4", 26: "Zen 5"}  # by AMD's family, of those that compute in bfloat16
 PACKAGES = ("torch", "transformers", "sentence-transformers", "onnxruntime", "openvino")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+RESULTS = Path(__file__).parent / "results"
 OURS, THEIRS = "#d9622b", "#9db0c4"
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on, besides the code."""
+def machine(cpu: str | None = None) -> dict[str, Any]:
+    """What the figures depend on, besides the code; `cpu` names the CPU where the system does not."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     versions = {"minibert": version_of("readable-bert") or "source"}
     versions |= {package: found for package in PACKAGES if (found := version_of(package))}
-    return {
-        "cpu": cpu_name(),
+    family = cpu_fact("cpu family")
+    facts = {
+        "cpu": cpu or cpu_fact("model name") or platform.processor() or platform.machine(),
+        "family": int(family) if family else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "capabilities": [title for key, title in CAPABILITIES.items() if capabilities.get(key)],
@@ -46,6 +51,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
     }
+    return {"title": cpu_title(facts), "date": date.today().isoformat(), **facts}
 
 
 def machine_line() -> str:
@@ -56,13 +62,41 @@ def machine_line() -> str:
     return ", ".join([*parts, facts["system"], f"Python {facts['python']}", *versions])
 
 
-def cpu_name() -> str:
-    """The model's name as the system tells it; platform.processor() says no more than x86_64 on Linux."""
+def cpu_fact(name: str) -> str | None:
+    """A line of /proc/cpuinfo; platform.processor() says no more than x86_64 on Linux."""
     with suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         if found:
             return found[1]
-    return platform.processor() or platform.machine()
+    return None
+
+
+def cpu_model(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """The name of the CPU's model, and its generation: empty if unknown, or if the name has a number of its own."""
+    name = re.sub(r"\((R|TM)\)|\b(CPU|Processor|\d+-Core)\b|@.*", " ", facts["cpu"], flags=re.IGNORECASE)
+    name = " ".join(name.split())
+    numbered = any(character.isdigit() for character in name)
+    amd = "AMD" in name and "AVX512-BF16" in facts["capabilities"]
+    return name, ZEN.get(facts.get("family"), "") if amd and not numbered else ""
+
+
+def cpu_title(facts: Mapping[str, Any]) -> str:
+    """The CPU for readers: its name, the best that it computes with, and its cores.
+
+    The names that virtual machines give their CPUs often lack the model's number: the generation stands for it.
+    """
+    name, generation = cpu_model(facts)
+    best = [f"({facts['capabilities'][0]})"] if facts["capabilities"] else []
+    return " ".join(part for part in (name, generation, *best) if part) + f", {facts['cores']} cores"
+
+
+def cpu_folder(facts: Mapping[str, Any]) -> str:
+    """The name of the folder of a CPU's results: `xeon-platinum-8481c`; without a model's number `xeon-amx`."""
+    name, generation = cpu_model(facts)
+    parts = [re.sub(r"\b(Intel|AMD)\b", "", name)]
+    if not any(character.isdigit() for character in name):
+        parts += [generation.replace(" ", "") or " ".join(facts["capabilities"][:1]).replace("AMX-BF16", "AMX")]
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
 
 
 def version_of(package: str) -> str | None:
@@ -196,15 +230,31 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, st
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_json(path: Path | None, options: argparse.Namespace, **parts: Any) -> None:
-    """Write the machine, the settings and the figures, if there is a path; of files, the names alone."""
-    if path is not None:
-        settings = {key: value for key, value in vars(options).items() if key not in ("json", "plot")}
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The options that say where results are written."""
+    parser.add_argument("--save", metavar="NAME", help="write NAME.json, and a picture if there is one, of this run")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, metavar="DIR", help="into DIR/CPU/ (default: benchmarks/results)"
+    )
+    parser.add_argument("--cpu", metavar="CPU", help="the CPU's name (default: as the system has it)")
+
+
+def output(options: argparse.Namespace, suffix: str) -> Path:
+    """The file that results are written to; `--save` is given."""
+    path: Path = options.results / cpu_folder(machine(options.cpu)) / f"{options.save}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_json(options: argparse.Namespace, **parts: Any) -> None:
+    """Write the machine, the settings and the figures, if they are to be saved; of files, the names alone."""
+    if options.save:
+        settings = {key: value for key, value in vars(options).items() if key not in ("save", "results", "cpu")}
         for key, value in settings.items():
             if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir()):
                 settings[key] = Path(value).name
-        content = {"machine": machine(), "settings": settings, **parts}
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        content = {"machine": machine(options.cpu), "settings": settings, **parts}
+        output(options, ".json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_texts(path: Path, limit: int | None = None) -> list[str]:
@@ -259,7 +309,7 @@ def pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        stop("--plot needs matplotlib (pip install matplotlib)")
+        stop("a picture needs matplotlib (pip install matplotlib); the figures are saved without it")
     matplotlib.use("Agg")
     import matplotlib.pyplot
 

@@ -1,7 +1,7 @@
 """Are the vectors any good? Ours, sentence-transformers' and the published figure, on four public data sets.
 
     python benchmarks/quality.py --data DIR [--model FOLDER|NAME] [--published NAME] [--dtype float32|bfloat16|auto]
-        [--json FILE]
+        [--save NAME]
 
 DIR holds stsb/, banking77/, stackfaq/ and coarsewsd20/ as they were published. Ours and theirs are computed in one run
 with the same evaluation, so a difference between them is one of vectors. Published figures are those of
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="default: %(default)s")
     parser.add_argument("--published", choices=PUBLISHED, help="whose published figures to show (default: --model's)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="of ours")
-    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    measure.add_output(parser)
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # texts over the limit are cut by both
     if not options.data.is_dir():
@@ -179,7 +179,7 @@ def main() -> None:
     ]
     print(f"{bert}\n{measure.machine_line()}\n")
     print(measure.table(rows, COLUMNS))
-    measure.write_json(options.json, options, rows=rows)
+    measure.write_json(options, rows=rows)
 
 
 if __name__ == "__main__":

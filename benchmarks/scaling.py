@@ -1,6 +1,6 @@
 """How the time grows: with the number of texts, and with their length.
 
-    python benchmarks/scaling.py --model FOLDER|NAME|base --texts FILE [--most 100000] [--json FILE] [--plot FILE]
+    python benchmarks/scaling.py --model FOLDER|NAME|base --texts FILE [--most 100000] [--save NAME]
 
 Numbers: 1, 10, 100, ... texts in one call, taken from the file again and again; few texts are timed in as many calls as
 make 100 texts, so that each number sees the same mixture. Lengths: texts of exactly 8 to 512 tokens, cut from the
@@ -144,7 +144,6 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=100_000, help="the largest number of texts (default: 100000)")
     parser.add_argument("--peers", nargs="*", choices=("sentence-transformers",), default=())
     parser.add_argument("--most-peer", type=int, default=1_000, help="the largest number for a peer (default: 1000)")
-    parser.add_argument("--plot", type=Path, help="draw both curves into this file, PNG or SVG")
     options = parser.parse_args()
     gemm = measure.Gemm(list(measure.DTYPES))
     with subjects.opened(options) as (work, pool):
@@ -161,9 +160,9 @@ def main() -> None:
     print(measure.table(lengths, COLUMNS))
     print(f"\nmedian of {options.rounds} rounds")
     seconds = {"counts": count_seconds, "lengths": length_seconds}
-    measure.write_json(options.json, options, gemm_gflops=gemm.rates, counts=counts, lengths=lengths, seconds=seconds)
-    if options.plot:
-        plot(options.plot, title, counts, lengths)
+    measure.write_json(options, gemm_gflops=gemm.rates, counts=counts, lengths=lengths, seconds=seconds)
+    if options.save:
+        plot(measure.output(options, ".png"), title, counts, lengths)
 
 
 if __name__ == "__main__":

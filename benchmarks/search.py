@@ -1,6 +1,6 @@
 """Search in a million vectors, beside sentence-transformers.
 
-    python benchmarks/search.py [--count 1000000] [--queries 100] [--top-k 10] [--rounds 5] [--json FILE]
+    python benchmarks/search.py [--count 1000000] [--queries 100] [--top-k 10] [--rounds 5] [--save NAME]
 
 Unit vectors with random numbers, the same array for all subjects, in turn (A B A B). `semantic_search` runs with its
 defaults, which divide vectors by their lengths each time, and with `dot_score`, which does not: an index holds unit
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,7 +75,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100, help="queries (default: 100)")
     parser.add_argument("--top-k", type=int, default=10, help="hits of a query (default: 10)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each subject (default: 5)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    shared.add_output(parser)
     options = parser.parse_args()
     for name in ("count", "dimension", "queries", "top_k", "rounds"):
         if getattr(options, name) < 1:
@@ -117,7 +116,7 @@ def main() -> None:
         "same": ("same hits", ".2%"),
     }
     print(shared.table(rows, columns))
-    shared.write_json(options.json, options, subjects=rows)
+    shared.write_json(options, subjects=rows)
 
 
 if __name__ == "__main__":

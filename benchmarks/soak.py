@@ -1,6 +1,7 @@
 """Encode for a long time, and see whether the memory stays what it was.
 
     python benchmarks/soak.py --model FOLDER|NAME|base --texts FILE [--total 200000] [--call 1000] [--dtype auto]
+        [--save NAME]
 
 Each call draws its texts anew, so that passes of ever other sizes are computed. Exit code 1 if the resident memory at
 the end is more than 5 % and 20 MB above that after the first tenth.
@@ -66,7 +67,7 @@ def verdict(options: argparse.Namespace, rows: list[dict[str, float]]) -> int:
     tenth, end = next(row for row in rows if 10 * row["texts"] >= rows[-1]["texts"])["megabytes"], rows[-1]["megabytes"]
     grown = end > 1.05 * tenth + 20
     print(f"\nfrom the first tenth to the end: {end - tenth:+.1f} MB, {'too much' if grown else 'within the limit'}")
-    measure.write_json(options.json, options, rows=rows, grown=grown)
+    measure.write_json(options, rows=rows, grown=grown)
     return int(grown)
 
 

@@ -273,7 +273,7 @@ def parser(description: str | None, rounds: int | None = 5) -> argparse.Argument
             "--rounds", type=int, default=rounds, help=f"of which the median is taken (default: {rounds})"
         )
     result.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
-    result.add_argument("--json", type=Path, help="write machine, settings and figures to this file")
+    measure.add_output(result)
     return result
 
 

@@ -1,6 +1,6 @@
 """Word vectors beside sentence vectors: what it costs to find the words and to give each its vector.
 
-    python benchmarks/words.py --model FOLDER|NAME|base --texts FILE [--rounds 5] [--json FILE]
+    python benchmarks/words.py --model FOLDER|NAME|base --texts FILE [--rounds 5] [--save NAME]
 
 Both run on the same engine; `encode` gives a vector for each text, `words` one for each word, with place and pieces.
 """
@@ -41,7 +41,7 @@ def main() -> None:
         rows.append({"subject": name, **speed, "ratio": standard["seconds"] / speed["seconds"]})
     print(f"{title}\n{measure.machine_line()}\n")
     print(measure.table(rows, COLUMNS))
-    measure.write_json(options.json, options, rows=rows, seconds=seconds)
+    measure.write_json(options, rows=rows, seconds=seconds)
 
 
 if __name__ == "__main__":
