@@ -25,6 +25,9 @@ TEXTS = ("README.md", "benchmarks/README.md")
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 OURS, THEIRS = "minibert", "sentence-transformers"
 
+# What must be the same on all CPUs: what was computed. How often, and beside which peers, may differ.
+WORK = ("texts", "limit", "max_length", "count", "dimension", "queries", "top_k", "total", "call")
+
 Row = Mapping[str, Any]
 Columns = Mapping[str, tuple[str, str]]  # key of a row: title and format, as `measure.table` takes them
 
@@ -110,7 +113,9 @@ def captions(cpus: Sequence[Cpu], name: str, more: Callable[[dict[str, Any]], st
         if rounds := result["settings"].get("rounds"):
             parts.append(f"median of {rounds} rounds")
         if rates := result.get("gemm_gflops"):
-            reached = " and ".join(f"{rates[dtype]:,.0f} GFLOP/s in {dtype}" for dtype in measure.DTYPES)
+            reached = " and ".join(
+                f"{rates[dtype]:,.0f} GFLOP/s in {dtype}" for dtype in measure.DTYPES if dtype in rates
+            )
             parts.append(f"large matrix products reach {reached}")
         lines.append(bullet(f"{cpu.title}: {'; '.join(part for part in (*parts, more(result)) if part)}."))
     return "\n".join(lines)
@@ -346,6 +351,10 @@ def rewrite(text: str, cpus: Sequence[Cpu]) -> str:
         measured = [cpu for cpu in cpus if file in cpu.results]
         if not measured:
             raise ValueError(f"table ({name}) must have a result; no folder of results holds {file}.json")
+        for setting in WORK:
+            values = {str(cpu.results[file]["settings"].get(setting)) for cpu in measured}
+            if len(values) > 1:
+                raise ValueError(f"{setting} of {file}.json ({', '.join(sorted(values))}) must be the same on all CPUs")
         return f"{start}{maker(measured, file)}\n{end}"
 
     return BLOCK.sub(block, text)
