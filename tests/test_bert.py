@@ -267,7 +267,11 @@ def test_vectors_that_cannot_be_made_as_asked_are_refused_but_the_rest_works(
         ("tokenizer_config.json", {"model_max_length": -1}, "(-1) must be a whole number of at least 3"),
         ("tokenizer_config.json", {"unk_token": {"foo": 1}}, "({'foo': 1}) must be a token"),
         ("config.json", {"model_type": "bert", "id2label": ["a"]}, "id2label (['a']) must be an object of labels"),
-        ("config.json", {"model_type": "bert", "layer_norm_eps": "1e-12"}, "layer_norm_eps ('1e-12') must be a finite number"),
+        (
+            "config.json",
+            {"model_type": "bert", "layer_norm_eps": "1e-12"},
+            "layer_norm_eps ('1e-12') must be a finite number",
+        ),
         ("config.json", {"model_type": "bert", "quantization_config": {"bits": 4}}, "quantised weights are not"),
         ("config.json", {"model_type": "bert", "add_cross_attention": True}, "add_cross_attention (True) must be"),
         ("config.json", {"model_type": "bert", "num_labels": 3, "id2label": {"0": "a"}}, "num_labels (3) must be"),
