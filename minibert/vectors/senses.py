@@ -97,10 +97,10 @@ class Query:
             spans = Aligned(self.bert.tokenizer.backend.encode(text, add_special_tokens=False)).spans
         return [(start, end) for start, end in spans.tolist()]
 
-    def may_be_in(self, text: str) -> bool:
-        """False where a glance at the characters shows that the word is not there."""
+    def is_in(self, text: str) -> bool:
+        """Whether a text holds it. Few texts need to be split for this: in most, its characters are not there."""
         folded = fold(text)
-        return all(key in folded for key in self.keys)
+        return all(key in folded for key in self.keys) and self.span(text) is not None
 
     def find(self, keys: Sequence[str]) -> list[int]:
         """The numbers of the words with which it begins, among the keys of a text's words."""
@@ -194,13 +194,13 @@ def portions(texts: Iterable[str]) -> Iterator[list[str]]:
         yield portion
 
 
-def read(query: Query, texts: Iterable[str], every: bool = False) -> Iterator[tuple[int, Words]]:
+def read(query: Query, texts: Iterable[str], holding: bool) -> Iterator[tuple[int, Words]]:
     """Read texts a portion at a time, each word with its vector.
 
     Args:
         query: the word that is looked for, with the checkpoint and the settings.
         texts: any number of them.
-        every: False: texts that do not hold the word are skipped.
+        holding: True: only the texts that hold the word are computed; False: only those that do not.
 
     Yields:
         The number of the text, and its words.
@@ -211,7 +211,7 @@ def read(query: Query, texts: Iterable[str], every: bool = False) -> Iterator[tu
     with Progress(len(texts) if isinstance(texts, Sized) else None, shown) as progress:
         first = 0
         for portion in portions(texts):
-            chosen = [number for number, text in enumerate(portion) if every or query.may_be_in(text)]
+            chosen = [number for number, text in enumerate(portion) if query.is_in(text) == holding]
             found = query.bert.words([portion[number] for number in chosen], **settings)
             for number, words in zip(chosen, found, strict=True):
                 yield first + number, words
@@ -247,7 +247,7 @@ class Expansion(NamedTuple):
     Attributes:
         word: without capitals.
         score: the mean cosine of its best three occurrences, or of as many as there are.
-        count: how often the corpus has it, in whatever sense.
+        count: how often the texts that were compared have it, in whatever sense.
         example: the sentence of its best occurrence.
     """
 
@@ -273,15 +273,18 @@ def expand(
 
     Each occurrence of each word has a vector of its own. A word of the corpus scores the mean cosine of its best three
     occurrences with the word in its context: so the financial sense of "deposit" is found, however many geological
-    ones there are. Punctuation, numbers and the word itself are left out. The corpus is read in portions; what is kept
-    grows with the number of different words, not with that of the texts.
+    ones there are. Texts that hold the word itself are left out, since attention mixes its vector into those of its
+    neighbours: "the" beside "bank" is more like "bank" than most nouns are. Punctuation and numbers are left out, too.
+
+    The corpus is read in portions; what is kept grows with the number of different words, not with that of the texts.
+    No text is computed twice.
 
     Args:
         bert: a loaded checkpoint.
         word: a word, or several that follow one another, "credit card"; capitals make no difference.
-        corpus: texts, sentences or documents; any iterable.
+        corpus: texts, sentences or documents; any iterable. What can be read only once is copied to a temporary file.
         context: a sentence that holds the word in the sense that is meant, once or first. None: all senses that the
-            corpus has, in the mean; this reads the corpus twice, a stream by way of a temporary file.
+            corpus has, in the mean.
         top_k: how many words.
         settings: those of `Bert.words`; `truncation` is "window" unless they say else.
 
@@ -289,32 +292,40 @@ def expand(
         The words, best first.
 
     Raises:
-        ValueError: the context, or without one the corpus, does not hold the word; what is not text.
+        ValueError: the context, or without one the corpus, does not hold the word; all texts hold it; what is not text.
     """
     query, top_k = Query(bert, word, settings), whole_number("top_k", top_k)
     corpus = as_texts(corpus, "corpus")
     with TemporaryFile("w+", encoding="utf-8") as copy:
-        if context is not None:
-            target = query.vector_in(context)
-        else:
-            if isinstance(corpus, Iterator):  # it can be read only once
-                for number, text in enumerate(corpus):
-                    check_text([text], first=number)
-                    copy.write(json.dumps(text) + "\n")
-                corpus = Lines(copy)
-            target = mean_use(query, corpus)
+        if isinstance(corpus, Iterator):
+            corpus = Lines(copy, corpus)
+        target = mean_use(query, corpus) if context is None else query.vector_in(context)
         uses: dict[str, Use] = {}
-        for _, words in read(query, corpus, every=True):
-            note_uses(uses, words, unit(words.vectors) @ target, query)
+        compared = 0
+        for _, words in read(query, corpus, holding=False):
+            note_uses(uses, words, unit(words.vectors) @ target)
+            compared += 1
+    if not compared:
+        raise ValueError(
+            f"corpus must hold texts without the word ({query.word!r}), whose words are compared with it; it holds "
+            "none: pass more texts, or split long ones into sentences"
+        )
     scored = (Expansion(key, sum(use.best) / len(use.best), use.count, use.example) for key, use in uses.items())
     return heapq.nsmallest(top_k, scored, key=lambda one: (-one.score, one.word))
 
 
 class Lines:
-    """Texts in a file of JSON lines, which can be read again and again."""
+    """A stream of texts, copied to a file of JSON lines so that it can be read again and again."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, texts: Iterable[str]) -> None:
+        self._file, self._count = file, 0
+        for text in texts:
+            check_text([text], first=self._count)
+            file.write(json.dumps(text) + "\n")
+            self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
 
     def __iter__(self) -> Iterator[str]:
         self._file.seek(0)
@@ -328,7 +339,7 @@ def mean_use(query: Query, corpus: Iterable[str]) -> Vectors:
         ValueError: the corpus does not hold the word.
     """
     total: Any = None
-    for _, words in read(query, corpus):
+    for _, words in read(query, corpus, holding=True):
         for _, vector in query.uses(words):
             total = vector if total is None else total + vector
     if total is None:
@@ -339,13 +350,12 @@ def mean_use(query: Query, corpus: Iterable[str]) -> Vectors:
     return unit(total)
 
 
-def note_uses(uses: dict[str, Use], words: Words, cosines: Vectors, query: Query) -> None:
+def note_uses(uses: dict[str, Use], words: Words, cosines: Vectors) -> None:
     """Add the words of a text to what is known of the corpus."""
-    keys, spans = list(map(key_of, words.words)), words.spans
-    own = {first + place for first in query.find(keys) for place in range(len(query.keys))}
-    for number, cosine in enumerate(cosines.tolist()):
-        key = keys[number]
-        if number in own or not any(map(str.isalpha, key)):
+    spans = words.spans
+    for number, (word, cosine) in enumerate(zip(words.words, cosines.tolist(), strict=True)):
+        key = key_of(word)
+        if not any(map(str.isalpha, key)):
             continue
         use = uses.setdefault(key, Use())
         use.count += 1
@@ -516,7 +526,7 @@ def senses(bert: Loaded, word: str, texts: Iterable[str], n_senses: int | None =
     query = Query(bert, word, settings)
     n_senses = None if n_senses is None else whole_number("n_senses", n_senses)
     occurrences, vectors = [], []
-    for number, words in read(query, as_texts(texts, "texts")):
+    for number, words in read(query, as_texts(texts, "texts"), holding=True):
         for span, vector in query.uses(words):
             occurrences.append(Occurrence(number, span, excerpt(words.text, *span, EXEMPLAR_WIDTH)))
             vectors.append(vector)
