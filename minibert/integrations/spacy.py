@@ -272,6 +272,7 @@ def attach(doc: Doc) -> Doc:
     vectors_of(doc)
     doc.user_hooks.update(HOOKS, vector=doc_vector)
     doc.user_span_hooks.update(HOOKS, vector=span_vector)
+    doc.user_span_hooks.pop("vector_norm")  # where it is, spaCy 3 calls the hook "vector"; its own norm is right
     doc.user_token_hooks.update(HOOKS, vector=token_vector)
     return doc
 

@@ -37,6 +37,7 @@ INK, PALE = "#222222", "#9A9A9A"
 LABEL_CHARACTERS = 28
 ORDINALS = ("first", "second")
 PRINTED_CELLS = 15  # rows or columns of a table whose numbers can still be read
+MARGIN_INCHES, BAR_GAP_INCHES, BAR_INCHES = 0.1, 0.15, 0.2
 SUFFIXES = (".png", ".svg")
 # Where a label may stand, beside its point: (right, up) in points, and which of its sides is there.
 PLACES = [
@@ -125,11 +126,8 @@ def plot_similarity(
     small = max(values.shape) <= PRINTED_CELLS
     with drawing() as new_figure:
         cell = 0.62 if small else min(0.62, 9 / max(values.shape))
-        beside = 0.09 * max((len(shorten(label)) for label in labels or ()), default=0)
-        below = 0.07 * max((len(shorten(label)) for label in other_labels or ()), default=0)
-        size = (max(4.0, 1.8 + beside + cell * values.shape[1]), max(2.6, 1.2 + below + cell * values.shape[0]))
-        figure: Figure = new_figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
+        figure: Figure = new_figure()
+        axes, bar = figure.add_axes((0, 0, 1, 1)), figure.add_axes((0, 0, 1, 1))
         # cosines share one scale, so that two pictures can be compared; distances have none
         low, high = (min(0.0, float(values.min())), 1.0) if kind == "cosine" else (None, None)
         image = axes.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="equal")
@@ -145,8 +143,9 @@ def plot_similarity(
             for (row, column), value in np.ndenumerate(values):
                 ink = "white" if shades[row, column] < 0.55 else "black"
                 axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=9)
-        figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03).outline.set_visible(False)
+        figure.colorbar(image, cax=bar).outline.set_visible(False)
         axes.set_title(title or f"{kind.capitalize()} similarity", loc="left", parse_math=False)
+        fit(figure, axes, bar, cell * values.shape[1], cell * values.shape[0])
     return figure
 
 
@@ -348,6 +347,25 @@ def scatter(axes: Axes, xy: NDArray[np.float64], names: Sequence[str], known: Se
         own = [row for row, other in enumerate(names) if other == name]
         colour, shape = look(number)
         axes.scatter(xy[own, 0], xy[own, 1], s=size, color=colour, marker=shape, alpha=0.8, linewidths=0)
+
+
+def fit(figure: Figure, axes: Axes, bar: Axes, width: float, height: float) -> None:
+    """Place a table of this size, in inches, and its colour bar, in a figure as large as all their labels need.
+
+    Only the table's size is chosen. What stands around it depends on fonts, so it is measured.
+    """
+    renderer = import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure).get_renderer()
+    figure.set_size_inches(width + 2, height)
+    axes.set_position((0, 0, width / (width + 2), 1))
+    bar.set_position((1 - BAR_INCHES / (width + 2), 0, BAR_INCHES / (width + 2), 1))
+    table, scale = (one.get_tightbbox(renderer).transformed(figure.dpi_scale_trans.inverted()) for one in (axes, bar))
+    left, bottom = MARGIN_INCHES - table.x0, MARGIN_INCHES - min(table.y0, scale.y0)
+    bar_left = left + width + BAR_GAP_INCHES
+    right = max(left + table.x1, bar_left + BAR_INCHES + scale.x1 - (width + 2)) + MARGIN_INCHES
+    top = bottom + max(table.y1, scale.y1) + MARGIN_INCHES
+    figure.set_size_inches(right, top)
+    axes.set_position((left / right, bottom / top, width / right, height / top))
+    bar.set_position((bar_left / right, bottom / top, BAR_INCHES / right, height / top))
 
 
 def plain(axes: Axes, titles: tuple[str, str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import heapq
 import json
 import logging
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -28,8 +29,10 @@ from minibert.vectors.words import Aligned, Words, split_texts
 logger = logging.getLogger("minibert")
 
 Vectors = NDArray[np.float32]
-PORTION_CHARACTERS = 200_000  # of text whose words have their vectors in memory at once: 120 MB of bert-base's
-BEST = 3  # occurrences of a word that say how well it fits: a rare sense of a frequent word has few
+PORTION_CHARACTERS = 50_000  # of text whose words have their vectors in memory at once: 30 MB of bert-base's
+# The best occurrences of a word say how well it fits, since a rare sense has few: three, or a hundredth of a frequent
+# word. Three of the thousands of "the" in a novel are always like the word that is asked for.
+BEST, BEST_SHARE = 3, 0.01
 EXAMPLE_WIDTH = 200
 EXEMPLARS = 3
 EXEMPLAR_WIDTH = 90
@@ -246,7 +249,8 @@ class Expansion(NamedTuple):
 
     Attributes:
         word: without capitals.
-        score: the mean cosine of its best three occurrences, or of as many as there are.
+        score: the mean cosine of its best three occurrences, or of as many as there are; of a word with more than 300
+            occurrences, of the best hundredth.
         count: how often the texts that were compared have it, in whatever sense.
         example: the sentence of its best occurrence.
     """
@@ -259,11 +263,27 @@ class Expansion(NamedTuple):
 
 @dataclass
 class Use:
-    """What is kept of a word of the corpus: its best cosines, in order, and where the best was."""
+    """What is kept of a word of the corpus: how often it occurs, its best cosines, and where the best was."""
 
     count: int = 0
     best: list[float] = field(default_factory=list)
+    highest: float = -math.inf
     example: str = ""
+
+    def add(self, cosine: float) -> None:
+        """Count an occurrence, and keep its cosine if it is among the best: twice as many as make the score are kept,
+        since more count later.
+        """
+        self.count += 1
+        heapq.heappush(self.best, cosine)
+        if len(self.best) > max(BEST, 2 * int(self.count * BEST_SHARE)):
+            heapq.heappop(self.best)
+
+    @property
+    def score(self) -> float:
+        """The mean of the best three cosines; of a frequent word, of the best hundredth."""
+        best = heapq.nlargest(max(BEST, int(self.count * BEST_SHARE)), self.best)
+        return sum(best) / len(best)
 
 
 def expand(
@@ -272,11 +292,13 @@ def expand(
     """Find the words that a corpus uses most like this one, in the sense that is meant.
 
     Each occurrence of each word has a vector of its own. A word of the corpus scores the mean cosine of its best three
-    occurrences with the word in its context: so the financial sense of "deposit" is found, however many geological
-    ones there are. Texts that hold the word itself are left out, since attention mixes its vector into those of its
-    neighbours: "the" beside "bank" is more like "bank" than most nouns are. Punctuation and numbers are left out, too.
+    occurrences with the word in its context: so the financial sense of "deposit" is found, though most of its
+    occurrences may be geological. Of a word with more than 300 occurrences, the best hundredth counts.
 
-    The corpus is read in portions; what is kept grows with the number of different words, not with that of the texts.
+    Texts that hold the word itself are left out, with a context and without: attention mixes a word into its
+    neighbours, so "the" beside "bank" is more like "bank" than most nouns are. Punctuation and numbers are left out.
+
+    The corpus is read in portions. What is kept grows with the number of different words, hardly with that of the texts.
     No text is computed twice.
 
     Args:
@@ -310,7 +332,7 @@ def expand(
             f"corpus must hold texts without the word ({query.word!r}), whose words are compared with it; it holds "
             "none: pass more texts, or split long ones into sentences"
         )
-    scored = (Expansion(key, sum(use.best) / len(use.best), use.count, use.example) for key, use in uses.items())
+    scored = (Expansion(key, use.score, use.count, use.example) for key, use in uses.items())
     return heapq.nsmallest(top_k, scored, key=lambda one: (-one.score, one.word))
 
 
@@ -358,11 +380,9 @@ def note_uses(uses: dict[str, Use], words: Words, cosines: Vectors) -> None:
         if not any(map(str.isalpha, key)):
             continue
         use = uses.setdefault(key, Use())
-        use.count += 1
-        if len(use.best) < BEST or cosine > use.best[0]:
-            if not use.best or cosine > use.best[-1]:
-                use.example = excerpt(words.text, *spans[number], EXAMPLE_WIDTH)
-            use.best = sorted([*use.best, cosine])[-BEST:]
+        use.add(cosine)
+        if cosine > use.highest:
+            use.highest, use.example = cosine, excerpt(words.text, *spans[number], EXAMPLE_WIDTH)
 
 
 def substitutes(bert: Loaded, word: str, context: str, top_k: int = 10) -> list[Any]:
