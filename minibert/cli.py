@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from minibert.vectors.words import PIECES, SPLITTERS
 
 EPILOG = """\
 examples:
-  minibert info google-bert/bert-base-uncased
+  minibert info --model google-bert/bert-base-uncased
   minibert encode "How do I reset my password?"
   minibert encode questions.csv --text question -o vectors.npy
   minibert words "He robbed the bank by the river bank."
@@ -35,14 +36,15 @@ examples:
   minibert search faq.index "I forgot my password"
   minibert expand bank --corpus news.txt --context "He sat on the bank of the river."
   minibert plot questions.txt -o map.png
-  minibert fill-mask google-bert/bert-base-uncased "Hello I'm a [MASK] model."
-  minibert parity google-bert/bert-base-uncased
+  minibert fill-mask "Hello I'm a [MASK] model."
+  minibert parity --model google-bert/bert-base-uncased
 
-MODEL is a repository of the Hugging Face Hub or a local folder; where none is named, it is all-MiniLM-L6-v2. Results
-go to stdout, everything else to stderr; the exit code is 0, 1 if parity does not hold, or 2 for a mistake, which is
-told in one sentence.
+--model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask,
+which needs a masked-LM head, bert-base-uncased; for search, the model of the index. Results go to stdout, everything
+else to stderr; the exit code is 0, 1 if parity does not hold, or 2 for a mistake, which is told in one sentence.
 """
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+BERT_BASE = "google-bert/bert-base-uncased"  # has the masked-LM head that all-MiniLM-L6-v2 lacks
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -63,11 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
         made.set_defaults(run=globals()[f"run_{name.replace('-', '_')}"])
         return made
 
-    def loading(made: argparse.ArgumentParser, dtype: bool = True, default: str | None = None) -> None:
-        if default is None:
-            made.add_argument("model", metavar="MODEL", help="repository of the Hub, or folder")
-        else:
-            made.add_argument("--model", metavar="MODEL", default=default, help="default: %(default)s")
+    def loading(
+        made: argparse.ArgumentParser, dtype: bool = True, model: str | None = MINILM, default: str = "%(default)s"
+    ) -> None:
+        about = f"repository of the Hub, or folder (default: {default})"
+        made.add_argument("--model", metavar="MODEL", default=model, help=about)
         made.add_argument("--revision", help="branch, tag or commit (default: the newest)")
         made.add_argument("--offline", action="store_true", help="use what is in the cache, ask no network")
         if dtype:
@@ -88,12 +90,14 @@ def build_parser() -> argparse.ArgumentParser:
         made.add_argument(
             "--layers", type=int, nargs="+", metavar="N", help="hidden states, 0 to L (default: the last)"
         )
-        made.add_argument("--combine", choices=("mean", "sum", "concat"), default="mean", help="several layers")
+        made.add_argument(
+            "--combine", choices=("mean", "sum", "concat"), default="mean", help="several layers (default: mean)"
+        )
         made.add_argument(
             "--truncation",
             choices=("warn", "error", "window"),
             default="warn",
-            help="of texts that are too long: cut them and say so, refuse them, or compute them in windows",
+            help="of long texts: cut them and warn, refuse them, or compute them in windows (default: warn)",
         )
 
     made = command(
@@ -105,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         ".safetensors, .jsonl or .parquet. What is interrupted, goes on when the same command is given again.",
     )
     inputs(made, "write the vectors into this file: .npy, .safetensors, .jsonl or .parquet")
-    loading(made, default=MINILM)
+    loading(made)
     made.add_argument("--normalize", action="store_true", help="divide each vector by its length")
     made.add_argument("--pooling", nargs="+", metavar="MODE", help="mean, cls, max, ... (default: the checkpoint's)")
 
@@ -116,9 +120,11 @@ def build_parser() -> argparse.ArgumentParser:
         "with tabs between them. With -o as for encode; .safetensors has the places of the words beside the vectors.",
     )
     inputs(made, "write the words and vectors into this file: .safetensors, .jsonl or .parquet")
-    loading(made, default=MINILM)
+    loading(made)
     made.add_argument("--pieces", choices=PIECES, default="mean", help="of a word of several pieces (default: mean)")
-    made.add_argument("--split", choices=SPLITTERS, default="pretokenizer", help="what words are")
+    made.add_argument(
+        "--split", choices=SPLITTERS, default="pretokenizer", help="what words are (default: pretokenizer)"
+    )
 
     made = command(
         "index",
@@ -130,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--output", metavar="INDEX", required=True, help="folder of the index")
     made.add_argument("--text", metavar="COLUMN", default="text", help="column of the texts (default: text)")
     made.add_argument("--keep", metavar="COLUMN", nargs="+", default=[], help="columns to keep beside the texts")
-    loading(made, default=MINILM)
+    loading(made)
 
     made = command(
         "search",
@@ -140,8 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("index", metavar="INDEX", help="folder of the index")
     made.add_argument("texts", metavar="QUERY", nargs="*", help="a query (default: the lines of standard input)")
     made.add_argument("--top-k", type=int, default=5, help="how many texts (default: 5)")
-    loading(made, default="")
-    made.set_defaults(model=None)
+    loading(made, model=None, default="the model that made the index")
 
     made = command(
         "expand",
@@ -154,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--context", metavar="SENTENCE", help="that holds the word in the sense that is meant")
     made.add_argument("--text", metavar="COLUMN", default="text", help="column of the texts (default: text)")
     made.add_argument("--top-k", type=int, default=10, help="how many words (default: 10)")
-    loading(made, default=MINILM)
+    loading(made)
 
     made = command(
         "plot",
@@ -165,22 +170,25 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--output", metavar="PICTURE", required=True, help=".png or .svg")
     made.add_argument("--text", metavar="COLUMN", default="text", help="column of the texts (default: text)")
     made.add_argument("--group", metavar="COLUMN", help="column that says which texts belong together")
-    made.add_argument("--kind", choices=("map", "similarity"), default="map")
+    made.add_argument("--kind", choices=("map", "similarity"), default="map", help="what to draw (default: map)")
     made.add_argument("--method", choices=("pca", "umap", "tsne"), default="pca", help="of the map (default: pca)")
     made.add_argument("--word", help="draw the senses of this word instead")
-    loading(made, default=MINILM)
+    loading(made)
 
     made = command(
         "fill-mask",
         "Words that could stand at [MASK].",
-        "A line for each candidate: its probability, the token, and the text with it, with tabs between them.",
+        "A line for each candidate: its probability, the token, and the text with it, with tabs between them.\n"
+        "The model must have a masked-LM head.",
     )
-    loading(made)
+    loading(made, model=BERT_BASE)
     made.add_argument("texts", metavar="TEXT", nargs="*", help="a text with [MASK] (default: the lines of stdin)")
     made.add_argument("--top-k", type=int, help="how many candidates (default: 5, or all targets)")
     made.add_argument("--targets", metavar="WORD", nargs="+", help="compare these words only; write it after the texts")
 
-    loading(command("info", "What a checkpoint is.", "Its shape, heads, pooling, limit, dtype and commit."))
+    made = command("info", "What a checkpoint is.", "Its shape, heads, pooling, limit, dtype and commit.")
+    made.add_argument("texts", nargs="*", help=argparse.SUPPRESS)  # none: an old way to name the model is told
+    loading(made)
 
     made = command(
         "parity",
@@ -198,10 +206,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Loads a checkpoint and shows what it does, where it came from and how long each step took.",
     )
     made.add_argument(
-        "--model",
-        metavar="MODEL",
-        default=MINILM,
-        help="repository of the Hub, or folder (default: %(default)s)",
+        "--model", metavar="MODEL", default=MINILM, help="repository of the Hub, or folder (default: %(default)s)"
     )
     return parser
 
@@ -326,6 +331,7 @@ def _to_file(
 
 def run_fill_mask(options: argparse.Namespace) -> None:
     """`minibert fill-mask`."""
+    _refuse_model_among_texts(options)
     texts = _texts(options.texts)
     if not texts:
         raise ValueError("texts ([]) must hold at least one with [MASK]; write them before --targets, or to stdin")
@@ -372,7 +378,8 @@ def run_expand(options: argparse.Namespace) -> None:
     """`minibert expand`."""
     bert = _load(options)
     corpus = (text for path in options.corpus for text, _ in files.read_rows(path, options.text))
-    for one in bert.expand(options.word, corpus, options.context, options.top_k):
+    shown = sys.stderr.isatty()
+    for one in bert.expand(options.word, corpus, options.context, options.top_k, show_progress_bar=shown):
         if options.json:
             print(json.dumps(one._asdict(), ensure_ascii=False))
         else:
@@ -391,6 +398,8 @@ def run_plot(options: argparse.Namespace) -> None:
         raise ValueError(f"the output ({options.output}) must end in {' or '.join(plots.SUFFIXES)}")
     keep = [options.group] if options.group else []
     rows = [row for path in options.inputs for row in files.read_rows(path, options.text, keep)]
+    if not rows:
+        raise ValueError(f"the inputs ({', '.join(options.inputs)}) must hold at least one text; they hold none")
     bert, texts = _load(options), [text for text, _ in rows]
     if options.word:
         figure = plots.plot_senses(bert.senses(options.word, texts))
@@ -404,12 +413,16 @@ def run_plot(options: argparse.Namespace) -> None:
 
 def run_info(options: argparse.Namespace) -> None:
     """`minibert info`."""
+    _refuse_model_among_texts(options)
+    if options.texts:
+        raise ValueError(f"info takes no texts ({options.texts[0]!r}); name the model with --model")
     bert = _load(options)
     print(json.dumps(bert.info(), ensure_ascii=False) if options.json else bert)
 
 
 def run_parity(options: argparse.Namespace) -> int:
     """`minibert parity`."""
+    _refuse_model_among_texts(options)
     report = minibert.parity(
         options.model,
         options.texts or None,
@@ -439,6 +452,16 @@ def _load(options: argparse.Namespace) -> minibert.Bert:
         dtype=as_dtype(options.dtype),
         device=options.device,
     )
+
+
+def _refuse_model_among_texts(options: argparse.Namespace) -> None:
+    """Tell who writes `minibert info MODEL` how the model is named."""
+    first = options.texts[0] if options.texts else ""
+    repository = re.fullmatch(r"[\w.-]+/[\w.-]+", first)
+    if repository or (first and len(os.fsencode(first)) < 256 and Path(first).is_dir()):
+        raise ValueError(
+            f"the model ({first}) must be named with --model; write minibert {options.command} --model {first}"
+        )
 
 
 def _texts(given: list[str]) -> list[str]:

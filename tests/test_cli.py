@@ -15,7 +15,7 @@ import pytest
 from oracle import with_real_vocabulary
 
 import minibert
-from minibert.cli import main
+from minibert.cli import build_parser, main
 from minibert.study.parity import ParityReport, Row
 
 
@@ -58,22 +58,22 @@ def test_encode_reads_lines_and_writes_json(
 
 
 def test_fill_mask_prints_candidates(masked: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fill-mask", masked, "Hello I'm a [MASK] model.", "--top-k", "3"]) == 0
+    assert main(["fill-mask", "--model", masked, "Hello I'm a [MASK] model.", "--top-k", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     for line in lines:
         probability, _, text = line.split("\t")
         assert 0 <= float(probability) <= 1
         assert text.startswith("Hello I'm a")
-    assert main(["fill-mask", masked, "a [MASK] b [MASK]", "--json", "--targets", "bank", "embeddings"]) == 0
+    assert main(["fill-mask", "--model", masked, "a [MASK] b [MASK]", "--json", "--targets", "bank", "embeddings"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert [sorted(c["token"] for c in candidates) for candidates in row["masks"]] == [["bank", "embeddings"]] * 2
 
 
 def test_info_tells_what_a_checkpoint_is(masked: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", masked]) == 0
+    assert main(["info", "--model", masked]) == 0
     assert re.search(r"heads +masked LM", capsys.readouterr().out)
-    assert main(["info", masked, "--json", "--dtype", "bfloat16"]) == 0
+    assert main(["info", "--model", masked, "--json", "--dtype", "bfloat16"]) == 0
     info = json.loads(capsys.readouterr().out)
     assert info["dtype"] == "bfloat16"
     assert info["heads"] == ["masked LM"]
@@ -82,15 +82,15 @@ def test_info_tells_what_a_checkpoint_is(masked: str, capsys: pytest.CaptureFixt
 def test_parity_prints_the_table_and_exits_by_it(
     minilm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["parity", str(minilm), "one text", "another"]) == 0
+    assert main(["parity", "--model", str(minilm), "one text", "another"]) == 0
     out = capsys.readouterr().out
     assert "layer 5 output" in out
     assert "parity: the largest difference is 0" in out
-    assert main(["parity", str(minilm), "--json"]) == 0
+    assert main(["parity", "--model", str(minilm), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0])["tensor"] == "input ids"
     over = ParityReport("here", "BertModel", (Row("embeddings", (1,), 0.5, (0,)),), 1e-6, "torch")
     monkeypatch.setattr(minibert, "parity", lambda *arguments, **keywords: over)
-    assert main(["parity", str(minilm)]) == 1
+    assert main(["parity", "--model", str(minilm)]) == 1
     assert "NO parity: embeddings is the first over 1e-06: 0.5 at [0]" in capsys.readouterr().out
 
 
@@ -113,7 +113,10 @@ def test_demo_shows_the_job(minilm: Path, masked: str, capsys: pytest.CaptureFix
     ("arguments", "message"),
     [
         (["encode", "--model", "./nowhere", "a"], "minibert: the folder (./nowhere) must exist; check the path"),
-        (["info", "two words"], "minibert: the checkpoint ('two words') must be a folder that exists or a name like"),
+        (
+            ["info", "--model", "two words"],
+            "minibert: the checkpoint ('two words') must be a folder that exists or a name like",
+        ),
         (
             ["encode", "--model", "MINILM", "a", "--batch-size", "0"],
             "minibert: batch_size (0) must be a whole number of at least 1",
@@ -122,9 +125,29 @@ def test_demo_shows_the_job(minilm: Path, masked: str, capsys: pytest.CaptureFix
             ["encode", "--model", "MINILM", "word " * 300, "--truncation", "error"],
             "minibert: text 0 has 302 tokens, but must have",
         ),
-        (["info", "MINILM", "--device", "banana"], "minibert: device (banana) must be one that this torch can use; it"),
-        (["parity", "MINILM", "--tolerance", "nan"], "minibert: tolerance (nan) must be a number of at least 0"),
-        (["fill-mask", "MINILM", "a [MASK]"], "must have a masked-LM head to fill masks; it lacks cls.predictions"),
+        (
+            ["info", "--model", "MINILM", "--device", "banana"],
+            "minibert: device (banana) must be one that this torch can use; it",
+        ),
+        (
+            ["info", "MINILM"],
+            "minibert: the model (MINILM) must be named with --model; write minibert info --model MINILM",
+        ),
+        (
+            ["info", "a/b", "--json"],
+            "minibert: the model (a/b) must be named with --model; write minibert info --model",
+        ),
+        (["info", "two words"], "minibert: info takes no texts ('two words'); name the model with --model"),
+        (["parity", "a/b"], "minibert: the model (a/b) must be named with --model; write minibert parity --model a/b"),
+        (["fill-mask", "a/b", "a [MASK]"], "the model (a/b) must be named with --model; write minibert fill-mask --m"),
+        (
+            ["parity", "--model", "MINILM", "--tolerance", "nan"],
+            "minibert: tolerance (nan) must be a number of at least 0",
+        ),
+        (
+            ["fill-mask", "--model", "MINILM", "a [MASK]"],
+            "must have a masked-LM head to fill masks; it lacks cls.predictions",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence_on_stderr_and_exit_code_2(
@@ -132,13 +155,13 @@ def test_a_mistake_is_one_sentence_on_stderr_and_exit_code_2(
 ) -> None:
     assert main([argument.replace("MINILM", str(minilm)) for argument in arguments]) == 2
     told = capsys.readouterr()
-    assert message in told.err
+    assert message.replace("MINILM", str(minilm)) in told.err
     assert len(told.err.splitlines()) == 1
     assert told.out == ""
 
 
 def test_a_fresh_process_says_the_same_without_a_traceback(minilm: Path) -> None:
-    done = run("fill-mask", str(minilm), "a [MASK]")
+    done = run("fill-mask", "--model", str(minilm), "a [MASK]")
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
@@ -152,7 +175,7 @@ def test_a_fresh_process_says_the_same_without_a_traceback(minilm: Path) -> None
 
 
 def test_a_name_that_is_not_in_the_cache_is_told_offline() -> None:
-    done = run("info", "someone/never-downloaded")
+    done = run("info", "--model", "someone/never-downloaded")
     assert done.returncode == 2
     assert "config.json of someone/never-downloaded at main must be in the cache to be loaded offline" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -170,6 +193,25 @@ def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) ->
     assert "usage: minibert" in out
     assert ("examples:" in out) == (command == [])
     assert max(map(len, out.splitlines())) <= 120
+    assert "None" not in out
+    assert ("--model MODEL" in out) == (command != [])
+
+
+def test_the_model_of_each_command_is_the_one_its_help_names(capsys: pytest.CaptureFixture[str]) -> None:
+    needed = {
+        "index": ["a.txt", "-o", "b"],
+        "search": ["a"],
+        "expand": ["a", "--corpus", "b"],
+        "plot": ["a", "-o", "b"],
+    }
+    for name in COMMANDS:
+        model = build_parser().parse_args([name, *needed.get(name, [])]).model
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        told = capsys.readouterr().out
+        told = re.sub(r"\s+", "", told[told.rindex("--model") :])
+        assert f"(default:{model or 'themodelthatmadetheindex'})" in told
+        assert build_parser().parse_args([name, *needed.get(name, []), "--model", "x/y"]).model == "x/y"
 
 
 def test_a_wrong_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,7 +226,7 @@ def test_no_text_for_fill_mask_is_told(
     masked: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    assert main(["fill-mask", masked, "--targets", "dog", "a [MASK]"]) == 2
+    assert main(["fill-mask", "--model", masked, "--targets", "dog", "a [MASK]"]) == 2
     assert "texts ([]) must hold at least one with [MASK]; write them before --targets" in capsys.readouterr().err
 
 
@@ -195,11 +237,11 @@ def test_what_nobody_foresaw_is_one_sentence_too(
         raise KeyError("x")
 
     monkeypatch.setattr(minibert, "load", fail)
-    assert main(["info", str(minilm)]) == 2
+    assert main(["info", "--model", str(minilm)]) == 2
     assert capsys.readouterr().err == "minibert: unforeseen KeyError: 'x'; set MINIBERT_DEBUG=1 to see where\n"
     monkeypatch.setenv("MINIBERT_DEBUG", "1")
     with pytest.raises(KeyError):
-        main(["info", str(minilm)])
+        main(["info", "--model", str(minilm)])
 
 
 def test_a_reader_that_stops_reading_is_no_error(minilm: Path) -> None:
@@ -246,6 +288,32 @@ def test_expansion_is_printed(minilm: Path, tmp_path: Path, capsys: pytest.Captu
     assert [set(row) for row in rows] == [{"word", "score", "count", "example"}] * 3 + [
         {"substitute", "probability"}
     ] * 3
+
+
+@pytest.mark.parametrize("on_a_terminal", [True, False])
+def test_expansion_shows_its_progress_on_a_terminal(
+    minilm: Path,
+    tmp_path: Path,
+    on_a_terminal: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "news.txt").write_text("\n".join(CORPUS))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: on_a_terminal, raising=False)
+    assert main(["expand", "bank", "--corpus", str(tmp_path / "news.txt"), "--model", str(minilm)]) == 0
+    told = capsys.readouterr().err
+    assert ("4/4" in told) == ("texts/s" in told) == on_a_terminal
+    assert on_a_terminal or not told
+
+
+@pytest.mark.parametrize("nothing", [[], ["--kind", "similarity"], ["--word", "bank"]], ids=str)
+def test_a_picture_of_nothing_is_one_sentence(
+    tmp_path: Path, nothing: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.csv").write_text("text\n")
+    assert main(["plot", str(tmp_path / "empty.csv"), "-o", str(tmp_path / "map.png"), *nothing]) == 2
+    told = f"minibert: the inputs ({tmp_path / 'empty.csv'}) must hold at least one text; they hold none\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("more", [[], ["--kind", "similarity"], ["--word", "bank"], ["--group", "kind"]], ids=str)

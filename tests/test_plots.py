@@ -104,7 +104,7 @@ def test_labels_do_not_cover_one_another() -> None:
 
 def test_labels_are_shown_as_they_are_written(tmp_path: Path) -> None:
     labels = ["$5 and $7", r"a\b_c^2", "two\nlines", "x" * 100]
-    figure = plots.plot_map(np.eye(4), labels, groups=labels, title="$1 or $2")
+    figure = plots.plot_map([[0, 0], [3, 0], [0, 2], [3, 2]], labels, groups=labels, title="$1 or $2")
     assert [text.get_text() for text in texts_of(figure)] == ["$5 and $7", r"a\b_c^2", "two lines", "x" * 27 + "…"]
     assert pixels(figure, tmp_path).std() > 0
 
@@ -161,6 +161,32 @@ def test_a_large_table_has_none(tmp_path: Path) -> None:
     assert len(axes.get_yticklabels()) == len(axes.get_xticklabels()) <= 60
     assert axes.get_title(loc="left") == "Euclidean similarity"
     assert pixels(figure, tmp_path).std() > 0.05
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (12, 12), (15, 15), (15, 2), (2, 15), (30, 30), (130, 40)], ids=str)
+def test_no_label_of_a_table_is_cut(shape: tuple[int, int]) -> None:
+    vectors = np.random.default_rng(0).normal(size=(130, 6))
+    labels = [f"{number} WHERE IS MY PARCEL, PLEASE, and when will it come?" for number in range(130)]
+    rows, columns = shape
+    figure = plots.plot_similarity(vectors[:rows], vectors[:columns], labels[:rows], labels[:columns], title="A title")
+    canvas = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    for dpi in (72, 150):
+        figure.set_dpi(dpi)
+        canvas.draw()
+        renderer = canvas.get_renderer()
+        axes, bar = figure.axes
+        table = axes.get_window_extent(renderer)
+        assert table.width / table.height == pytest.approx(columns / rows)  # cells are squares
+        for label in (*axes.get_yticklabels(), *axes.get_xticklabels(), *bar.get_yticklabels(), axes._left_title):
+            box = label.get_window_extent(renderer)
+            assert box.x0 >= 0, label
+            assert box.y0 >= 0, label
+            assert box.x1 <= figure.bbox.x1, label
+            assert box.y1 <= figure.bbox.y1, label
+        assert all(label.get_window_extent(renderer).x1 <= table.x0 for label in axes.get_yticklabels())
+        assert all(label.get_window_extent(renderer).y1 <= table.y0 + 1 for label in axes.get_xticklabels())
+        assert table.x1 < bar.get_window_extent(renderer).x0
+    assert all(label.get_text().endswith("…") for label in axes.get_yticklabels())
 
 
 # Senses

@@ -24,6 +24,7 @@ def test_every_python_block_runs(code: str, tmp_path: Path, minilm: Path, capsys
     exec(compile(code.replace("google-bert/bert-base-uncased", str(folder)), "README.md", "exec"), {})
 
 
+@pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap's, when BERTopic imports it
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_page_of_the_docs_runs_from_top_to_bottom(
     page: Path, tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch
@@ -31,7 +32,7 @@ def test_every_page_of_the_docs_runs_from_top_to_bottom(
     monkeypatch.chdir(tmp_path)
     code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
     assert code
-    for module in ("pandas", "spacy", "sklearn", "usearch", "matplotlib", "umap"):
+    for module in ("pandas", "spacy", "sklearn", "usearch", "matplotlib", "umap", "chromadb", "keybert", "bertopic"):
         if re.search(rf"\b(import {module}|from {module})\b|needs {module}", code):
             pytest.importorskip(module, reason=f"{module} is not installed")
     folder = with_real_vocabulary(tmp_path / "masked", minilm, "BertForPreTraining")
@@ -41,6 +42,16 @@ def test_every_page_of_the_docs_runs_from_top_to_bottom(
     ):
         code = code.replace(name, str(stands_for))
     exec(compile(code, page.name, "exec"), {"__name__": "__main__"})
+
+
+def test_the_page_on_long_texts_shows_what_is_printed(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "long-texts.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    exec(code.replace("sentence-transformers/all-MiniLM-L6-v2", str(minilm)), {})
+    shown = [line.removesuffix("...") for line in re.findall(r"^ *print\(.*\) +# (.+)$", code, re.MULTILINE)]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line[: len(part)] for line, part in zip(printed, shown, strict=True)] == shown
+    assert len(shown) == 2
 
 
 def test_every_page_of_the_docs_is_named_in_the_readme() -> None:

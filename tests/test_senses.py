@@ -38,6 +38,12 @@ CORPUS = [
 ]
 MONEY = "She borrowed money from the bank at a high rate of interest."
 RIVER = "The river burst its bank after the rain."
+WITHOUT = [  # the word
+    "Reeds grew along the shore of the lake until 7 p.m.",
+    "She made a deposit; the lender asked 4% for the loan.",
+    "The river rose after the rain, and washed the grassy shore away.",
+    "His account shows the money of the firm.",
+]
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +101,13 @@ def purity(labels: np.ndarray, truth: np.ndarray) -> float:
 
 
 def test_a_words_score_is_the_mean_cosine_of_its_best_three_occurrences(bert: minibert.Bert, theirs: Any) -> None:
-    corpus = [*CORPUS, "A deposit is money in a bank.", "The deposit of sand grew.", "Deposit it, she said."]
+    more = ["A deposit is money.", "The deposit of sand grew.", "Deposit it, she said."]
+    corpus = [*CORPUS, *WITHOUT, *more, "The banker made a deposit of money."]
     target = dict(words_of(theirs, MONEY))["bank"]
     cosines: dict[str, list[float]] = {}
     for text in corpus:
-        for word, vector in words_of(theirs, text):
-            if any(map(str.isalpha, word)) and word.lower() != "bank":
+        for word, vector in words_of(theirs, text) if not re.search(r"\bbank\b", text) else ():
+            if any(map(str.isalpha, word)):
                 cosines.setdefault(word.lower(), []).append(float(vector @ target))
     scores = {word: np.mean(sorted(values)[-3:]) for word, values in cosines.items()}
     found = expand(bert, "bank", corpus, MONEY, top_k=1000)
@@ -110,16 +117,76 @@ def test_a_words_score_is_the_mean_cosine_of_its_best_three_occurrences(bert: mi
         assert one.score == pytest.approx(scores[one.word], abs=1e-5)
         assert one.count == len(cosines[one.word])
         assert re.search(rf"\b{one.word}\b", one.example.lower())
-    assert len(cosines["deposit"]) == 4
+    assert len(cosines["deposit"]) == 5
+
+
+@pytest.mark.parametrize("context", [None, MONEY])
+def test_words_of_texts_that_hold_the_word_do_not_count(bert: minibert.Bert, context: str | None) -> None:
+    texts = [text.replace("Bank", "bank") for text in (*CORPUS, "The Bank!")]
+    found = expand(bert, "bank", [*texts, *WITHOUT], context, top_k=1000)
+    alone = expand(bert, "bank", [text for text in [*texts, *WITHOUT] if "bank" not in text], MONEY, top_k=1000)
+    assert {(one.word, one.count) for one in found} == {(one.word, one.count) for one in alone}
+    assert all("bank" not in one.example for one in found)
+
+
+@pytest.mark.parametrize("context", [None, MONEY])
+@pytest.mark.parametrize("kind", [list, iter])
+def test_no_text_is_computed_twice(
+    bert: minibert.Bert, kind: Any, context: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    words = type(bert).words
+
+    def noted(self: Any, texts: Any, **settings: Any) -> Any:
+        asked.extend([texts] if isinstance(texts, str) else texts)
+        return words(self, texts, **settings)
+
+    monkeypatch.setattr(type(bert), "words", noted)
+    corpus = [*CORPUS, *WITHOUT, "A banker."]
+    expand(bert, "bank", kind(corpus), context)
+    without = [text for text in corpus if not re.search(r"\bbank\b", text)]
+    assert sorted(asked) == sorted([MONEY, *without] if context else corpus)
+
+
+def test_of_a_frequent_word_the_best_hundredth_counts() -> None:
+    cosines = np.random.default_rng(0).normal(0.1, 0.1, 5000)
+    use = module.Use()
+    for count, cosine in enumerate(cosines.tolist(), 1):
+        use.add(cosine)
+        if count in (1, 2, 3, 10, 299):
+            assert use.score == pytest.approx(np.sort(cosines[:count])[-3:].mean())
+        if count in (400, 1000, 5000):
+            assert use.score == pytest.approx(np.sort(cosines[:count])[-count // 100 :].mean(), abs=1e-3)
+    assert use.count == 5000
+    assert len(use.best) <= 100
+
+
+@pytest.mark.slow
+def test_the_words_of_a_novel_are_no_function_words(bert: minibert.Bert, evaldata: Path) -> None:
+    text = (evaldata / "gutenberg" / "pg1661_sherlock_holmes.txt").read_text("utf-8")[:250_000]
+    lines = [line for line in text.splitlines() if line.strip()]
+    function_words = {"a", "an", "the", "and", "of", "to", "in", "it", "he", "she", "his", "i", "your", "s", "was"}
+    for word, expected in (("doctor", "medical"), ("husband", "wife")):
+        found = [one.word for one in expand(bert, word, lines)]
+        assert expected in found
+        assert not function_words & set(found)
+
+
+@pytest.mark.parametrize("corpus", [list, iter])
+def test_progress_counts_the_texts(bert: minibert.Bert, corpus: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    expand(bert, "bank", corpus([*CORPUS, *WITHOUT]), show_progress_bar=True)
+    assert "10/10" in capsys.readouterr().err
+    expand(bert, "bank", corpus([*CORPUS, *WITHOUT]), show_progress_bar=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_sense_in_the_context_decides(bert: minibert.Bert) -> None:
-    money = {one.word: one.score for one in expand(bert, "bank", CORPUS, MONEY, top_k=1000)}
-    river = {one.word: one.score for one in expand(bert, "Bank", CORPUS, RIVER, top_k=1000)}
+    money = {one.word: one.score for one in expand(bert, "bank", WITHOUT, MONEY, top_k=1000)}
+    river = {one.word: one.score for one in expand(bert, "Bank", WITHOUT, RIVER, top_k=1000)}
     gain = {word: river[word] - money[word] for word in money}
     assert min(gain[word] for word in ("river", "shore", "lake")) > 0
     assert max(gain[word] for word in ("lender", "loan", "deposit")) < 0
-    assert next(iter(money)) in ("account", "deposit", "lender", "loan")
+    assert next(iter(money)) in ("account", "deposit", "lender", "loan", "money")
     assert next(iter(river)) == "river"
 
 
@@ -166,16 +233,18 @@ def test_a_phrase_has_the_mean_of_its_words(bert: minibert.Bert, theirs: Any) ->
     assert found["loan"].score == pytest.approx(
         float(np.mean(loan, axis=0) @ target / np.linalg.norm(target)), abs=1e-5
     )
-    assert "credit" not in found  # the phrase itself is left out,
-    assert found["card"].count == 1  # a card of another kind is not
+    assert "credit" not in found  # the text that holds the phrase is left out,
+    assert "card" not in found
+    more = expand(bert, "credit card", [*CORPUS, "A card for her birthday, to her credit."], context, top_k=1000)
+    assert {one.word for one in more if one.count == 1} >= {"card", "credit"}  # one that holds its words is not
     assert senses(bert, "credit card", CORPUS).occurrences[0].span == (4, 15)
 
 
 def test_words_are_those_of_the_settings(bert: minibert.Bert) -> None:
-    found = {one.word for one in expand(bert, "bank", CORPUS, MONEY, top_k=1000, split="whitespace")}
+    found = {one.word for one in expand(bert, "bank", WITHOUT, MONEY, top_k=1000, split="whitespace")}
     assert {"deposit", "loan", "river", "p.m"} <= found  # without the marks around them
-    first = expand(bert, "bank", CORPUS, MONEY, layers=0)[0]
-    assert first.score != pytest.approx(expand(bert, "bank", CORPUS, MONEY)[0].score)
+    first = expand(bert, "bank", WITHOUT, MONEY, layers=0)[0]
+    assert first.score != pytest.approx(expand(bert, "bank", WITHOUT, MONEY)[0].score)
     hyphen = senses(bert, "un-American", ["He is Un-American.", "An unAmerican one."])
     assert [one.span for one in hyphen.occurrences] == [(6, 17)]
 
@@ -185,7 +254,8 @@ def test_words_far_inside_of_a_long_text_are_found(bert: minibert.Bert) -> None:
     found = senses(bert, "bank", [long, MONEY])
     assert [long[slice(*one.span)] for one in found.occurrences[:1]] == ["bank"]
     assert found.occurrences[0].example == RIVER
-    assert {"river", "burst"} <= {one.word for one in expand(bert, "bank", [long], RIVER)}
+    long = "Nothing happens here at all. " * 200 + WITHOUT[2]
+    assert {"river", "shore"} <= {one.word for one in expand(bert, "bank", [long], RIVER)}
 
 
 # Substitutes
@@ -361,6 +431,8 @@ def test_a_word_has_one_static_vector_and_many_in_context(bert: minibert.Bert) -
         (lambda b: expand(b, "bank", CORPUS, "No word."), "context ('No word.') must hold the word ('bank'); it does"),
         (lambda b: expand(b, "yacht", CORPUS), "word ('yacht') must occur in the corpus if there is no context"),
         (lambda b: expand(b, "yacht", iter([])), "word ('yacht') must occur in the corpus if there is no context"),
+        (lambda b: expand(b, "bank", [RIVER]), "corpus must hold texts without the word ('bank'), whose words are"),
+        (lambda b: expand(b, "bank", [], MONEY), "corpus must hold texts without the word ('bank'), whose words are"),
         (lambda b: expand(b, "bank", CORPUS, MONEY, top_k=0), "top_k (0) must be a whole number of at least 1"),
         (lambda b: expand(b, "", CORPUS), "word ('') must hold at least one word that the tokenizer keeps"),
         (lambda b: expand(b, 7, CORPUS), "text 0 (7) must be str"),

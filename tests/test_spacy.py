@@ -234,6 +234,16 @@ def test_the_whole_result_is_there(nlp: Any) -> None:
     assert repr(result).startswith("DocVectors(vector of 384; Words('He', ")
 
 
+def test_norms_and_similarities_are_numpys(nlp: Any) -> None:
+    doc, other = nlp(TEXT), nlp("The river bank was steep.")
+    for one in (doc, doc[0:4], doc[5:6], doc[9:10], doc[3], attach(doc.copy())[1:3]):
+        assert np.ndim(one.vector_norm) == 0
+        assert float(one.vector_norm) == pytest.approx(float(np.linalg.norm(one.vector)), rel=1e-6)
+        for two in (other, other[1:3], other[2]):
+            lengths = np.linalg.norm(one.vector) * np.linalg.norm(two.vector)
+            assert one.similarity(two) == pytest.approx(float(one.vector @ two.vector) / lengths if lengths else 0)
+
+
 def test_tokens_that_are_merged_or_split_later_keep_their_places(nlp: Any) -> None:
     doc = nlp("New York is large and he can't go")
     before = vectors_of(doc)

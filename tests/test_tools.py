@@ -119,7 +119,7 @@ def test_the_python_that_the_scripts_need_is_the_one_that_the_package_needs(setu
 def test_the_constraints_pin_each_package_once_for_each_python(setup: ModuleType) -> None:
     lines = (TOOLS / "constraints.txt").read_text("utf-8").splitlines()
     assert lines[0].startswith("# ")
-    pin = re.compile(r'([a-z0-9-]+)==[0-9.]+(?: ; python_version (<|>=) "3\.11")?')
+    pin = re.compile(r'([a-z0-9-]+)==[0-9.]+(?:b[0-9]+)?(?: ; python_version (<|>=) "3\.11")?')
     seen: dict[str, list[str | None]] = {}
     for line in lines[1:]:
         match = pin.fullmatch(line)

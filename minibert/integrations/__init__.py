@@ -1,4 +1,4 @@
-"""BERT in the libraries that people have: spaCy, scikit-learn, LangChain, Chroma. None of them is needed elsewhere."""
+"""BERT in other libraries: spaCy, scikit-learn, LangChain, Chroma, KeyBERT, BERTopic. None is needed elsewhere."""
 
 from __future__ import annotations
 

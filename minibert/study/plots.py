@@ -358,7 +358,8 @@ def fit(figure: Figure, axes: Axes, bar: Axes, width: float, height: float) -> N
     figure.set_size_inches(width + 2, height)
     axes.set_position((0, 0, width / (width + 2), 1))
     bar.set_position((1 - BAR_INCHES / (width + 2), 0, BAR_INCHES / (width + 2), 1))
-    table, scale = (one.get_tightbbox(renderer).transformed(figure.dpi_scale_trans.inverted()) for one in (axes, bar))
+    boxes: list[Any] = [axes.get_tightbbox(renderer), bar.get_tightbbox(renderer)]
+    table, scale = (box.transformed(figure.dpi_scale_trans.inverted()) for box in boxes)
     left, bottom = MARGIN_INCHES - table.x0, MARGIN_INCHES - min(table.y0, scale.y0)
     bar_left = left + width + BAR_GAP_INCHES
     right = max(left + table.x1, bar_left + BAR_INCHES + scale.x1 - (width + 2)) + MARGIN_INCHES

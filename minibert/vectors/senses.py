@@ -32,7 +32,7 @@ Vectors = NDArray[np.float32]
 PORTION_CHARACTERS = 50_000  # of text whose words have their vectors in memory at once: 30 MB of bert-base's
 # The best occurrences of a word say how well it fits, since a rare sense has few: three, or a hundredth of a frequent
 # word. Three of the thousands of "the" in a novel are always like the word that is asked for.
-BEST, BEST_SHARE = 3, 0.01
+BEST, ONE_IN = 3, 100
 EXAMPLE_WIDTH = 200
 EXEMPLARS = 3
 EXEMPLAR_WIDTH = 90
@@ -276,13 +276,13 @@ class Use:
         """
         self.count += 1
         heapq.heappush(self.best, cosine)
-        if len(self.best) > max(BEST, 2 * int(self.count * BEST_SHARE)):
+        if len(self.best) > max(BEST, 2 * (self.count // ONE_IN)):
             heapq.heappop(self.best)
 
     @property
     def score(self) -> float:
         """The mean of the best three cosines; of a frequent word, of the best hundredth."""
-        best = heapq.nlargest(max(BEST, int(self.count * BEST_SHARE)), self.best)
+        best = heapq.nlargest(max(BEST, self.count // ONE_IN), self.best)
         return sum(best) / len(best)
 
 
@@ -298,8 +298,8 @@ def expand(
     Texts that hold the word itself are left out, with a context and without: attention mixes a word into its
     neighbours, so "the" beside "bank" is more like "bank" than most nouns are. Punctuation and numbers are left out.
 
-    The corpus is read in portions. What is kept grows with the number of different words, hardly with that of the texts.
-    No text is computed twice.
+    The corpus is read in portions, and no text is computed twice. What is kept grows with the number of different
+    words, hardly with that of the texts.
 
     Args:
         bert: a loaded checkpoint.
