@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minibert.vectors.index import Index
+from minibert.search.index import Index
 from minibert.vectors.recipe import Recipe
 
 OURS = "minibert Index.search_vectors"

@@ -22,9 +22,10 @@ To read the code, follow the data, and never turn back:
     bert.py         `load`: tokenizer + model + what the checkpoint can do
     cli.py          the commands; demo.py is the tour that one of them gives
 
-and, where the numbers come from: pretrained/ (name -> files -> tensors -> our names); vectors/ (many texts through the
-model, words and sentences out of it, and what is done with them: search, senses, files); study/ (parity with
-transformers, pictures); integrations/ (spaCy, scikit-learn and others).
+and the folders: pretrained/ (name -> files -> tensors -> our names); engine/ (many texts through the model, fast);
+vectors/ (hidden states -> vectors of texts and words); search/, senses/ and corpus/ (what is done with vectors: an
+index, meanings, files of any size); study/ (parity with transformers, pictures); integrations/ (spaCy, scikit-learn and
+others).
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -42,11 +43,11 @@ from minibert.model import (
     BertForTokenClassification,
     BertModel,
 )
+from minibert.search.index import Hit, Index
+from minibert.senses.senses import Expansion, Senses
 from minibert.study.parity import ParityReport, parity
 from minibert.tokenizer import BatchEncoding, BertTokenizer
-from minibert.vectors.index import Hit, Index
 from minibert.vectors.recipe import Recipe
-from minibert.vectors.senses import Expansion, Senses
 from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
 from minibert.vectors.words import Words, words_to_pandas
 

@@ -20,6 +20,11 @@ from torch.nn import functional as F
 from typing_extensions import Unpack
 
 from minibert.config import BertConfig
+from minibert.engine.device import check_fork, fastest_dtype
+from minibert.engine.engine import Combine, Plan, plan_layers
+from minibert.engine.rows import TOKENIZED_AT_ONCE, Layout, Truncation, token_rows
+from minibert.engine.stream import Cut, Progress, chunks
+from minibert.engine.twin import Twin
 from minibert.fill_mask import Candidate, fill_mask
 from minibert.model import (
     BertForMaskedLM,
@@ -38,25 +43,12 @@ from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import to_checkpoint, to_ours
+from minibert.senses.senses import Expansion, Senses, expand, senses, substitutes
 from minibert.text import as_list, as_stream, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.encode import (
-    TOKENIZED_AT_ONCE,
-    Combine,
-    Cut,
-    Layout,
-    Plan,
-    Progress,
-    Truncation,
-    chunks,
-    packed_vectors,
-    plan_layers,
-    token_rows,
-)
-from minibert.vectors.inference import Twin, check_fork, fastest_dtype
 from minibert.vectors.pooling import pooling_modes
 from minibert.vectors.recipe import Recipe, whitening
-from minibert.vectors.senses import Expansion, Senses, expand, senses, substitutes
+from minibert.vectors.sentences import packed_vectors
 from minibert.vectors.similarity import (
     Precision,
     check_precision,
@@ -404,15 +396,15 @@ class Bert:
     def expand(
         self, word: str, corpus: Iterable[str], context: str | None = None, top_k: int = 10, **settings: Any
     ) -> list[Expansion]:
-        """The words that a corpus uses most like this one, in the sense that `context` shows; see `vectors.senses`."""
+        """The words that a corpus uses most like this one, in the sense that `context` shows; see `minibert.senses`."""
         return expand(self, word, corpus, context, top_k, **settings)
 
     def substitutes(self, word: str, context: str, top_k: int = 10) -> list[Candidate]:
-        """What the masked-LM head proposes in the place of a word; see `vectors.senses`."""
+        """What the masked-LM head proposes in the place of a word; see `minibert.senses`."""
         return substitutes(self, word, context, top_k)
 
     def senses(self, word: str, texts: Iterable[str], n_senses: int | None = None, **settings: Any) -> Senses:
-        """A word's occurrences in texts, grouped by meaning; see `vectors.senses`."""
+        """A word's occurrences in texts, grouped by meaning; see `minibert.senses`."""
         return senses(self, word, texts, n_senses, **settings)
 
     def similarity(self, a: Any, b: Any) -> Tensor:

@@ -17,13 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 import minibert
+from minibert.corpus import files
 from minibert.demo import demo
 from minibert.fill_mask import Candidate
 from minibert.integrations import as_dtype
+from minibert.search.index import read_manifest
 from minibert.study import plots
-from minibert.vectors import files
 from minibert.vectors.fingerprint import facts
-from minibert.vectors.index import read_manifest
 from minibert.vectors.words import PIECES, SPLITTERS
 
 EPILOG = """\

@@ -26,8 +26,8 @@ from oracle import assert_same_vectors
 from sentence_transformers import SentenceTransformer
 
 import minibert
+from minibert.engine import engine, fused, rows, stream, twin
 from minibert.pretrained.arguments import ENCODING, INSTEAD, LOADING, LoadingNames
-from minibert.vectors import encode, inference
 
 WORDS = ["bank", "river", "money", "password", "reset", "city", "the", "a", "of", "blue"]
 TEXTS = [" ".join(WORDS[: 1 + number % 10] * (1 + number % 7)) for number in range(300)]
@@ -53,8 +53,8 @@ def vectors(bert: minibert.Bert) -> Any:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "CHUNK_TEXTS", 16)
-    monkeypatch.setattr(encode, "TOKENIZED_AT_ONCE", 5)
+    monkeypatch.setattr(stream, "CHUNK_TEXTS", 16)
+    monkeypatch.setattr(rows, "TOKENIZED_AT_ONCE", 5)
 
 
 def test_an_iterator_is_read_as_it_is_needed(bert: minibert.Bert, vectors: Any, small_chunks: None) -> None:
@@ -90,8 +90,8 @@ def test_where_chunks_end_makes_no_difference(
 
 
 def test_long_texts_make_short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "CHUNK_CHARACTERS", 10)
-    assert list(encode.chunks(["12345678", "1234", "1", "", "123456789012", "1"])) == [
+    monkeypatch.setattr(stream, "CHUNK_CHARACTERS", 10)
+    assert list(stream.chunks(["12345678", "1234", "1", "", "123456789012", "1"])) == [
         ["12345678", "1234"],
         ["1", "", "123456789012"],
         ["1"],
@@ -175,7 +175,7 @@ def test_the_default_budget_follows_threads_and_sizes(bert: minibert.Bert) -> No
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        budget = encode.default_batch_tokens
+        budget = engine.default_batch_tokens
         cpu = torch.device("cpu")
         assert budget(bert.config, torch.float32, cpu) == 2048
         assert budget(bert.config, torch.bfloat16, cpu) == 4096
@@ -269,7 +269,7 @@ def test_each_token_is_computed_once_and_nothing_else(bert: minibert.Bert) -> No
         bert.encode(TEXTS)
     finally:
         handle.remove()
-    budget = encode.default_batch_tokens(bert.config, torch.float32, torch.device("cpu"))
+    budget = engine.default_batch_tokens(bert.config, torch.float32, torch.device("cpu"))
     assert 1 <= sum(computed) / real < 1.1  # few texts: the last of few passes is filled up to one of few sizes
     assert len(computed) == -(-real // budget)  # no more passes than the tokens need
     counted = count_passes(bert, {})
@@ -279,8 +279,7 @@ def test_each_token_is_computed_once_and_nothing_else(bert: minibert.Bert) -> No
 
 def test_weights_are_laid_out_once(bert: minibert.Bert, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    for name in ("Twin", "Product"):
-        of = getattr(inference, name)
+    for name, of in (("Twin", twin.Twin), ("Product", fused.Product)):
         start = of.__init__
 
         def counting(self: Any, *arguments: Any, name: str = name, start: Any = start) -> None:

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 import minibert
 from minibert.cli import main
-from minibert.vectors import files
+from minibert.corpus import files
 
 TEXTS = [
     "How do I reset my password?",
@@ -383,7 +383,7 @@ def test_blocks_take_a_few_seconds_at_any_speed(tmp_path: Path, speed: int) -> N
 
 def command(source: Path | str, out: Path, model: Path) -> list[str]:
     code = (
-        "import sys, minibert.vectors.files as f; f.MOST_TEXTS = 64; from minibert.cli import main; "
+        "import sys, minibert.corpus.files as f; f.MOST_TEXTS = 64; from minibert.cli import main; "
         "sys.exit(main(sys.argv[1:]))"
     )
     return [sys.executable, "-c", code, "encode", str(source), "-o", str(out), "--model", str(model)]
@@ -425,7 +425,7 @@ def _done(journal: Path) -> int:
 INTERRUPTED = """
 import os, signal, sys
 import numpy as np
-from minibert.vectors import files
+from minibert.corpus import files
 
 now = [0.0]
 

@@ -22,8 +22,8 @@ from sentence_transformers import util
 
 import minibert
 from minibert.cli import main
-from minibert.vectors import index as module
-from minibert.vectors.index import Index, fingerprint, read_manifest
+from minibert.search import index as module
+from minibert.search.index import Index, fingerprint, read_manifest
 
 TEXTS = ["I forgot my password", "Track a parcel", "Close my account", "Zürich 北京 👍", "", "He sat by the river"]
 DATA = ["reset it", {"answer": "see the link", "n": 1}, None, ["a", 1.5], True, "water"]
@@ -202,7 +202,7 @@ def test_a_folder_of_something_else_is_left_alone(small: minibert.Bert, tmp_path
 
 SAVES = """
 import sys, numpy as np, minibert
-from minibert.vectors.index import Index
+from minibert.search.index import Index
 bert = minibert.load(sys.argv[1])
 for count in range(1, 10_000):
     index = Index(bert)

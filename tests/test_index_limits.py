@@ -26,8 +26,8 @@ import torch
 from safetensors.numpy import save_file
 
 import minibert
-from minibert.vectors import index as module
-from minibert.vectors.index import Index, read_manifest
+from minibert.search import index as module
+from minibert.search.index import Index, read_manifest
 from minibert.vectors.recipe import Recipe
 
 TOKENIZER = SimpleNamespace(vocab={}, do_lower_case=True, special_tokens=[])
@@ -183,7 +183,7 @@ import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-from minibert.vectors import index as module
+from minibert.search import index as module
 from minibert.vectors.recipe import Recipe
 
 module.fingerprint = lambda bert: "of numbers"
@@ -552,7 +552,7 @@ import os, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, torch
-from minibert.vectors.index import Index
+from minibert.search.index import Index
 from minibert.vectors.recipe import Recipe
 
 tokenizer = SimpleNamespace(vocab={}, do_lower_case=True, special_tokens=[])
@@ -645,7 +645,7 @@ FORKS = """
 import os, sys
 import numpy as np, torch
 from types import SimpleNamespace
-from minibert.vectors.index import Index
+from minibert.search.index import Index
 from minibert.vectors.recipe import Recipe
 
 tokenizer = SimpleNamespace(vocab={}, do_lower_case=True, special_tokens=[])

@@ -22,8 +22,10 @@ from torch.nn import functional as F
 import minibert
 from minibert import bert as bert_module
 from minibert.encoder import EncoderLayer
-from minibert.vectors import inference
-from minibert.vectors.inference import FusedLayer, Product, fastest_dtype
+from minibert.engine import device, twin
+from minibert.engine import fused as fused_layers
+from minibert.engine.device import fastest_dtype
+from minibert.engine.fused import FusedLayer, Product
 
 Muon = getattr(torch.optim, "Muon", None)  # of new versions of torch; for matrices only
 TEXTS = ["How do I reset my password?", "He robbed the bank.", "", "They fished from the bank of the river. " * 9]
@@ -57,21 +59,21 @@ def test_every_layer_of_the_real_model_is_fused(minilm: Path, dtype: torch.dtype
 
 
 def without_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(inference.Product, "__init__")  # what is left cannot be called with weights: a TypeError
+    monkeypatch.delattr(fused_layers.Product, "__init__")  # what is left cannot be called with weights: a TypeError
 
 
 def with_other_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     def changed(self: Product, x: Tensor) -> Tensor:
         return F.gelu(self(x), approximate="tanh")  # 5e-4 from the exact form
 
-    monkeypatch.setattr(inference.Product, "gelu", changed)
+    monkeypatch.setattr(fused_layers.Product, "gelu", changed)
 
 
 def with_failing_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*arguments: object) -> Tensor:
         raise RuntimeError("mkldnn::_linear_pointwise is not there")
 
-    monkeypatch.setattr(inference.Product, "__call__", failing)
+    monkeypatch.setattr(fused_layers.Product, "__call__", failing)
 
 
 @needs_fused
@@ -284,7 +286,7 @@ def test_single_numbers_written_behind_the_counter_are_seen_by_a_call_with_many_
 @hypothesis.given(st.integers(1, 12), st.integers(1, 12))
 def test_a_sample_has_a_number_of_16_neighbouring_rows_and_columns(rows: int, columns: int) -> None:
     numbers = torch.arange(256 * rows * columns, dtype=torch.int32).view(16 * rows, 16 * columns)
-    found = inference.sample(numbers).numpy()
+    found = twin.sample(numbers).numpy()
     assert np.diff([-1, *sorted(set(found // (16 * columns))), 16 * rows]).max() <= 16
     assert np.diff([-1, *sorted(set(found % (16 * columns))), 16 * columns]).max() <= 16
 
@@ -501,12 +503,12 @@ def test_auto_is_bfloat16_where_the_cpu_is_made_for_it(minilm: Path, monkeypatch
         ({"avx512_bf16": True}, torch.bfloat16, "chosen since this CPU has AVX512-BF16"),
         ({"avx2": True}, torch.float32, "chosen since this CPU has neither AMX-BF16 nor AVX512-BF16"),
     ):
-        monkeypatch.setattr(inference, "_cpu_capabilities", lambda found=capabilities: found)
+        monkeypatch.setattr(device, "_cpu_capabilities", lambda found=capabilities: found)
         bert = minibert.load(minilm, dtype="auto")
         assert bert.model.dtype == dtype
         assert reason in repr(bert)
         assert bert.encode("one").dtype == np.float32
-    monkeypatch.setattr(inference, "_cpu_capabilities", lambda: {"amx_bf16": True, "avx512_bf16": True})
+    monkeypatch.setattr(device, "_cpu_capabilities", lambda: {"amx_bf16": True, "avx512_bf16": True})
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx512_core")
     assert fastest_dtype(torch.device("cpu")) == (
         torch.float32,

@@ -13,8 +13,8 @@ from oracle import packed_and_padded
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from minibert.attention import Packed
-from minibert.vectors.encode import positions
-from minibert.vectors.packing import GRAIN, Windows, passes, rounded_up
+from minibert.engine.engine import positions
+from minibert.engine.packing import GRAIN, Windows, passes, rounded_up
 from minibert.vectors.pooling import POOLING, pool, pooling_modes
 
 LENGTHS = st.lists(st.integers(1, 70), min_size=1, max_size=12)

@@ -16,8 +16,8 @@ import torch
 from oracle import with_real_vocabulary
 
 import minibert
+from minibert.senses.senses import senses
 from minibert.study import plots
-from minibert.vectors.senses import senses
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 

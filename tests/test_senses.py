@@ -16,8 +16,8 @@ import transformers
 from oracle import assert_same_vectors, with_real_vocabulary
 
 import minibert
-from minibert.vectors import senses as module
-from minibert.vectors.senses import (
+from minibert.senses import senses as module
+from minibert.senses.senses import (
     clusters,
     excerpt,
     expand,

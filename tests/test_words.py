@@ -17,7 +17,7 @@ import transformers
 from oracle import assert_same_vectors
 
 import minibert
-from minibert.vectors.encode import window_starts
+from minibert.engine.rows import window_starts
 from minibert.vectors.words import owners, words_to_pandas
 
 TEXT = "He robbed the bank by the river bank: un-American embeddings!"

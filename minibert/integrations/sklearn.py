@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from minibert.bert import Bert
+from minibert.engine.engine import Combine
+from minibert.engine.rows import Truncation
 from minibert.integrations import open_bert
-from minibert.vectors.encode import Combine, Truncation
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin

@@ -20,9 +20,10 @@ from typing_extensions import Self
 
 from minibert.attention import Packed
 from minibert.bert import Bert, load
+from minibert.engine.engine import Plan, plan_layers
+from minibert.engine.rows import Layout
 from minibert.integrations import as_dtype, check_model, open_bert
 from minibert.text import whole_number
-from minibert.vectors.encode import Layout, Plan, plan_layers
 from minibert.vectors.pooling import pool, pooling_modes
 from minibert.vectors.words import PIECES, Words, align, split_texts, word_vectors
 

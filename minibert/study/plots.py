@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minibert.pretrained.files import written_whole
-from minibert.vectors.senses import Senses
+from minibert.senses.senses import Senses
 from minibert.vectors.similarity import similarity
 
 if TYPE_CHECKING:

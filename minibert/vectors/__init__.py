@@ -1,5 +1,4 @@
-"""Texts to vectors, fast, and what is done with them.
+"""Hidden states to vectors.
 
-To read: packing.py (texts end to end), pooling.py, encode.py (the passes), words.py, recipe.py (what a checkpoint
-says), inference.py (the layers as a CPU likes them), similarity.py; and on these index.py, senses.py and files.py.
+To read: pooling.py, sentences.py, words.py, recipe.py (what a checkpoint says), similarity.py, fingerprint.py.
 """

@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minibert.attention import Packed
+from minibert.engine.engine import Plan, packed_states
+from minibert.engine.rows import TOKENIZED_AT_ONCE, Layout, Rows
 from minibert.model import BertModel
 from minibert.text import check_text
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.encode import TOKENIZED_AT_ONCE, Layout, Plan, Rows, packed_states
 
 Spans = NDArray[np.int64]
 Pieces = Literal["mean", "first", "last", "max"]

@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from minibert.engine.stream import Progress
 from minibert.model import BertModel
 from minibert.text import check_text, whole_number
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.encode import Progress
 from minibert.vectors.words import Aligned, Words, split_texts
 
 logger = logging.getLogger("minibert")

@@ -1,0 +1,1 @@
+"""Files of any size, read and written in parts."""

@@ -1,0 +1,67 @@
+"""What a device is fastest with, and where it must not be used."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+# The values of ONEDNN_MAX_CPU_ISA under which oneDNN emulates products of bfloat16.
+ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+
+
+def fastest_dtype(device: torch.device) -> tuple[torch.dtype, str]:
+    """The dtype that a device is fastest with at next to no loss, and why it is that one.
+
+    Where bfloat16 is emulated, it is slower than float32.
+    """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            if torch.cuda.is_bf16_supported(including_emulation=False):
+                return torch.bfloat16, "this GPU computes in it"
+    if device.type == "cpu":
+        if not torch.backends.mkldnn.enabled:
+            return torch.float32, "oneDNN, which would multiply bfloat16, is off"
+        limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+        if limit.upper() in ISAS_WITHOUT_BFLOAT16:
+            return torch.float32, f"ONEDNN_MAX_CPU_ISA={limit} keeps oneDNN from multiplying bfloat16"
+        for capability, title in (("amx_bf16", "AMX-BF16"), ("avx512_bf16", "AVX512-BF16")):
+            if _cpu_capabilities().get(capability):
+                return torch.bfloat16, f"this CPU has {title}"
+        return torch.float32, "this CPU has neither AMX-BF16 nor AVX512-BF16"
+    return torch.float32, f"no gain from bfloat16 is known on {device.type}"
+
+
+def check_fork() -> None:
+    """Refuse to compute where it would wait forever: with threads of torch that a fork has left behind.
+
+    OpenMP keeps threads for each thread that computes, from its first large operation on. A forked child has the
+    thread that forked, but none of those that were kept for it.
+
+    Raises:
+        RuntimeError: this thread has computed in a process of which this one is a fork.
+    """
+    if not hasattr(_computed, "process"):
+        _computed.process = os.getpid()
+    if _computed.process != os.getpid() and torch.get_num_threads() > 1:
+        raise RuntimeError(
+            f"this process ({os.getpid()}) must not be a fork of one that has computed already "
+            f"({_computed.process}): torch's threads do not survive a fork; fork after `load` and before the first "
+            "`encode`, or start processes by 'spawn', or call torch.set_num_threads(1) here"
+        )
+
+
+_computed = threading.local()  # by thread: in which process it first computed
+
+
+def without_autocast() -> AbstractContextManager[object]:
+    """A context in which CPU operations compute in the dtype of their inputs; oneDNN's know nothing else."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
+
+
+def _cpu_capabilities() -> dict[str, bool]:
+    if hasattr(torch.cpu, "get_capabilities"):
+        return dict(torch.cpu.get_capabilities())
+    return {"avx512_bf16": getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()}  # older versions of torch
