@@ -9,22 +9,20 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal, TypedDict, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Unpack
 
 from minibert.config import BertConfig
 from minibert.engine.device import check_fork, fastest_dtype
-from minibert.engine.engine import Combine, Plan, plan_layers
+from minibert.engine.engine import LAST, Combine, Engine, Plan, plan_layers
 from minibert.engine.rows import TOKENIZED_AT_ONCE, Layout, Truncation, token_rows
 from minibert.engine.stream import Cut, Progress, chunks
-from minibert.engine.twin import Twin
 from minibert.fill_mask import Candidate, fill_mask
 from minibert.model import (
     BertForMaskedLM,
@@ -73,7 +71,6 @@ logger = logging.getLogger("minibert")
 MLM_TENSORS = [
     to_checkpoint(f"mlm_head.{name}") for name in ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias")
 ]
-MANY_TEXTS = 1_000  # for so many, comparing every number of the weights takes less than a hundredth of the time
 HEADS = {
     "mlm_head": "masked LM",
     "nsp_head": "next sentence",
@@ -138,8 +135,7 @@ class Bert:
         self._missing_mlm = tuple(missing_mlm)
         self._exact_norms = exact_norms
         self._dtype_reason = dtype_reason
-        self._twin: Twin | None = None
-        self._lock = Lock()
+        self._engine = Engine(self.encoder, exact_norms)
 
     @property
     def encoder(self) -> BertModel:
@@ -148,6 +144,18 @@ class Bert:
         if not isinstance(encoder, BertModel):
             raise ValueError(f"the model ({type(self.model).__name__}) must be a BertModel, or hold one as `bert`")
         return encoder
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers of the encoder."""
+        return self.encoder.encoder.layers
+
+    @property
+    def engine(self) -> Engine:
+        """What computes the hidden states of many texts; everything here that needs them asks it."""
+        if self._engine.model is not self.encoder:  # another model was put in the place of the old one
+            self._engine = Engine(self.encoder, self._exact_norms)
+        return self._engine
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -163,7 +171,7 @@ class Bert:
     @property
     def dimension(self) -> int:
         """How long a sentence vector is."""
-        return self._width(Plan(), self.recipe.pooling, None)
+        return self._width(LAST, self.recipe.pooling, None)
 
     @property
     def max_seq_length(self) -> int:
@@ -276,23 +284,32 @@ class Bert:
         skip = 0 if recipe.include_prompt else skip + (skip > 0)  # [CLS] goes with the prompt
 
         stream, total = as_stream(texts)
-        model, cut = self._ready(total), Cut(limit, truncation)
-        vectors = np.empty((0, width), dtype=np.float32)
+        engine, cut = self.engine, Cut(limit, truncation)
+        as_tensor = convert_to_tensor and precision == "float32"  # these never visit numpy, or leave their device
+        place = self.model.device if as_tensor else torch.device("cpu")
+        tensors = [torch.empty(0, width, device=place)]
+        vectors, count = np.empty((0, width), dtype=np.float32), 0
         with Progress(total, self._shows(show_progress_bar)) as progress:
             for chunk in chunks(stream):
-                first = len(vectors)
+                first, count = count, count + len(chunk)
                 rows = token_rows(self.tokenizer, [prompt + text for text in chunk] if prompt else chunk, layout)
                 cut.note(rows.lost, first)
-                new = recipe.finish(packed_vectors(model, rows, modes, plan, skip, progress.add))[:, :width]
+                new = recipe.finish(packed_vectors(engine, rows, modes, plan, skip, place, progress.add))[:, :width]
                 if normalize_embeddings:
                     new = F.normalize(new, dim=-1)
-                vectors.resize((first + len(new), width), refcheck=False)  # in place: never two copies of all
-                vectors[first:] = new.numpy()
-        cut.warn(len(vectors))
+                if as_tensor:
+                    tensors.append(new)
+                else:
+                    vectors.resize((count, width), refcheck=False)  # in place: never two copies of all
+                    vectors[first:] = new.numpy()
+        cut.warn(count)
+        if as_tensor:
+            whole = torch.cat(tensors)
+            return whole[0] if isinstance(texts, str) else whole
         result: NDArray[Any] = vectors[0] if isinstance(texts, str) else vectors
-        if precision in ("int8", "uint8") and calibration_embeddings is None and len(vectors) > 1:
+        if precision in ("int8", "uint8") and calibration_embeddings is None and count > 1:
             warnings.warn(
-                f"the ranges of precision={precision!r} are those of these {len(vectors)} texts alone; pass "
+                f"the ranges of precision={precision!r} are those of these {count} texts alone; pass "
                 "calibration_embeddings=, vectors of typical texts, lest a text's numbers depend on the others",
                 stacklevel=2,
             )
@@ -379,7 +396,7 @@ class Bert:
         layout = Layout(self.tokenizer, self.max_seq_length, truncation)
         single = isinstance(texts, str)
         stream, total = as_stream(texts, words=True)
-        model, cut = self._ready(total), Cut(self.max_seq_length, truncation)
+        engine, cut = self.engine, Cut(self.max_seq_length, truncation)
         found: list[Words] = []
         with Progress(total, self._shows(show_progress_bar)) as progress:
             for chunk in chunks(stream, TOKENIZED_AT_ONCE):  # not more, since what is left of it keeps all its vectors
@@ -388,7 +405,7 @@ class Bert:
                 whole, places = split_texts(chunk, first, split, own)
                 aligned, rows = align(self.tokenizer, whole, places, layout)
                 cut.note(rows.lost, first)
-                found += word_vectors(model, self.tokenizer, whole, aligned, rows, plan, pieces, progress.add)
+                found += word_vectors(engine, self.tokenizer, whole, aligned, rows, plan, pieces, progress.add)
         cut.warn(len(found))
         warn_empty(found)
         return found[0] if single else found
@@ -465,7 +482,7 @@ class Bert:
     ) -> Plan:
         """What `encode` and `words` compute, and how much at once."""
         return Plan(
-            plan_layers(layers, combine, len(self.encoder.encoder.layers)),
+            plan_layers(layers, combine, len(self.layers)),
             combine,
             None if batch_tokens is None else whole_number("batch_tokens", batch_tokens),
             None if batch_size is None else whole_number("batch_size", batch_size),
@@ -495,7 +512,7 @@ class Bert:
 
     def _width(self, plan: Plan, modes: Sequence[str], truncate_dim: int | None) -> int:
         """How many numbers of a vector are kept."""
-        whole = self.recipe.width(self.config.hidden_size * plan.width * len(modes))
+        whole = self.recipe.width(self.engine.width(plan) * len(modes))
         if truncate_dim is None:
             return min(whole, self.recipe.truncate_dim or whole)
         if whole_number("truncate_dim", truncate_dim) > whole:
@@ -504,26 +521,6 @@ class Bert:
 
     def _shows(self, show_progress_bar: bool | None) -> bool:
         return logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
-
-    def _ready(self, texts: int | None = 1) -> BertModel:
-        """The encoder made ready for inference: once, and again if its parameters or modules have changed.
-
-        Args:
-            texts: how many it is for, None: unknown. For many, every number of the weights is compared.
-        """
-        check_fork()
-        with self._lock:
-            if self._twin is None or not self._twin.fits(self.encoder, texts is None or texts >= MANY_TEXTS):
-                self._twin = Twin(self.encoder, self._exact_norms)
-            return self._twin.model
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What is copied and pickled: all but what can be made again."""
-        return {**vars(self), "_twin": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Undo `__getstate__`."""
-        vars(self).update(state, _lock=Lock())
 
     def fill_mask(
         self,

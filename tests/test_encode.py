@@ -26,7 +26,8 @@ from oracle import assert_same_vectors
 from sentence_transformers import SentenceTransformer
 
 import minibert
-from minibert.engine import engine, fused, rows, stream, twin
+from minibert.engine import fused, rows, stream, twin
+from minibert.engine.device import Device
 from minibert.pretrained.arguments import ENCODING, INSTEAD, LOADING, LoadingNames
 
 WORDS = ["bank", "river", "money", "password", "reset", "city", "the", "a", "of", "blue"]
@@ -175,7 +176,10 @@ def test_the_default_budget_follows_threads_and_sizes(bert: minibert.Bert) -> No
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        budget = engine.default_batch_tokens
+
+        def budget(config: minibert.BertConfig, dtype: torch.dtype, device: torch.device) -> int:
+            return Device.of(device, dtype, config).tokens
+
         cpu = torch.device("cpu")
         assert budget(bert.config, torch.float32, cpu) == 2048
         assert budget(bert.config, torch.bfloat16, cpu) == 4096
@@ -269,7 +273,7 @@ def test_each_token_is_computed_once_and_nothing_else(bert: minibert.Bert) -> No
         bert.encode(TEXTS)
     finally:
         handle.remove()
-    budget = engine.default_batch_tokens(bert.config, torch.float32, torch.device("cpu"))
+    budget = Device.of(torch.device("cpu"), torch.float32, bert.config).tokens
     assert 1 <= sum(computed) / real < 1.1  # few texts: the last of few passes is filled up to one of few sizes
     assert len(computed) == -(-real // budget)  # no more passes than the tokens need
     counted = count_passes(bert, {})

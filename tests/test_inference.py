@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import minibert
-from minibert import bert as bert_module
 from minibert.encoder import EncoderLayer
 from minibert.engine import device, twin
 from minibert.engine import fused as fused_layers
 from minibert.engine.device import fastest_dtype
+from minibert.engine.engine import MANY_ROWS
 from minibert.engine.fused import FusedLayer, Product
 
 Muon = getattr(torch.optim, "Muon", None)  # of new versions of torch; for matrices only
@@ -48,7 +48,7 @@ def bert(minilm: Path) -> minibert.Bert:
 
 def fused(bert: minibert.Bert) -> int:
     """How many layers `encode` runs as `FusedLayer`."""
-    return sum(isinstance(layer, FusedLayer) for layer in bert._ready().encoder.layers)
+    return bert.engine.twin().fused
 
 
 @pytest.mark.parametrize("dtype", FLOAT32_AND_BFLOAT16)
@@ -274,7 +274,7 @@ def test_vectors_after_a_step_are_those_of_the_saved_model(
 
 
 def test_single_numbers_written_behind_the_counter_are_seen_by_a_call_with_many_texts(bert: minibert.Bert) -> None:
-    texts = [str(number) for number in range(bert_module.MANY_TEXTS)]
+    texts = [str(number) for number in range(MANY_ROWS)]
     before = bert.encode(texts)
     with torch.no_grad():
         bert.encoder.encoder.layers[3].attention.value.weight.data[17, 5] = 40.0

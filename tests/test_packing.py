@@ -1,4 +1,4 @@
-"""Texts end to end: laws of the passes, and attention through windows beside attention with padding."""
+"""Texts end to end: laws of the passes, and attention through views beside attention with padding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from minibert.attention import Packed
 from minibert.engine.engine import positions
-from minibert.engine.packing import GRAIN, Windows, passes, rounded_up
+from minibert.engine.packing import GRAIN, Views, passes, rounded_up
 from minibert.vectors.pooling import POOLING, pool, pooling_modes
 
 LENGTHS = st.lists(st.integers(1, 70), min_size=1, max_size=12)
@@ -87,23 +87,23 @@ def test_groups_are_the_runs_of_neighbours_of_one_length(lengths: list[int]) -> 
 
 @hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(LENGTHS, st.booleans())
-def test_windows_and_groups_and_padding_give_one_result(lengths: list[int], in_order: bool) -> None:
+def test_views_and_groups_and_padding_give_one_result(lengths: list[int], in_order: bool) -> None:
     lengths = sorted(lengths, reverse=True) if in_order else lengths
     encoder, packed, expected = packed_and_padded(lengths)
     with torch.no_grad():
-        for layout in (Packed(lengths), Windows(lengths)):
+        for layout in (Packed(lengths), Views(lengths)):
             torch.testing.assert_close(encoder(packed, layout), expected, atol=2e-6, rtol=0)
 
 
-def test_windows_are_what_attention_sees() -> None:
-    """Without this, the test above would hold for windows that are never used."""
-    windows = Windows([50] * 4 + [9] * 10)
-    assert [(start, count, step, size, before) for start, count, step, size, _, before in windows.windows] == [
+def test_views_are_what_attention_sees() -> None:
+    """Without this, the test above would hold for views that are never used."""
+    views = Views([50] * 4 + [9] * 10)
+    assert [(start, count, step, size, before) for start, count, step, size, _, before in views.views] == [
         (0, 4, 50, 64, 0),
         (200, 3, 27, 32, 0),
         (274, 1, 9, 16, 7),  # nothing follows it: it reaches back
     ]
-    masks = [mask for *_, mask, _ in windows.windows]
+    masks = [mask for *_, mask, _ in views.views]
     assert all(mask is not None for mask in masks)
     assert [mask.shape for mask in masks] == [(1, 64), (32, 32), (1, 16)]
     assert masks[0].nonzero()[:, 1].tolist() == list(range(50))
@@ -111,27 +111,27 @@ def test_windows_are_what_attention_sees() -> None:
     assert [row.nonzero()[:, 0].tolist() for row in masks[1]][:27] == [
         list(range(9 * (row // 9), 9 * (row // 9) + 9)) for row in range(27)
     ]
-    assert not windows.plain
-    assert Windows([64] * 3).plain
-    assert Windows([9]).plain  # alone, it has nothing to reach over into
-    assert not Windows([16, 16]).plain  # two share one
+    assert not views.plain
+    assert Views([64] * 3).plain
+    assert Views([9]).plain  # alone, it has nothing to reach over into
+    assert not Views([16, 16]).plain  # two share one
 
 
 @hypothesis.settings(deadline=None)
 @hypothesis.given(MANY.filter(lambda lengths: len(lengths) > 1))
-def test_windows_come_in_few_sizes(lengths: list[int]) -> None:
+def test_views_come_in_few_sizes(lengths: list[int]) -> None:
     """torch makes kernels anew for each size, and keeps them."""
     lengths = sorted(lengths, reverse=True)
-    windows = Windows(lengths).windows
-    assert sum(count * step for _, count, step, *_ in windows) == sum(lengths)
-    exact = [size for *_, size, _, _ in windows if size % GRAIN]
+    views = Views(lengths).views
+    assert sum(count * step for _, count, step, *_ in views) == sum(lengths)
+    exact = [size for *_, size, _, _ in views if size % GRAIN]
     assert not exact or sum(lengths) < max(lengths) + 2 * GRAIN
 
 
-def test_windows_check_their_lengths_too() -> None:
+def test_views_check_their_lengths_too() -> None:
     x = torch.randn(99, 4, 8)
     with pytest.raises(ValueError, match=r"lengths \(sum 100\) must add up to the number of tokens \(99\)"):
-        Windows([50, 50]).attend(x, x, x, 0.0)
+        Views([50, 50]).attend(x, x, x, 0.0)
 
 
 @pytest.mark.parametrize("skip", [0, 2])

@@ -284,7 +284,7 @@ def test_a_handler_of_errors_is_told(nlp: Any, minilm: Path, monkeypatch: pytest
     own = pipeline(minilm)
     told = []
     own.set_error_handler(lambda name, pipe, docs, error: told.append((name, [doc.text for doc in docs], str(error))))
-    monkeypatch.setattr(minibert.Bert, "_ready", lambda _: 1 / 0)
+    monkeypatch.setattr(minibert.Bert, "engine", property(lambda _: 1 / 0))
     assert list(own.pipe(["one", "two"])) == []
     assert told == [("minibert", ["one", "two"], "division by zero")]
     with pytest.raises(ZeroDivisionError):

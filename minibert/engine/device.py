@@ -5,11 +5,44 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
+from typing_extensions import Self
 
+from minibert.attention import Packed
+from minibert.config import BertConfig
+from minibert.engine.packing import Views
+
+# The widest hidden state of a pass, (T, I), in bytes for each thread: more does not fit the caches, less does not pay
+# for the work around the products. That is 4,096 tokens of MiniLM or 2,048 of bert-base on two threads in bfloat16.
+BYTES_PER_THREAD = 6 * 2**20
+TOKENS_ON_A_GPU = 16_384
 # The values of ONEDNN_MAX_CPU_ISA under which oneDNN emulates products of bfloat16.
 ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+
+
+@dataclass(frozen=True)
+class Device:
+    """How a pass is made up for a device; all that is different on a CPU is decided here.
+
+    Attributes:
+        tokens: how many to compute at once: what the caches of a CPU's cores hold; on a GPU, enough to keep it busy.
+        layout: how attention finds the texts.
+        fills_up: whether passes are filled up to one of few sizes, for each of which oneDNN makes kernels.
+    """
+
+    tokens: int
+    layout: type[Packed]
+    fills_up: bool
+
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype, config: BertConfig) -> Self:
+        """What suits a device and a model."""
+        if device.type != "cpu":
+            return cls(TOKENS_ON_A_GPU, Packed, False)
+        tokens = BYTES_PER_THREAD * torch.get_num_threads() // (config.intermediate_size * dtype.itemsize)
+        return cls(max(512, tokens), Views, True)
 
 
 def fastest_dtype(device: torch.device) -> tuple[torch.dtype, str]:

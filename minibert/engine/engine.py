@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from threading import Lock
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,18 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minibert.attention import Packed, Padded
-from minibert.config import BertConfig
-from minibert.engine.device import without_autocast
-from minibert.engine.packing import Windows, passes
-from minibert.engine.rows import Rows
+from minibert.engine.device import Device, check_fork, without_autocast
+from minibert.engine.packing import passes
+from minibert.engine.rows import Ids, Rows
+from minibert.engine.twin import Twin
 from minibert.model import BertModel
 
 Combine = Literal["mean", "sum", "concat"]
 
-# The widest hidden state of a pass, (T, I), in bytes for each thread: more does not fit the caches, less does not pay
-# for the work around the products. That is 4,096 tokens of MiniLM or 2,048 of bert-base on two threads in bfloat16.
-BYTES_PER_THREAD = 6 * 2**20
-TOKENS_ON_A_GPU = 16_384
+MANY_ROWS = 1_000  # for so many, comparing every number of the weights takes less than a hundredth of the time
 FILLER = 32  # tokens of the texts of no meaning that fill a pass up
 
 
@@ -34,7 +32,7 @@ class Plan:
     Attributes:
         layers: numbers of hidden states, 0 (the embeddings) to L; empty: the last.
         combine: what becomes of several: their mean, their sum, or all side by side.
-        most_tokens: of a pass; a longer text is computed alone. None: `default_batch_tokens`.
+        most_tokens: of a pass; a longer text is computed alone. None: what suits the device.
         most_texts: of a pass; None: any number.
     """
 
@@ -43,10 +41,8 @@ class Plan:
     most_tokens: int | None = None
     most_texts: int | None = None
 
-    @property
-    def width(self) -> int:
-        """How many hidden states are side by side in the result."""
-        return len(self.layers) if self.layers and self.combine == "concat" else 1
+
+LAST = Plan()  # the last hidden state
 
 
 def plan_layers(layers: int | Sequence[int] | None, combine: str, last: int) -> tuple[int, ...]:
@@ -71,50 +67,105 @@ def plan_layers(layers: int | Sequence[int] | None, combine: str, last: int) -> 
     return tuple(int(layer) % (last + 1) for layer in chosen)
 
 
-def default_batch_tokens(config: BertConfig, dtype: torch.dtype, device: torch.device) -> int:
-    """How many tokens to compute at once: what the caches of a CPU's cores hold; on a GPU, enough to keep it busy."""
-    if device.type != "cpu":
-        return TOKENS_ON_A_GPU
-    return max(512, BYTES_PER_THREAD * torch.get_num_threads() // (config.intermediate_size * dtype.itemsize))
+class Pass(NamedTuple):
+    """What one pass through the model gives.
+
+    Attributes:
+        indices: the numbers of the rows in it.
+        groups: (start, count, length) of neighbours of one length, as `Packed.groups` has them, in the order of
+            `indices`; at the end may be more, of no meaning.
+        states: their hidden states end to end, (T, H) or, several side by side, (T, n * H).
+    """
+
+    indices: list[int]
+    groups: list[tuple[int, int, int]]
+    states: Tensor
 
 
-@torch.inference_mode()
-def packed_states(
-    model: BertModel, rows: Rows, plan: Plan, done: Callable[[int, int], object] = lambda texts, tokens: None
-) -> Iterator[tuple[list[int], Packed, Tensor]]:
-    """Compute the hidden states of rows, a pass at a time.
+class Engine:
+    """The door to the hidden states of many texts.
+
+    It computes in evaluation mode, whatever mode the model is in. The first call lays out the weights as a CPU likes
+    them; a call that finds the model changed does so again. Copies of an engine share neither.
 
     Args:
-        model: in evaluation mode.
-        rows: what is computed.
-        plan: what of it is wanted, and how much is computed at once.
-        done: told, after each pass, how many texts and tokens were computed.
-
-    Yields:
-        Which rows; their layout, which may have more rows, of no meaning, at its end; their hidden states, (T, H) or,
-        several side by side, (T, n * H).
+        model: the encoder.
+        exact_norms: as for `Twin`.
     """
-    weight = model.embeddings.token.weight
-    device = weight.device
-    most_tokens = plan.most_tokens or default_batch_tokens(model.config, weight.dtype, device)
-    layout_of = Windows if device.type == "cpu" else Packed
-    filler = min(FILLER, model.config.max_position_embeddings)
-    for indices, size in passes([len(row) for row in rows.ids], most_tokens, plan.most_texts):
-        lengths = [len(rows.ids[index]) for index in indices]
-        tokens = sum(lengths)
-        extra = size - tokens if device.type == "cpu" else 0
-        ids = np.concatenate([rows.ids[index] for index in indices] + [np.zeros(extra, dtype=np.int32)])
-        lengths += [filler] * (extra // filler) + [extra % filler] * (extra % filler > 0)
-        layout = layout_of(lengths)
-        input_ids = torch.from_numpy(ids).to(device)
-        with without_autocast():
-            if len(lengths) == 1:  # a text alone is a batch of one: there is less to do around the products
-                states = chosen_states(model, model.embeddings(input_ids[None]), Padded(), plan)[0]
-            else:
-                x = model.embeddings(input_ids, position_ids=torch.from_numpy(positions(lengths)).to(device))
-                states = chosen_states(model, x, layout, plan)
-        yield indices, layout, states
-        done(sum(index == 0 or rows.texts[index] != rows.texts[index - 1] for index in indices), tokens)
+
+    def __init__(self, model: BertModel, exact_norms: Mapping[str, Tensor] | None = None) -> None:
+        self.model = model
+        self._exact_norms = exact_norms
+        self._twin: Twin | None = None
+        self._lock = Lock()
+
+    def width(self, plan: Plan = LAST) -> int:
+        """How many numbers the hidden state of a token has."""
+        several = len(plan.layers) if plan.layers and plan.combine == "concat" else 1
+        return self.model.config.hidden_size * several
+
+    @torch.inference_mode()
+    def states(
+        self, rows: Rows, plan: Plan = LAST, done: Callable[[int, int], object] = lambda texts, tokens: None
+    ) -> Iterator[Pass]:
+        """Compute the hidden states of rows, a pass at a time, the longest rows first.
+
+        Args:
+            rows: what is computed. Their ids are the tokenizer's, and are not checked again.
+            plan: what of it is wanted, and how much is computed at once.
+            done: told, after each pass, how many texts and tokens were computed.
+
+        Raises:
+            RuntimeError: as for `check_fork`.
+        """
+        model = self.twin(len(rows.ids) >= MANY_ROWS).model
+        weight = model.embeddings.token.weight
+        device = Device.of(weight.device, weight.dtype, model.config)
+        filler = min(FILLER, model.config.max_position_embeddings)
+        for indices, size in passes([len(row) for row in rows.ids], plan.most_tokens or device.tokens, plan.most_texts):
+            lengths = [len(rows.ids[index]) for index in indices]
+            tokens = sum(lengths)
+            extra = size - tokens if device.fills_up else 0
+            lengths += [filler] * (extra // filler) + [extra % filler] * (extra % filler > 0)
+            layout = device.layout(lengths)
+
+            def joined(parts: list[Ids], indices: list[int] = indices, extra: int = extra) -> Tensor:
+                ids = np.concatenate([parts[index] for index in indices] + [np.zeros(extra, dtype=np.int32)])
+                return torch.from_numpy(ids).to(weight.device)
+
+            ids, types = joined(rows.ids), joined(rows.types) if rows.types else None
+            with without_autocast():
+                if len(lengths) == 1:  # a text alone is a batch of one: there is less to do around the products
+                    x = model.embeddings(ids[None], None if types is None else types[None])
+                    states = chosen_states(model, x, Padded(), plan)[0]
+                else:
+                    x = model.embeddings(ids, types, torch.from_numpy(positions(lengths)).to(weight.device))
+                    states = chosen_states(model, x, layout, plan)
+            yield Pass(indices, layout.groups, states)
+            done(sum(index == 0 or rows.texts[index] != rows.texts[index - 1] for index in indices), tokens)
+
+    def twin(self, every_number: bool = False) -> Twin:
+        """The model made ready: once, and again if it has changed since.
+
+        Args:
+            every_number: compare every number of the weights, which is worth it for many texts.
+
+        Raises:
+            RuntimeError: as for `check_fork`.
+        """
+        check_fork()
+        with self._lock:
+            if self._twin is None or not self._twin.fits(self.model, every_number):
+                self._twin = Twin(self.model, self._exact_norms)
+            return self._twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but what can be made again."""
+        return {**vars(self), "_twin": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Undo `__getstate__`."""
+        vars(self).update(state, _lock=Lock())
 
 
 def chosen_states(model: BertModel, x: Tensor, layout: Padded | Packed, plan: Plan) -> Tensor:

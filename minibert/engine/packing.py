@@ -18,20 +18,20 @@ from minibert.attention import Packed, fused_attention
 
 # On CPUs, torch's fused attention takes 15 to 45 % less time for keys in multiples of 16, and for two short texts in 32
 # keys than for each alone (measured with AMX and AVX-512, float32 and bfloat16, D = 32 and 64).
-WINDOW = 32
+VIEW = 32
 GRAIN = 16
 
 
-class Window(NamedTuple):
-    """Where attention looks: `number` windows of one size, `step` tokens apart.
+class View(NamedTuple):
+    """Where attention looks: `number` views of one size, `step` tokens apart.
 
     Attributes:
-        start: the first token of the first window.
-        number: how many windows.
+        start: the first token of the first view.
+        number: how many views.
         step: how far apart they begin, and how many of its tokens each is for; the others are thrown away.
         size: how many tokens each sees.
         mask: which of them belong together, bool, (size, size) or (1, size); None: all do.
-        before: how many come before those that the window is for.
+        before: how many come before those that the view is for.
     """
 
     start: int
@@ -42,42 +42,42 @@ class Window(NamedTuple):
     before: int = 0
 
 
-class Windows(Packed):
-    """`Packed`, read by attention through windows of sizes that a CPU is quick with.
+class Views(Packed):
+    """`Packed`, read by attention through views of sizes that a CPU is quick with.
 
-    A window begins where a text begins, and reaches over its end into what follows, which is masked and thrown away.
-    Windows overlap; they are views, nothing is copied to make them. Several short texts share one. The last window of a
+    A view begins where a text begins, and reaches over its end into what follows, which is masked and thrown away.
+    They overlap, and nothing is copied to make them. Several short texts share one. The last view of a
     group, if nothing follows it, begins earlier instead, and reaches back.
 
     Args:
         lengths: how many tokens each text has; neighbours of one length are attended to together.
 
     Attributes:
-        windows: all of them, in the order of the tokens that they are for.
+        views: all of them, in the order of the tokens that they are for.
         plain: whether none of them has a mask.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
         super().__init__(lengths)
-        self.windows = [window for group in self.groups for window in self._windows(*group)]
-        self.plain = all(window.mask is None for window in self.windows)
+        self.views = [view for group in self.groups for view in self._views(*group)]
+        self.plain = all(view.mask is None for view in self.views)
 
-    def _windows(self, start: int, count: int, length: int) -> Iterator[Window]:
-        together = max(1, WINDOW // length)
+    def _views(self, start: int, count: int, length: int) -> Iterator[View]:
+        together = max(1, VIEW // length)
         step = together * length
-        size = _whole_grains(max(WINDOW, length))
+        size = _whole_grains(max(VIEW, length))
         fitting = min(count // together, (self.total - start - size) // step + 1)
         if fitting > 0:
-            yield Window(start, fitting, step, size, _mask(size, length, together))
+            yield View(start, fitting, step, size, _mask(size, length, together))
             start, count = start + fitting * step, count - fitting * together
-        # what is left: fewer texts than share a window, or too near to the last token
+        # what is left: fewer texts than share a view, or too near to the last token
         step = count * length
         size = _whole_grains(step)
         before = max(0, start + size - self.total)
         if count and before <= start:
-            yield Window(start - before, 1, step, size, _mask(size, length, count, before), before)
+            yield View(start - before, 1, step, size, _mask(size, length, count, before), before)
         elif count:
-            yield Window(start, count, length, length, None)
+            yield View(start, count, length, length, None)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Mix the values within each text; all four tensors are (T, A, D)."""
@@ -85,9 +85,9 @@ class Windows(Packed):
             return super().attend(q, k, v, dropout)
         self.check(v)
         mixed = torch.empty_like(v)
-        for start, number, step, size, mask, before in self.windows:
+        for start, number, step, size, mask, before in self.views:
             end = start + (number - 1) * step + size
-            # (T, A, D) -> (B, A, D, S) -> (B, A, S, D): B windows of S tokens
+            # (T, A, D) -> (B, A, D, S) -> (B, A, S, D): B views of S tokens
             q_, k_, v_ = (x[start:end].unfold(0, size, step).transpose(2, 3) for x in (q, k, v))
             seen = fused_attention(q_, k_, v_, mask, dropout).transpose(1, 2)  # (B, A, S, D) -> (B, S, A, D)
             first = start + before
@@ -100,10 +100,10 @@ def _whole_grains(tokens: int) -> int:
 
 
 def _mask(size: int, length: int, count: int, before: int = 0) -> Tensor | None:
-    """Which tokens of a window belong together: those of each of its `count` texts, `before` tokens from its begin."""
+    """Which tokens of a view belong together: those of each of its `count` texts, `before` tokens from its begin."""
     if count == 1 and length == size:
         return None
-    # the number, within its window, of the text that a token is of
+    # the number, within its view, of the text that a token is of
     text = (torch.arange(size, device="cpu") - before) // length
     return text[:, None] == text if count > 1 else (text == 0)[None]
 

@@ -9,7 +9,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
+from minibert.errors import MinibertError
 from minibert.tokenizer import BertTokenizer
 
 Ids = NDArray[np.int32]
@@ -29,6 +31,7 @@ class Rows:
         weights: how many tokens of the text are the row's own; those that windows share belong to the one in which
             they have more context on both sides.
         lost: by the number of the text, how many tokens were cut off.
+        types: token types of each row, (S,); empty: all are 0.
     """
 
     ids: list[Ids] = field(default_factory=list)
@@ -36,6 +39,20 @@ class Rows:
     starts: list[int] = field(default_factory=list)
     weights: list[int] = field(default_factory=list)
     lost: dict[int, int] = field(default_factory=dict)
+    types: list[Ids] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Self:
+        """Texts, or pairs of texts, that have their special tokens already: a row for each.
+
+        Args:
+            ids, types: input_ids and token_type_ids as the tokenizer gives them, without padding.
+        """
+        if types and list(map(len, types)) != list(map(len, ids)):
+            raise MinibertError("types (of other lengths than ids) must have one number for each id")
+        arrays = [[np.array(row, dtype=np.int32) for row in rows] for rows in (ids, types)]
+        count = len(ids)
+        return cls(arrays[0], list(range(count)), [0] * count, [len(row) for row in ids], {}, arrays[1])
 
 
 class Layout:

@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import Self
 
-from minibert.attention import Packed
 from minibert.bert import Bert, load
-from minibert.engine.engine import Plan, plan_layers
+from minibert.engine.engine import Pass, Plan, plan_layers
 from minibert.engine.rows import Layout
 from minibert.integrations import as_dtype, check_model, open_bert
 from minibert.text import whole_number
@@ -168,7 +166,7 @@ class MinibertPipe:
     def _compute(self, texts: list[str], spans: list[list[tuple[int, int]]]) -> tuple[list[Words], NDArray[np.float32]]:
         """What `Bert.words` and `Bert.encode` give, in one pass where both want the same hidden states."""
         bert, batch_tokens = self.bert, self._of_texts["batch_tokens"]
-        last = len(bert.encoder.encoder.layers)
+        last = len(bert.layers)
         layers = plan_layers(self._of_words["layers"], self._of_words["combine"], last)
         if layers not in ((), (last,)) or self._of_texts["pooling"] or bert.recipe.prompt or bert.recipe.refusal:
             found = bert.words(texts, spans=spans, truncation="window", show_progress_bar=False, **self._of_words)
@@ -177,13 +175,13 @@ class MinibertPipe:
         _, places = split_texts(texts, 0, "pretokenizer", spans)
         aligned, rows = align(bert.tokenizer, texts, places, layout)
         plan, modes = Plan(most_tokens=batch_tokens), bert.recipe.pooling
-        pooled = torch.empty(len(rows.ids), bert.config.hidden_size * len(modes), dtype=torch.float32, device="cpu")
+        pooled = torch.empty(len(rows.ids), bert.engine.width() * len(modes), dtype=torch.float32, device="cpu")
 
-        def pool_too(indices: list[int], layout: Packed, x: Tensor) -> None:
-            pooled[indices] = pool(x, layout.groups, modes)[: len(indices)].cpu()
+        def pool_too(found: Pass) -> None:
+            pooled[found.indices] = pool(found.states, found.groups, modes)[: len(found.indices)].cpu()
 
         pieces = self._of_words["pieces"]
-        found = word_vectors(bert._ready(), bert.tokenizer, texts, aligned, rows, plan, pieces, seen=pool_too)
+        found = word_vectors(bert.engine, bert.tokenizer, texts, aligned, rows, plan, pieces, seen=pool_too)
         numbers = np.array(rows.texts)
         firsts = np.searchsorted(numbers, np.arange(len(texts)))  # the row of each text, or the first of its windows
         vectors = bert.recipe.finish(pooled[firsts])[:, : bert.dimension].numpy()

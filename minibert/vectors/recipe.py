@@ -62,7 +62,8 @@ class Dense:
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Map (N, in) to (N, out)."""
-        return ACTIVATIONS[self.activation](F.linear(vectors, self.weight, self.bias))
+        bias = None if self.bias is None else self.bias.to(vectors.device)
+        return ACTIVATIONS[self.activation](F.linear(vectors, self.weight.to(vectors.device), bias))
 
     @classmethod
     def read(cls, repository: Repository) -> Dense:

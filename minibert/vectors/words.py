@@ -19,10 +19,8 @@ from tokenizers import Encoding
 from torch import Tensor
 from torch.nn import functional as F
 
-from minibert.attention import Packed
-from minibert.engine.engine import Plan, packed_states
+from minibert.engine.engine import Engine, Pass, Plan
 from minibert.engine.rows import TOKENIZED_AT_ONCE, Layout, Rows
-from minibert.model import BertModel
 from minibert.text import check_text
 from minibert.tokenizer import BertTokenizer
 
@@ -285,7 +283,7 @@ def align(
 
 
 def word_vectors(
-    model: BertModel,
+    engine: Engine,
     tokenizer: BertTokenizer,
     texts: Sequence[str],
     aligned: Sequence[Aligned],
@@ -293,25 +291,26 @@ def word_vectors(
     plan: Plan,
     pieces: Pieces = "mean",
     done: Callable[[int, int], object] = lambda texts, tokens: None,
-    seen: Callable[[list[int], Packed, Tensor], object] = lambda indices, layout, x: None,
+    seen: Callable[[Pass], object] = lambda found: None,
 ) -> list[Words]:
     """The words of texts.
 
     Args:
-        model: in evaluation mode.
+        engine: of the model.
         tokenizer: its tokenizer.
         texts: as the caller has them.
         aligned, rows: what `align` makes of them.
         plan: which hidden states.
         pieces: which of a word's pieces its vector is made of: all ("mean", "max"), the first or the last.
-        done: as for `packed_states`.
-        seen: given what `packed_states` yields, for what else is to be made of the same hidden states.
+        done: as for `Engine.states`.
+        seen: given each pass, for what else is to be made of the same hidden states.
     """
     firsts = np.cumsum([0, *(len(one.counts) for one in aligned)])
     parts = _parts_of_rows(rows, [one.chosen(pieces) for one in aligned], firsts)
-    vectors = np.zeros((firsts[-1], model.config.hidden_size * plan.width), dtype=np.float32)
-    for indices, layout, x in packed_states(model, rows, plan, done):
-        seen(indices, layout, x)
+    vectors = np.zeros((firsts[-1], engine.width(plan)), dtype=np.float32)
+    for found in engine.states(rows, plan, done):
+        seen(found)
+        indices, _, x = found
         begins = np.cumsum([0, *(len(rows.ids[index]) for index in indices)])
         tokens = np.concatenate([parts[index][0] + begin for index, begin in zip(indices, begins, strict=False)])
         counts = np.concatenate([parts[index][1] for index in indices])
