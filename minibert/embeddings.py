@@ -29,7 +29,7 @@ class Embeddings(nn.Module):
         """Look up and add.
 
         Args:
-            input_ids: (B, S) or, packed, (T,) int.
+            input_ids: (B, S) or, packed, (T,) int; checked at the boundary, by `BertModel.forward`, and not here.
             token_type_ids: same shape, int; zeros when None.
             position_ids: same shape, or one that broadcasts to it, int; 0, 1, 2, ... along S when None.
 
@@ -37,10 +37,9 @@ class Embeddings(nn.Module):
             (B, S, H) or (T, H), in the dtype of the tables.
 
         Raises:
-            ValueError: an id outside its table, or a text longer than `config.max_position_embeddings`.
+            ValueError: a text is longer than `config.max_position_embeddings`.
         """
         length = input_ids.shape[-1]
-        check_ids(input_ids, self.token.num_embeddings, "input_ids", "vocab_size")
         if position_ids is None:
             if length > self.position.num_embeddings:
                 raise ValueError(
@@ -48,28 +47,10 @@ class Embeddings(nn.Module):
                     f"({self.position.num_embeddings}); pass truncation=True to the tokenizer, or split the text"
                 )
             position_ids = torch.arange(length, device=input_ids.device)
-        else:
-            check_ids(position_ids, self.position.num_embeddings, "position_ids", "max_position_embeddings")
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
-        else:
-            check_ids(token_type_ids, self.token_type.num_embeddings, "token_type_ids", "type_vocab_size")
 
         # Floating-point sums depend on their order: this one is that of transformers, to the bit.
         x = self.token(input_ids) + self.token_type(token_type_ids)  # (..., ) -> (..., H)
         x = x + self.position(position_ids)
         return self.dropout(self.norm(x))
-
-
-def check_ids(ids: Tensor, size: int, name: str, rule: str) -> None:
-    """Refuse ids that are not whole numbers in [0, size)."""
-    if ids.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"{name} dtype ({ids.dtype}) must be torch.int64 or torch.int32; pass {name}.long()")
-    if ids.numel():
-        low, high = (int(bound) for bound in ids.aminmax())
-        if low < 0 or high >= size:
-            wrong = low if low < 0 else high
-            raise ValueError(
-                f"{name} ({wrong}) must be at least 0 and less than {rule} ({size}); "
-                "use the tokenizer and the model of the same checkpoint"
-            )

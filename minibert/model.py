@@ -254,6 +254,9 @@ class BertModel(PretrainedModel):
     ) -> BertOutput:
         """Give every token its vector in context.
 
+        On a GPU, nothing here waits for the device: values are not looked at there. An id outside its table is then
+        the device's own error, and a mask without padding is used as it is; leave it out for the faster kernel.
+
         Args:
             input_ids: (B, S) int. The tokenizer's ids.
             attention_mask: (B, S) bool or int, not 0 = a real token; None: all are.
@@ -268,13 +271,20 @@ class BertModel(PretrainedModel):
         """
         in_our_words("forward", FORWARD, ignored)
         check_inputs(input_ids, attention_mask, token_type_ids, position_ids)
+        for ids, table, name, rule in (
+            (input_ids, self.embeddings.token, "input_ids", "vocab_size"),
+            (token_type_ids, self.embeddings.token_type, "token_type_ids", "type_vocab_size"),
+            (position_ids, self.embeddings.position, "position_ids", "max_position_embeddings"),
+        ):
+            if ids is not None:
+                check_ids(ids, table.num_embeddings, name, rule)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
             output_attentions = self.config.output_attentions
 
         mask = None if attention_mask is None else attention_mask != 0
-        if mask is not None and mask.all():
+        if mask is not None and is_at_hand(mask) and mask.all():
             mask = None  # nothing is padding: the kernel without a mask is faster
         attentions: list[Tensor] | None = [] if output_attentions else None
         layout = Padded(mask, attentions)
@@ -336,6 +346,25 @@ def check_inputs(
             f"attention_mask dtype ({attention_mask.dtype}) must be bool or integer, 1 = a real token; "
             "pass attention_mask.bool() if it holds zeros and ones"
         )
+
+
+def check_ids(ids: Tensor, size: int, name: str, rule: str) -> None:
+    """Refuse ids that are not whole numbers or, where they are at hand, not in [0, size)."""
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"{name} dtype ({ids.dtype}) must be torch.int64 or torch.int32; pass {name}.long()")
+    if ids.numel() and is_at_hand(ids):
+        low, high = (int(bound) for bound in ids.aminmax())
+        if low < 0 or high >= size:
+            wrong = low if low < 0 else high
+            raise ValueError(
+                f"{name} ({wrong}) must be at least 0 and less than {rule} ({size}); "
+                "use the tokenizer and the model of the same checkpoint"
+            )
+
+
+def is_at_hand(tensor: Tensor) -> bool:
+    """Whether values can be looked at without waiting for a device that is still computing."""
+    return tensor.device.type == "cpu"
 
 
 class Asked(Ignored, total=False):

@@ -82,3 +82,28 @@ def test_vectors_asked_for_as_tensors_do_not_visit_numpy(minilm: Path, monkeypat
     assert np.array_equal(tensor.numpy(), expected)
     assert not tensor.is_inference()  # it can be put into a graph that is trained
     assert bert.encode([], convert_to_tensor=True).shape == (0, 384)
+
+
+class NoValues(torch.utils._python_dispatch.TorchDispatchMode):
+    """Fails where a tensor's value is brought to Python, as `int(x)` and `if x:` do, which would wait for a GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_pass_of_the_engine_looks_at_no_values(minilm: Path) -> None:
+    bert = minibert.load(minilm)
+    bert.encode("one")  # the weights are laid out and compared, which looks at them
+    rows = Rows.of(bert.tokenizer(["one", "two words", "three"])["input_ids"])
+    expected = by_row(bert.engine, rows, Plan())
+    with NoValues():
+        found = by_row(bert.engine, rows, Plan())
+    assert all(torch.equal(found[number], expected[number]) for number in expected)
+
+
+def test_a_forward_pass_on_another_device_looks_at_no_values(minilm: Path) -> None:
+    """On "meta", a device without values, whoever looks at one gets an error."""
+    model = minibert.BertModel.from_pretrained(minilm).to("meta")
+    ids = torch.full((2, 5), 10**9, device="meta")
+    assert model(ids, torch.ones_like(ids), torch.zeros_like(ids)).last_hidden_state.shape == (2, 5, 384)
