@@ -21,7 +21,7 @@ from typing_extensions import Unpack
 from minibert.config import BertConfig
 from minibert.engine.device import check_fork, fastest_dtype
 from minibert.engine.engine import LAST, Combine, Engine, Plan, plan_layers
-from minibert.engine.rows import TOKENIZED_AT_ONCE, Layout, Truncation, token_rows
+from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Truncation, token_rows
 from minibert.engine.stream import Cut, Progress, chunks
 from minibert.fill_mask import Candidate, fill_mask
 from minibert.model import (
@@ -280,7 +280,7 @@ class Bert:
         skip = 0
         if prompt and (truncation == "window" or not recipe.include_prompt):
             skip = len(self.tokenizer.tokenize(prompt))
-        layout = Layout(self.tokenizer, limit, truncation, skip)
+        row_maker = RowMaker(self.tokenizer, limit, truncation, skip)
         skip = 0 if recipe.include_prompt else skip + (skip > 0)  # [CLS] goes with the prompt
 
         stream, total = as_stream(texts)
@@ -292,7 +292,7 @@ class Bert:
         with Progress(total, self._shows(show_progress_bar)) as progress:
             for chunk in chunks(stream):
                 first, count = count, count + len(chunk)
-                rows = token_rows(self.tokenizer, [prompt + text for text in chunk] if prompt else chunk, layout)
+                rows = token_rows(self.tokenizer, [prompt + text for text in chunk] if prompt else chunk, row_maker)
                 cut.note(rows.lost, first)
                 new = recipe.finish(packed_vectors(engine, rows, modes, plan, skip, place, progress.add))[:, :width]
                 if normalize_embeddings:
@@ -393,7 +393,7 @@ class Bert:
             if value not in known:
                 raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
         plan = self._plan(layers, combine, batch_tokens, batch_size)
-        layout = Layout(self.tokenizer, self.max_seq_length, truncation)
+        row_maker = RowMaker(self.tokenizer, self.max_seq_length, truncation)
         single = isinstance(texts, str)
         stream, total = as_stream(texts, words=True)
         engine, cut = self.engine, Cut(self.max_seq_length, truncation)
@@ -403,7 +403,7 @@ class Bert:
                 first = len(found)
                 own = None if spans is None else [spans] if single else spans[first : first + len(chunk)]
                 whole, places = split_texts(chunk, first, split, own)
-                aligned, rows = align(self.tokenizer, whole, places, layout)
+                aligned, rows = align(self.tokenizer, whole, places, row_maker)
                 cut.note(rows.lost, first)
                 found += word_vectors(engine, self.tokenizer, whole, aligned, rows, plan, pieces, progress.add)
         cut.warn(len(found))

@@ -117,21 +117,21 @@ def test_other_activations_run_as_they_are(tmp_path: Path, minilm: Path, act: st
 
 def change_a_weight(bert: minibert.Bert) -> None:
     with torch.no_grad():
-        bert.encoder.encoder.layers[3].feed_forward.up.weight.mul_(1.5)
+        bert.layers[3].feed_forward.up.weight.mul_(1.5)
 
 
 def change_a_norm(bert: minibert.Bert) -> None:
     with torch.no_grad():
-        bert.encoder.encoder.layers[0].attention_norm.bias.add_(0.5)
+        bert.layers[0].attention_norm.bias.add_(0.5)
 
 
 def replace_a_parameter(bert: minibert.Bert) -> None:
-    query = bert.encoder.encoder.layers[1].attention.query
+    query = bert.layers[1].attention.query
     query.weight = nn.Parameter(query.weight.detach() * 2)
 
 
 def replace_data(bert: minibert.Bert) -> None:
-    bert.encoder.encoder.layers[2].attention.key.weight.data = torch.zeros(384, 384)
+    bert.layers[2].attention.key.weight.data = torch.zeros(384, 384)
 
 
 def load_a_state(bert: minibert.Bert) -> None:
@@ -139,32 +139,32 @@ def load_a_state(bert: minibert.Bert) -> None:
 
 
 def replace_a_module(bert: minibert.Bert) -> None:
-    bert.encoder.encoder.layers[5] = bert.encoder.encoder.layers[0]
+    bert.layers[5] = bert.layers[0]
 
 
 def drop_a_layer(bert: minibert.Bert) -> None:
-    del bert.encoder.encoder.layers[5]
+    del bert.layers[5]
 
 
 def change_the_activation(bert: minibert.Bert) -> None:
-    bert.encoder.encoder.layers[1].feed_forward.activation = F.relu
+    bert.layers[1].feed_forward.activation = F.relu
 
 
 def change_a_setting(bert: minibert.Bert) -> None:
-    bert.encoder.encoder.layers[1].attention_norm.eps = 0.5
+    bert.layers[1].attention_norm.eps = 0.5
 
 
 def replace_forward(bert: minibert.Bert) -> None:
-    layer = bert.encoder.encoder.layers[1]
+    layer = bert.layers[1]
     layer.forward = lambda x, layout: EncoderLayer.forward(layer, x, layout) * 0.5  # type: ignore[method-assign]
 
 
 def hook_a_layer(bert: minibert.Bert) -> None:
-    bert.encoder.encoder.layers[2].register_forward_hook(lambda module, inputs, output: output * 0.5)
+    bert.layers[2].register_forward_hook(lambda module, inputs, output: output * 0.5)
 
 
 def hook_a_part(bert: minibert.Bert) -> None:
-    bert.encoder.encoder.layers[2].attention.value.register_forward_pre_hook(lambda module, inputs: inputs[0] * 0.5)
+    bert.layers[2].attention.value.register_forward_pre_hook(lambda module, inputs: inputs[0] * 0.5)
 
 
 def replace_the_model(bert: minibert.Bert) -> None:
@@ -183,15 +183,15 @@ def multiply_data(bert: minibert.Bert) -> None:
 
 
 def write_rows_of_data(bert: minibert.Bert) -> None:
-    bert.encoder.encoder.layers[4].feed_forward.up.weight.data[384:400] = 3.0
+    bert.layers[4].feed_forward.up.weight.data[384:400] = 3.0
 
 
 def write_columns_of_data(bert: minibert.Bert) -> None:
-    bert.encoder.encoder.layers[4].attention.output.weight.data[:, 352:] = 0.0  # the last head's
+    bert.layers[4].attention.output.weight.data[:, 352:] = 0.0  # the last head's
 
 
 def write_a_bias_through_numpy(bert: minibert.Bert) -> None:
-    bert.encoder.encoder.layers[4].attention.output.bias.detach().numpy()[77:93] = 3.0
+    bert.layers[4].attention.output.bias.detach().numpy()[77:93] = 3.0
 
 
 def average_in_place(bert: minibert.Bert) -> None:
@@ -277,7 +277,7 @@ def test_single_numbers_written_behind_the_counter_are_seen_by_a_call_with_many_
     texts = [str(number) for number in range(MANY_ROWS)]
     before = bert.encode(texts)
     with torch.no_grad():
-        bert.encoder.encoder.layers[3].attention.value.weight.data[17, 5] = 40.0
+        bert.layers[3].attention.value.weight.data[17, 5] = 40.0
     after = bert.encode(iter(texts))
     assert np.abs(after - before).max() > 1e-3
     assert_same_vectors(after[:3], minibert.Bert(bert.model, bert.tokenizer, bert.recipe).encode(texts[:3]))
@@ -293,7 +293,7 @@ def test_a_sample_has_a_number_of_16_neighbouring_rows_and_columns(rows: int, co
 
 def test_a_hook_sees_what_goes_by_and_leaves_no_trace_when_removed(bert: minibert.Bert) -> None:
     before, seen = bert.encode(TEXTS), []
-    handle = bert.encoder.encoder.layers[4].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    handle = bert.layers[4].register_forward_hook(lambda module, inputs, output: seen.append(output))
     assert_same_vectors(bert.encode(TEXTS), before)
     assert len(seen) == 1
     assert seen[0].shape[1] == 384
@@ -309,8 +309,8 @@ def test_a_class_of_the_users_own_is_run(bert: minibert.Bert) -> None:
 
     before = bert.encode(TEXTS)
     layer = Halved(bert.config)
-    layer.load_state_dict(bert.encoder.encoder.layers[3].state_dict())
-    bert.encoder.encoder.layers[3] = layer.eval()
+    layer.load_state_dict(bert.layers[3].state_dict())
+    bert.layers[3] = layer.eval()
     assert np.abs(bert.encode(TEXTS) - before).max() > 1e-4
 
 
@@ -348,8 +348,8 @@ def test_the_dropout_of_a_class_of_the_users_own_is_off(bert: minibert.Bert) -> 
 
     expected = bert.encode(TEXTS)
     layer = Own(bert.config)
-    layer.load_state_dict(bert.encoder.encoder.layers[3].state_dict())
-    bert.encoder.encoder.layers[3] = layer
+    layer.load_state_dict(bert.layers[3].state_dict())
+    bert.layers[3] = layer
     assert layer.dropout.p > 0
     for training in (True, False, True):
         layer.train(training)
@@ -368,7 +368,7 @@ def test_a_hook_is_given_the_module_that_it_was_put_on(bert: minibert.Bert) -> N
 
 def test_values_at_an_address_that_was_used_before_are_seen(minilm: Path) -> None:
     bert = minibert.load(minilm, dtype=torch.bfloat16)
-    weight = bert.encoder.encoder.layers[0].attention.value.weight
+    weight = bert.layers[0].attention.value.weight
     before = bert.encode(TEXTS)
     for _ in range(4):
         weight.data = weight.data * 0.5
@@ -382,7 +382,7 @@ def test_values_at_an_address_that_was_used_before_are_seen(minilm: Path) -> Non
 @pytest.mark.parametrize("settings", [{"bias": False}, {"elementwise_affine": False}], ids=str)
 def test_a_norm_without_parameters_runs_plain(minilm: Path, dtype: torch.dtype, settings: dict[str, bool]) -> None:
     bert = minibert.load(minilm, dtype=dtype)
-    bert.encoder.encoder.layers[1].attention_norm = nn.LayerNorm(384, **settings, dtype=dtype)
+    bert.layers[1].attention_norm = nn.LayerNorm(384, **settings, dtype=dtype)
     assert fused(bert) == 5
     assert np.isfinite(bert.encode(TEXTS)).all()
 
@@ -413,7 +413,7 @@ def test_torchs_default_dtype_and_device_change_nothing(minilm: Path, bert: mini
 
 def test_layers_are_those_that_are_there(bert: minibert.Bert) -> None:
     fifth = bert.encode(TEXTS, layers=5)
-    del bert.encoder.encoder.layers[5]
+    del bert.layers[5]
     for layers in (None, -1, 5, [5]):
         assert_same_vectors(bert.encode(TEXTS, layers=layers), fifth)
     with pytest.raises(ValueError, match=r"layers \(6\) must be whole numbers between -6 and 5"):
@@ -434,7 +434,7 @@ def test_gradients_are_as_they_were(bert: minibert.Bert) -> None:
     bert.encode(TEXTS)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in bert.model.parameters())
     bert.model(torch.tensor([[101, 102]])).last_hidden_state.sum().backward()
-    assert bert.encoder.encoder.layers[0].attention.query.weight.grad is not None
+    assert bert.layers[0].attention.query.weight.grad is not None
 
 
 def test_copies_and_pickles_give_the_same_vectors(bert: minibert.Bert) -> None:

@@ -55,8 +55,8 @@ class Rows:
         return cls(arrays[0], list(range(count)), [0] * count, [len(row) for row in ids], {}, arrays[1])
 
 
-class Layout:
-    """How the tokens of a text become rows.
+class RowMaker:
+    """Makes rows of the tokens of texts.
 
     Args:
         tokenizer: whose special tokens, and whose side to cut off.
@@ -113,12 +113,12 @@ def window_starts(tokens: int, size: int, longest_word: int = 1) -> list[int]:
     return [gap * (tokens - size) // gaps for gap in range(gaps + 1)]
 
 
-def token_rows(tokenizer: BertTokenizer, texts: Sequence[str], layout: Layout) -> Rows:
+def token_rows(tokenizer: BertTokenizer, texts: Sequence[str], row_maker: RowMaker) -> Rows:
     """The rows of texts."""
     rows = Rows()
     for start in range(0, len(texts), TOKENIZED_AT_ONCE):
         part = texts[start : start + TOKENIZED_AT_ONCE]
         encodings = tokenizer.backend.encode_batch_fast(part, add_special_tokens=False)
         for number, encoding in enumerate(encodings, start):
-            layout.add(rows, number, np.array(encoding.ids, dtype=np.int32))
+            row_maker.add(rows, number, np.array(encoding.ids, dtype=np.int32))
     return rows

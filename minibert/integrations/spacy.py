@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from minibert.bert import Bert, load
 from minibert.engine.engine import Pass, Plan, plan_layers
-from minibert.engine.rows import Layout
+from minibert.engine.rows import RowMaker
 from minibert.integrations import as_dtype, check_model, open_bert
 from minibert.text import whole_number
 from minibert.vectors.pooling import pool, pooling_modes
@@ -171,9 +171,9 @@ class MinibertPipe:
         if layers not in ((), (last,)) or self._of_texts["pooling"] or bert.recipe.prompt or bert.recipe.refusal:
             found = bert.words(texts, spans=spans, truncation="window", show_progress_bar=False, **self._of_words)
             return found, bert.encode(texts, truncation="window", show_progress_bar=False, **self._of_texts)
-        layout = Layout(bert.tokenizer, bert.max_seq_length, "window")
+        row_maker = RowMaker(bert.tokenizer, bert.max_seq_length, "window")
         _, places = split_texts(texts, 0, "pretokenizer", spans)
-        aligned, rows = align(bert.tokenizer, texts, places, layout)
+        aligned, rows = align(bert.tokenizer, texts, places, row_maker)
         plan, modes = Plan(most_tokens=batch_tokens), bert.recipe.pooling
         pooled = torch.empty(len(rows.ids), bert.engine.width() * len(modes), dtype=torch.float32, device="cpu")
 

@@ -36,7 +36,7 @@ OLD_SWITCHES = {
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # The activations of sentence-transformers' Dense module, by the last part of their class's name.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+DENSE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Identity": lambda x: x,
     "Tanh": torch.tanh,
     "ReLU": torch.relu,
@@ -53,7 +53,7 @@ class Dense:
     Attributes:
         weight: (out, in) float32.
         bias: (out,) float32, or None.
-        activation: a key of `ACTIVATIONS`.
+        activation: a key of `DENSE_ACTIVATIONS`.
     """
 
     weight: Tensor
@@ -63,7 +63,7 @@ class Dense:
     def __call__(self, vectors: Tensor) -> Tensor:
         """Map (N, in) to (N, out)."""
         bias = None if self.bias is None else self.bias.to(vectors.device)
-        return ACTIVATIONS[self.activation](F.linear(vectors, self.weight.to(vectors.device), bias))
+        return DENSE_ACTIVATIONS[self.activation](F.linear(vectors, self.weight.to(vectors.device), bias))
 
     @classmethod
     def read(cls, repository: Repository) -> Dense:
@@ -77,9 +77,9 @@ class Dense:
         if config is None:
             raise FileNotFoundError(f"the Dense module of {repository} must have a config.json; fetch it again")
         activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
-        if activation not in ACTIVATIONS:
+        if activation not in DENSE_ACTIVATIONS:
             raise ValueError(
-                f"activation_function ({activation!r}) of {repository} must be one of {', '.join(ACTIVATIONS)}"
+                f"activation_function ({activation!r}) of {repository} must be one of {', '.join(DENSE_ACTIVATIONS)}"
             )
         name = config.get("module_input_name") or "sentence_embedding"
         if name != "sentence_embedding" or (config.get("module_output_name") or name) != name:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minibert.engine.engine import Engine, Pass, Plan
-from minibert.engine.rows import TOKENIZED_AT_ONCE, Layout, Rows
+from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Rows
 from minibert.text import check_text
 from minibert.tokenizer import BertTokenizer
 
@@ -259,7 +259,7 @@ def warn_empty(found: Sequence[Words]) -> None:
 
 
 def align(
-    tokenizer: BertTokenizer, texts: Sequence[str], spans: Sequence[Spans | None], layout: Layout
+    tokenizer: BertTokenizer, texts: Sequence[str], spans: Sequence[Spans | None], row_maker: RowMaker
 ) -> tuple[list[Aligned], Rows]:
     """Which pieces make which words of texts, and the texts as the model gets them.
 
@@ -267,7 +267,7 @@ def align(
         tokenizer: the tokenizer.
         texts: as the caller has them.
         spans: the words of each; None: those of the pre-tokenizer.
-        layout: how texts that are too long are dealt with.
+        row_maker: what makes rows of the texts, and deals with those that are too long.
     """
     aligned: list[Aligned] = []
     rows = Rows()
@@ -275,9 +275,9 @@ def align(
         part = list(texts[first : first + TOKENIZED_AT_ONCE])
         for number, encoding in enumerate(tokenizer.backend.encode_batch(part, add_special_tokens=False), first):
             one = Aligned(encoding, spans[number])
-            layout.add(rows, number, one.ids, int(one.counts.max(initial=1)))
+            row_maker.add(rows, number, one.ids, int(one.counts.max(initial=1)))
             if number in rows.lost:
-                one.keep(rows.starts[-1], rows.starts[-1] + layout.room, own=spans[number] is not None)
+                one.keep(rows.starts[-1], rows.starts[-1] + row_maker.room, own=spans[number] is not None)
             aligned.append(one)
     return aligned, rows
 
