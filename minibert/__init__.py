@@ -11,7 +11,8 @@ To read the code, follow the data, and never turn back:
     errors.py       what can be wrong with what a user gives
     text.py         one text, several, a stream: told apart
     config.py       the sizes, and the letters for them
-    tokenizer.py    text -> ids; BERT's rules for text are `wordpiece()` in pretrained/vocabulary.py
+    wordpiece.py    BERT's rules for text, in a page of plain Python
+    tokenizer.py    text -> ids, by the same rules, fast
     embeddings.py   ids -> (B, S, H)
     attention.py    queries, keys, values, scores, mix
     encoder.py      feed-forward; L layers of both

@@ -20,7 +20,10 @@ import minibert
 
 PACKAGE = Path(minibert.__file__).parent
 # The order in which the files are read: each imports only from those before it, and from the folders it may use.
-READING = ["errors", "text", "config", "tokenizer", "embeddings", "attention", "encoder", "heads", "outputs", "model"]
+READING = [
+    *("errors", "text", "config", "wordpiece", "tokenizer", "embeddings", "attention", "encoder", "heads", "outputs"),
+    "model",
+]
 AFTERWARDS = [
     *("engine", "vectors", "senses", "fill_mask", "bert", "search", "corpus", "study", "demo"),
     *("integrations", "__init__", "cli", "__main__"),
