@@ -621,7 +621,7 @@ def load(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
-    dtype: torch.dtype | Literal["auto"] | None = None,
+    dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     **theirs: Unpack[LoadingNames],
 ) -> Bert:
@@ -641,13 +641,13 @@ def load(
     dtype, cache_dir, token = in_our_words(
         "load", LOADING, theirs, dtype=dtype, cache_dir=cache_dir, token=token
     ).values()
-    repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
+    repository = Repository.open(
+        name_or_folder, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+    )
     return repository.read_whole(partial(from_repository, repository, dtype, device))
 
 
-def from_repository(
-    repository: Repository, dtype: torch.dtype | Literal["auto"] | None, device: torch.device | str | None
-) -> Bert:
+def from_repository(repository: Repository, dtype: torch.dtype | str | None, device: torch.device | str | None) -> Bert:
     """Load an opened checkpoint."""
     repository.file("config.json")  # fixes the commit, of which all else is asked
     recipe = Recipe.read(repository)

@@ -13,15 +13,15 @@ Masks are bool everywhere past the public boundary, True = may be attended to.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
-from minibert.pretrained.files import folder_written_whole, write_text
-from minibert.pretrained.hub import Repository
+from typing_extensions import Self
+
+from minibert.errors import MinibertError
+from minibert.pretrained.mixin import PretrainedConfig
 
 # Fields that are written only where they say something.
 _WRITE_ONLY_IF_SET = ("output_hidden_states", "output_attentions", "problem_type", "architectures")
@@ -32,7 +32,7 @@ def _number(value: Any) -> bool:
 
 
 @dataclass
-class BertConfig:
+class BertConfig(PretrainedConfig):
     """The fields of BERT's `config.json`, under their own names; the defaults are bert-base-uncased.
 
     Fields that BERT does not know are kept in `extra` and written back on save. `id2label`, when given, decides
@@ -73,9 +73,9 @@ class BertConfig:
     def __post_init__(self) -> None:
         if self.id2label is not None:
             if not isinstance(self.id2label, Mapping):
-                raise ValueError(f"id2label ({self.id2label!r}) must be an object of labels by number")
+                raise MinibertError(f"id2label ({self.id2label!r}) must be an object of labels by number")
             if self.num_labels not in (2, len(self.id2label)):  # 2 is what is assumed when nothing is said
-                raise ValueError(
+                raise MinibertError(
                     f"num_labels ({self.num_labels}) must be the number of labels in id2label ({len(self.id2label)}); "
                     "leave one of them out"
                 )
@@ -99,60 +99,64 @@ class BertConfig:
 
     def _check(self) -> None:
         if self.model_type != "bert":
-            raise ValueError(
+            raise MinibertError(
                 f"model_type ({self.model_type!r}) must be 'bert'; this library implements BERT alone, "
                 "load other architectures with transformers"
             )
         if self.position_embedding_type != "absolute":
-            raise ValueError(
+            raise MinibertError(
                 f"position_embedding_type ({self.position_embedding_type!r}) must be 'absolute'; "
                 "relative positions are not implemented, and ignoring them would give wrong numbers"
             )
         if self.is_decoder:
-            raise ValueError(
+            raise MinibertError(
                 "is_decoder (True) must be False; BERT here is the bidirectional encoder, without a causal mask"
             )
         if self.extra.get("add_cross_attention"):
-            raise ValueError(
+            raise MinibertError(
                 "add_cross_attention (True) must be False; BERT here is the encoder, without a decoder's attention"
             )
         if self.extra.get("quantization_config"):
-            raise ValueError(
+            raise MinibertError(
                 f"quantization_config ({self.extra['quantization_config']!r:.60}) must be absent; quantised weights "
                 "are not implemented: load a checkpoint in float32, bfloat16 or float16"
             )
         for name in ("layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
             if not _number(value) or not 0 <= value < math.inf:  # so NaN is none
-                raise ValueError(f"{name} ({value!r}) must be a finite number of at least 0; correct the configuration")
+                raise MinibertError(
+                    f"{name} ({value!r}) must be a finite number of at least 0; correct the configuration"
+                )
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         for name in (*sizes, "max_position_embeddings", "type_vocab_size", "num_labels"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1; correct the configuration")
+                raise MinibertError(
+                    f"{name} ({value!r}) must be a whole number of at least 1; correct the configuration"
+                )
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
+            raise MinibertError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads}); choose another number of heads"
             )
         pad = self.pad_token_id
         if pad is not None and (not isinstance(pad, int) or isinstance(pad, bool)):
-            raise ValueError(f"pad_token_id ({pad!r}) must be a whole number, or None; correct the configuration")
+            raise MinibertError(f"pad_token_id ({pad!r}) must be a whole number, or None; correct the configuration")
         if pad is not None and pad >= self.vocab_size:
-            raise ValueError(
+            raise MinibertError(
                 f"pad_token_id ({self.pad_token_id}) must be less than vocab_size ({self.vocab_size}); correct one"
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
             if value is not None and not (_number(value) and 0 <= value <= 1):
-                raise ValueError(f"{name} ({value!r}) must be between 0 and 1; correct the configuration")
+                raise MinibertError(f"{name} ({value!r}) must be between 0 and 1; correct the configuration")
 
     @property
     def head_size(self) -> int:
         """D = H / A."""
         return self.hidden_size // self.num_attention_heads
 
-    def get_text_config(self) -> BertConfig:
+    def get_text_config(self) -> Self:
         """Itself: transformers asks this of models that may have other parts than text."""
         return self
 
@@ -162,10 +166,10 @@ class BertConfig:
         return {label: i for i, label in (self.id2label or {}).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The configuration in a parsed `config.json`; fields BERT does not know go to `extra`."""
         if "model_type" not in values and "hidden_size" not in values:
-            raise ValueError(
+            raise MinibertError(
                 f"the configuration (fields: {', '.join(values) or 'none'}) must have model_type or hidden_size; "
                 "it is not that of a BERT"
             )
@@ -190,7 +194,7 @@ class BertConfig:
             values["label2id"] = self.label2id
         return {**self.extra, **values}
 
-    def replace(self, **changes: Any) -> BertConfig:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; `label2id`, the inverse of `id2label`, may be given beside it.
 
         Raises:
@@ -201,7 +205,7 @@ class BertConfig:
         if label2id is not None:
             inverse = {i: label for label, i in label2id.items()}
             if changes.setdefault("id2label", inverse) != inverse:
-                raise ValueError(f"label2id ({label2id}) must be the inverse of id2label ({changes['id2label']})")
+                raise MinibertError(f"label2id ({label2id}) must be the inverse of id2label ({changes['id2label']})")
         unknown = sorted(set(changes) - {f.name for f in fields(self)})
         if unknown:
             raise TypeError(f"{', '.join(unknown)} must be a field of BertConfig; see help(minibert.BertConfig)")
@@ -210,41 +214,3 @@ class BertConfig:
         if "id2label" in changes and "num_labels" not in changes and changes["id2label"] is not None:
             changes["num_labels"] = len(changes["id2label"])
         return replace(self, **changes)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_folder: str | Path,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **changes: Any,
-    ) -> BertConfig:
-        """The configuration of a checkpoint, with `changes` to its fields.
-
-        Raises:
-            FileNotFoundError: no such folder or repository, or it has no `config.json`.
-            ValueError: `config.json` is not JSON, or not the configuration of a BERT.
-        """
-        repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
-        return cls.from_repository(repository).replace(**changes)
-
-    @classmethod
-    def from_repository(cls, repository: Repository) -> BertConfig:
-        """The configuration of an opened checkpoint."""
-        values = repository.object("config.json")
-        if values is None:
-            raise FileNotFoundError(
-                f"{repository} must hold config.json; it does not, so it is not a checkpoint that can be loaded"
-            )
-        try:
-            return cls.from_dict(values)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"config.json of {repository}: {error}") from None
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` into `folder`, which is made if need be."""
-        with folder_written_whole(Path(folder)) as new:
-            write_text(new / "config.json", json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")

@@ -1,4 +1,7 @@
-"""What can be wrong with what a user gives."""
+"""What can be wrong with what a user gives, and how they are warned."""
+
+import sys
+import warnings
 
 
 class MinibertError(ValueError):
@@ -7,3 +10,11 @@ class MinibertError(ValueError):
     Files and networks keep Python's own errors: FileNotFoundError, PermissionError, ConnectionError. Anything else that
     is raised is a defect of this library.
     """
+
+
+def warn(message: str) -> None:
+    """Warn the user, with the line of their code that called this library, however deep inside the reason was found."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "minibert":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

@@ -16,12 +16,13 @@ from minibert.attention import Packed, Padded
 from minibert.config import BertConfig
 from minibert.embeddings import Embeddings
 from minibert.encoder import Encoder
+from minibert.errors import MinibertError
 from minibert.heads import Classifier, MaskedLMHead, Pooler
 from minibert.outputs import BertOutput, HeadOutput, PreTrainingOutput, QuestionAnsweringOutput
-from minibert.pretrained.arguments import FORWARD, LOADING, in_our_words
+from minibert.pretrained.arguments import FORWARD, in_our_words
 from minibert.pretrained.checkpoint import FLOAT_TYPES, Checkpoint, without_storage
-from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.hub import Repository
+from minibert.pretrained.mixin import Pretrained
 
 
 def initialize(module: nn.Module, std: float) -> None:
@@ -41,7 +42,7 @@ def initialize(module: nn.Module, std: float) -> None:
             nn.init.zeros_(bias)
 
 
-class PretrainedModel(nn.Module):
+class PretrainedModel(Pretrained, nn.Module):
     """What every model here can do: start at random, load a checkpoint, save one, and be trained by anybody's loop."""
 
     config: BertConfig
@@ -72,42 +73,38 @@ class PretrainedModel(nn.Module):
         cls,
         name_or_folder: str | Path,
         *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
-        **config_changes: Any,
+        **arguments: Any,
     ) -> Self:
         """Load a checkpoint, in evaluation mode.
 
         Args:
             name_or_folder: a repository of the Hugging Face Hub (`google-bert/bert-base-uncased`) or a local folder.
-            revision: branch, tag or commit; the default branch when None.
-            cache_dir: where downloads are kept; `HF_HOME` decides when None.
-            token: for private and gated repositories; `HF_TOKEN` or the stored login when None.
-            local_files_only: never ask the network.
-            dtype: of the parameters; float32 when None, whatever the file holds.
+            dtype: of the parameters, `torch.bfloat16` or "bfloat16", say; float32 when None, whatever the file holds.
             device: where the parameters go; the CPU when None.
-            config_changes: fields of `BertConfig` to change (`num_labels=3`, `output_hidden_states=True`); or other
-                names of the arguments above, `torch_dtype` for one: see `pretrained.arguments.LOADING`.
+            arguments: `revision`, `cache_dir`, `token` and `local_files_only`, as for `BertConfig.from_pretrained`;
+                fields of `BertConfig` to change (`num_labels=3`, `output_hidden_states=True`); or other names of
+                these arguments, `torch_dtype` for one: see `pretrained.arguments.LOADING`.
 
         Raises:
             FileNotFoundError: no such folder, repository, revision or weights.
             ValueError: the checkpoint lacks tensors of this model, or has them in another shape; all are named.
         """
-        theirs = {name: config_changes.pop(name) for name in LOADING.keys() & config_changes.keys()}
-        dtype, cache_dir, token = in_our_words(
-            "from_pretrained", LOADING, theirs, dtype=dtype, cache_dir=cache_dir, token=token
-        ).values()
-        repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
+        return super().from_pretrained(name_or_folder, dtype=dtype, device=device, **arguments)
 
-        def read() -> Any:  # Self, which mypy does not allow here
-            config = BertConfig.from_repository(repository).replace(**config_changes)
-            return cls.from_checkpoint(Checkpoint.open(repository), config, dtype=dtype, device=device)
-
-        return repository.read_whole(read)
+    @classmethod
+    def from_repository(
+        cls,
+        repository: Repository,
+        *,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        **config_changes: Any,
+    ) -> Self:
+        """Load an opened checkpoint, in evaluation mode."""
+        config = BertConfig.from_repository(repository, **config_changes)
+        return cls.from_checkpoint(Checkpoint.open(repository), config, dtype=dtype, device=device)
 
     @classmethod
     def from_checkpoint(
@@ -115,7 +112,7 @@ class PretrainedModel(nn.Module):
         checkpoint: Checkpoint,
         config: BertConfig,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
     ) -> Self:
         """Build the model without storage, and give it the checkpoint's tensors: no copy, no random start."""
@@ -130,17 +127,11 @@ class PretrainedModel(nn.Module):
             initialize(model.get_submodule(name), config.initializer_range)
         return model.eval()
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, under transformers' names, into `folder`.
-
-        Whenever this is interrupted, the folder holds the old model or the new one. Other files in it stay.
-        """
+    def _save(self, folder: Path) -> None:
         dtype = str(self.dtype).removeprefix("torch.")
         extra = {name: value for name, value in self.config.extra.items() if name != "torch_dtype"}
-        config = self.config.replace(architectures=(type(self).__name__,), extra={**extra, "dtype": dtype})
-        with folder_written_whole(Path(folder)) as new:
-            Checkpoint.save(self, new)
-            config.save_pretrained(new)
+        Checkpoint.save(self, folder)
+        self.config.replace(architectures=(type(self).__name__,), extra={**extra, "dtype": dtype})._save(folder)
 
     def get_input_embeddings(self) -> nn.Module:
         """The token table, which PEFT asks for."""
@@ -172,7 +163,7 @@ class PretrainedModel(nn.Module):
             ValueError: `every_n_layers` or `offload` ask for more than that.
         """
         if every_n_layers != 1 or offload:
-            raise ValueError(
+            raise MinibertError(
                 f"every_n_layers ({every_n_layers}) and offload ({offload}) must be 1 and False; leave them out, "
                 "every layer is checkpointed and nothing is moved"
             )
@@ -192,15 +183,16 @@ class PretrainedModel(nn.Module):
         return getattr(model, "bert", model)
 
 
-def check_dtype(dtype: torch.dtype | None) -> torch.dtype:
-    """The type for parameters, float32 when None; refuse what cannot be one."""
+def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """The type for parameters, which may be given by its name; float32 when None. Refuse what cannot be one."""
     if dtype is None:
         return torch.float32
-    if dtype not in FLOAT_TYPES:
-        raise ValueError(
-            f"dtype ({dtype!r}) must be a floating-point type of torch: {', '.join(map(str, FLOAT_TYPES))}"
-        )
-    return dtype
+    for known in FLOAT_TYPES:
+        if dtype == known or (isinstance(dtype, str) and dtype.removeprefix("torch.") == str(known)[len("torch.") :]):
+            return known
+    raise MinibertError(
+        f"dtype ({dtype!r}) must be a floating-point type of torch, or its name: {', '.join(map(str, FLOAT_TYPES))}"
+    )
 
 
 def check_device(device: torch.device | str | None) -> torch.device:
@@ -210,7 +202,7 @@ def check_device(device: torch.device | str | None) -> torch.device:
         torch.zeros(1, device=found).item()
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # each build of torch has its own
         reason = (str(error).splitlines() or ["no details"])[0]
-        raise ValueError(f"device ({device}) must be one that this torch can use; it cannot ({reason})") from error
+        raise MinibertError(f"device ({device}) must be one that this torch can use; it cannot ({reason})") from error
     return found
 
 
@@ -322,27 +314,29 @@ def check_inputs(
 ) -> None:
     """Refuse shapes and dtypes that do not fit, before they fail deep inside or, worse, broadcast."""
     if not isinstance(input_ids, Tensor):
-        raise ValueError(
+        raise MinibertError(
             f"input_ids ({type(input_ids).__name__}) must be a tensor; pass return_tensors='pt' to the tokenizer"
         )
     shape = tuple(input_ids.shape)
     if input_ids.ndim != 2:
-        raise ValueError(f"input_ids shape {shape} must be (batch, sequence); add the batch with input_ids[None]")
+        raise MinibertError(f"input_ids shape {shape} must be (batch, sequence); add the batch with input_ids[None]")
     if input_ids.shape[1] == 0:
-        raise ValueError(
+        raise MinibertError(
             f"input_ids shape {shape} must hold at least one token; even an empty text has [CLS] and [SEP]"
         )
     others = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
     for name, tensor in others.items():
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise ValueError(f"{name} ({type(tensor).__name__}) must be a tensor; pass torch.tensor({name})")
+            raise MinibertError(f"{name} ({type(tensor).__name__}) must be a tensor; pass torch.tensor({name})")
     for name, tensor in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
         if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} shape {tuple(tensor.shape)} must equal that of input_ids {shape}; pad both alike")
+            raise MinibertError(
+                f"{name} shape {tuple(tensor.shape)} must equal that of input_ids {shape}; pad both alike"
+            )
     if position_ids is not None and tuple(position_ids.shape) not in (shape, (1, shape[1])):
-        raise ValueError(f"position_ids shape {tuple(position_ids.shape)} must equal that of input_ids {shape}")
+        raise MinibertError(f"position_ids shape {tuple(position_ids.shape)} must equal that of input_ids {shape}")
     if attention_mask is not None and (attention_mask.is_floating_point() or attention_mask.is_complex()):
-        raise ValueError(
+        raise MinibertError(
             f"attention_mask dtype ({attention_mask.dtype}) must be bool or integer, 1 = a real token; "
             "pass attention_mask.bool() if it holds zeros and ones"
         )
@@ -386,7 +380,7 @@ class BertWithHead(PretrainedModel):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy over the last dimension; a label of -100 is not counted."""
         if labels.numel() != logits[..., 0].numel():
-            raise ValueError(
+            raise MinibertError(
                 f"labels shape {tuple(labels.shape)} must be {tuple(logits.shape[:-1])}, one for each score"
             )
         return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1))
@@ -511,7 +505,7 @@ class BertForMultipleChoice(BertWithHead):
     ) -> HeadOutput:
         """Score each choice alone, then side by side."""
         if input_ids.ndim != 3:
-            raise ValueError(
+            raise MinibertError(
                 f"input_ids shape {tuple(input_ids.shape)} must be (batch, choices, sequence); "
                 "add the batch with input_ids[None]"
             )

@@ -16,9 +16,10 @@ import torch
 from tokenizers import Encoding, Tokenizer, normalizers
 from typing_extensions import Self
 
+from minibert.errors import MinibertError
 from minibert.pretrained import vocabulary
-from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.hub import Repository
+from minibert.pretrained.mixin import Pretrained
 from minibert.pretrained.vocabulary import SPECIAL_TOKENS
 from minibert.text import check_text, remedy_for, short, whole_number
 
@@ -79,11 +80,11 @@ class SpecialTokenId:
         token = tokenizer.special_tokens[self.name]
         found = tokenizer.backend.token_to_id(token)
         if found is None:
-            raise ValueError(f"the vocabulary ({len(tokenizer)} tokens) must hold {token} for this; it does not")
+            raise MinibertError(f"the vocabulary ({len(tokenizer)} tokens) must hold {token} for this; it does not")
         return found
 
 
-class BertTokenizer:
+class BertTokenizer(Pretrained):
     """BERT's WordPiece tokenizer.
 
     Args:
@@ -143,42 +144,21 @@ class BertTokenizer:
         self.cls_token, self.mask_token = names["cls_token"], names["mask_token"]
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_folder: str | Path,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **settings: Any,
-    ) -> Self:
-        """The tokenizer of a checkpoint: its `tokenizer.json`, or its `vocab.txt`, as `tokenizer_config.json` says.
-
-        `settings` are the arguments of the class; they win over the files.
-
-        Raises:
-            FileNotFoundError: no such checkpoint, or it has no vocabulary.
-            ValueError: a file that is broken, or not that of a BERT.
-        """
-        repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
-        return repository.read_whole(lambda: cls.from_repository(repository, **settings))
-
-    @classmethod
     def from_repository(cls, repository: Repository, **settings: Any) -> Self:
-        """The tokenizer of an opened checkpoint."""
+        """The tokenizer of an opened checkpoint: its `tokenizer.json`, or its `vocab.txt`.
+
+        `settings` are the arguments of the class; they win over the files, `tokenizer_config.json` over the others.
+        """
         backend, decided = vocabulary.read(repository, settings)
         tokenizer = cls.__new__(cls)
         switches = vocabulary.SWITCHES
         tokenizer._attach(backend, **{name: value for name, value in decided.items() if name not in switches})
         return tokenizer
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json` and `vocab.txt` into `folder`."""
+    def _save(self, folder: Path) -> None:
         settings = {name: getattr(self, name) for name in (*vocabulary.SIDES, "model_max_length")}
         told = {name: value for name, value in settings.items() if value is not None}
-        with folder_written_whole(Path(folder)) as new:
-            vocabulary.save(self.backend, {**self.special_tokens, **told}, new)
+        vocabulary.save(self.backend, {**self.special_tokens, **told}, folder)
 
     # Vocabulary
 
@@ -240,7 +220,7 @@ class BertTokenizer:
         if isinstance(ids, int):
             token = self.backend.id_to_token(ids) if ids >= 0 else None
             if token is None:
-                raise ValueError(f"id ({ids}) must be that of a token; the vocabulary has {len(self)}")
+                raise MinibertError(f"id ({ids}) must be that of a token; the vocabulary has {len(self)}")
             return token
         special = set(self.all_special_ids) if skip_special_tokens else set()
         return [self.convert_ids_to_tokens(int(i)) for i in ids if int(i) not in special]
@@ -306,15 +286,15 @@ class BertTokenizer:
         side = check_side("padding_side", padding_side or self.padding_side)
         limit = max_length if max_length is not None else self.model_max_length
         if strategy is not None and limit is None:
-            raise ValueError(
+            raise MinibertError(
                 "truncation needs max_length, since the tokenizer's own limit is unknown; pass max_length="
             )
         if padding == "max_length" and limit is None:
-            raise ValueError("padding='max_length' needs max_length, since the tokenizer's own limit is unknown")
+            raise MinibertError("padding='max_length' needs max_length, since the tokenizer's own limit is unknown")
         if padding not in (True, False, "longest", "max_length", "do_not_pad"):
-            raise ValueError(f"padding ({padding!r}) must be True, False, 'longest', 'max_length' or 'do_not_pad'")
+            raise MinibertError(f"padding ({padding!r}) must be True, False, 'longest', 'max_length' or 'do_not_pad'")
         if return_tensors not in ("pt", "np", None):
-            raise ValueError(f"return_tensors ({return_tensors!r}) must be 'pt', 'np' or None")
+            raise MinibertError(f"return_tensors ({return_tensors!r}) must be 'pt', 'np' or None")
 
         encodings = self.encode_texts(
             firsts,
@@ -344,7 +324,7 @@ class BertTokenizer:
         if return_tensors is not None:
             lengths = sorted({len(e) for e in encodings})
             if len(lengths) > 1:
-                raise ValueError(
+                raise MinibertError(
                     f"texts of one tensor must have equally many tokens; they have {lengths[0]} to {lengths[-1]}: "
                     "pass padding=True"
                 )
@@ -379,7 +359,9 @@ class BertTokenizer:
         if strategy is not None and max_length is not None:
             special = self.backend.num_special_tokens_to_add(seconds is not None) if add_special_tokens else 0
             if max_length < special:
-                raise ValueError(f"max_length ({max_length}) must be at least {special}, the number of special tokens")
+                raise MinibertError(
+                    f"max_length ({max_length}) must be at least {special}, the number of special tokens"
+                )
             for first, second in pairs:
                 _cut(first, second, max_length - special, strategy, self.truncation_side)
         return [self.backend.post_process(first, second, add_special_tokens) for first, second in pairs]
@@ -399,7 +381,7 @@ class BertTokenizer:
             ids = ids.tolist()
         values = [ids] if isinstance(ids, int) else list(ids)
         if not all(isinstance(i, (int, np.integer)) for i in values):
-            raise ValueError(
+            raise MinibertError(
                 f"ids ({values!r:.40}) must be whole numbers, those of one text; use batch_decode for several"
             )
         self.convert_ids_to_tokens(values)  # refuses ids that no token has
@@ -415,7 +397,7 @@ class BertTokenizer:
 def check_side(name: str, side: Any) -> Side:
     """Refuse a side that is neither."""
     if side not in ("right", "left"):
-        raise ValueError(f"{name} ({side!r}) must be 'right' or 'left'")
+        raise MinibertError(f"{name} ({side!r}) must be 'right' or 'left'")
     return side  # type: ignore[no-any-return]
 
 
@@ -424,19 +406,19 @@ def _batch(
 ) -> tuple[bool, Sequence[str | Words], Sequence[str | Words] | None]:
     """Whether a batch was given, and the batch: one text becomes a batch of one."""
     if not isinstance(text, (str, list, tuple)):
-        raise ValueError(
+        raise MinibertError(
             f"text ({short(text)}) must be str or a list of str, not {type(text).__name__}; {remedy_for(text)}"
         )
     batched = isinstance(text, (list, tuple))
     if is_split_into_words:
         if not batched:
-            raise ValueError(f"text ({short(text)}) must be a list of words with is_split_into_words=True")
+            raise MinibertError(f"text ({short(text)}) must be a list of words with is_split_into_words=True")
         batched = not text or isinstance(text[0], (list, tuple))
     if not batched:
         return False, [text], None if pair is None else [pair]
     if pair is not None and (not isinstance(pair, (list, tuple)) or len(pair) != len(text)):
         count = f"{len(pair)} texts" if isinstance(pair, (list, tuple)) else f"one {type(pair).__name__}"
-        raise ValueError(
+        raise MinibertError(
             f"text_pair ({count}) must be a list as long as text ({len(text)}); pass one second text for each"
         )
     return True, text, pair
@@ -449,7 +431,7 @@ def _strategy(truncation: object) -> Truncation | None:
         return "longest_first"
     if truncation == "longest_first" or truncation == "only_first" or truncation == "only_second":
         return truncation
-    raise ValueError(
+    raise MinibertError(
         f"truncation ({truncation!r}) must be True, False, 'longest_first', 'only_first', 'only_second' or "
         "'do_not_truncate'"
     )
@@ -480,7 +462,7 @@ def _cut(first: Encoding, second: Encoding | None, room: int, strategy: Truncati
     target = second if strategy == "only_second" else first
     if target is None or len(target) <= excess:
         held = "no second text" if target is None else f"{len(target)} tokens"
-        raise ValueError(
+        raise MinibertError(
             f"truncation={strategy!r} must remove {excess} tokens from a text with {held}; "
             "pass a larger max_length or truncation='longest_first'"
         )

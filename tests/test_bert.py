@@ -386,8 +386,16 @@ def test_a_vocabulary_larger_than_the_table_is_refused_and_a_smaller_one_told(tm
     with pytest.raises(ValueError, match=re.escape("(30523 tokens) must not exceed vocab_size (30522)")):
         minibert.load(tmp_path)
     (tmp_path / "vocab.txt").write_text("\n".join(lines[:-2]) + "\n", encoding="utf-8")
-    with pytest.warns(UserWarning, match=re.escape("(30520 tokens) is smaller than vocab_size (30522)")):
+    with pytest.warns(UserWarning, match=re.escape("(30520 tokens) is smaller than vocab_size (30522)")) as told:
         minibert.load(tmp_path)
+    assert told[0].filename == __file__
+
+
+def test_a_dtype_may_be_given_by_its_name(minilm: Path) -> None:
+    for dtype in ("bfloat16", "torch.bfloat16"):
+        assert minibert.load(minilm, dtype=dtype).model.dtype == torch.bfloat16
+    with pytest.raises(minibert.errors.MinibertError, match=r"dtype \('int8'\) must be a floating-point type of torch"):
+        minibert.load(minilm, dtype="int8")
 
 
 # Filled masks

@@ -22,6 +22,8 @@ from oracle import HEADS, assert_identical, batch, pair_of, rewrite, theirs_of
 from safetensors.torch import load_file, save_file
 
 import minibert
+from minibert.pretrained.checkpoint import Checkpoint
+from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import TABLE, canonical, to_checkpoint, to_ours
 
 IDS = torch.tensor([[2, 5, 17, 98, 3]])
@@ -260,8 +262,9 @@ def test_a_new_head_starts_as_bert_starts_it(tmp_path: Path) -> None:
     theirs_of("BertModel", tmp_path, hidden_size=256, num_hidden_layers=1, num_labels=400)
     with pytest.warns(
         UserWarning, match=re.escape("has no classifier.weight, classifier.bias: new, random, to be trained")
-    ):
+    ) as told:
         ours = minibert.BertForTokenClassification.from_pretrained(tmp_path)
+    assert told[0].filename == __file__
     assert abs(ours.classifier.weight.std().item() - 0.02) < 1e-3
     assert ours.classifier.bias.abs().max().item() == 0
 
@@ -459,8 +462,11 @@ def test_a_tensor_that_is_not_finite_is_named_in_a_warning(tiny: Path, value: fl
         return tensors
 
     rewrite(tiny, spoil)
-    with pytest.warns(UserWarning, match=r"^encoder\.layer\.2\.output\.dense\.weight of .* must hold finite numbers"):
+    with pytest.warns(
+        UserWarning, match=r"^encoder\.layer\.2\.output\.dense\.weight of .* must hold finite numbers"
+    ) as told:
         minibert.BertModel.from_pretrained(tiny)
+    assert told[0].filename == __file__
 
 
 def test_large_but_finite_weights_are_no_reason_for_a_warning(tiny: Path) -> None:
@@ -479,7 +485,20 @@ def test_a_file_instead_of_a_folder_is_refused(tiny: Path) -> None:
         minibert.BertModel.from_pretrained(tiny / "model.safetensors")
 
 
-@pytest.mark.parametrize("dtype", ["float32", torch.int64, torch.float8_e4m3fn, 3])
+@pytest.mark.parametrize("name", ["float32", "float64", "bfloat16", "float16"])
+def test_a_dtype_may_be_given_by_its_name_wherever_weights_are_loaded(tiny: Path, name: str) -> None:
+    expected = getattr(torch, name)
+    for given in (name, f"torch.{name}", expected):
+        assert minibert.BertModel.from_pretrained(tiny, dtype=given).dtype == expected
+        assert minibert.BertForMaskedLM.from_pretrained(tiny, torch_dtype=given).dtype == expected
+    checkpoint = Checkpoint.open(Repository.open(tiny))
+    config = minibert.BertConfig.from_pretrained(tiny)
+    assert minibert.BertModel.from_checkpoint(checkpoint, config, dtype=name).dtype == expected
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float", "int64", "auto", "torch.float8_e4m3fn", torch.int64, torch.float8_e4m3fn, 3]
+)
 def test_a_dtype_that_weights_cannot_have_is_refused(tiny: Path, dtype: Any) -> None:
     with pytest.raises(ValueError, match=re.escape(f"dtype ({dtype!r}) must be a floating-point type of torch")):
         minibert.BertModel.from_pretrained(tiny, dtype=dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pydoc
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import transformers
 
-from minibert import BertConfig
+from minibert import BertConfig, BertModel, BertTokenizer
 
 
 def test_the_defaults_are_those_of_transformers() -> None:
@@ -105,8 +106,6 @@ def test_values_that_cannot_be_honoured_are_refused(tmp_path: Path, fields: dict
 
 
 def test_an_unknown_activation_is_refused_by_name() -> None:
-    from minibert import BertModel
-
     with pytest.raises(ValueError, match=r"hidden_act \('mish'\) must be one of gelu, gelu_new, "):
         BertModel(BertConfig(hidden_act="mish"))
 
@@ -123,6 +122,25 @@ def test_null_is_the_default_and_a_byte_order_mark_does_no_harm(tmp_path: Path) 
     config = BertConfig.from_pretrained(tmp_path)
     assert config == BertConfig(pad_token_id=None)
     assert config.to_dict()["pad_token_id"] is None
+
+
+def test_help_shows_where_a_checkpoint_may_come_from() -> None:
+    for kind in (BertConfig, BertTokenizer):
+        shown = pydoc.render_doc(kind.from_pretrained, renderer=pydoc.plaintext)
+        for argument in ("revision: 'str | None' = None", "cache_dir: ", "token: ", "local_files_only: 'bool' = False"):
+            assert argument in shown
+
+
+def test_other_libraries_names_of_the_loading_arguments_are_understood(tmp_path: Path, minilm: Path) -> None:
+    for kind in (BertConfig, BertTokenizer, BertModel):
+        kind.from_pretrained(minilm, cache_folder=tmp_path, use_auth_token=False, trust_remote_code=False)
+        with pytest.raises(ValueError, match=re.escape("trust_remote_code (True) must be None or False")):
+            kind.from_pretrained(minilm, trust_remote_code=True)
+        with pytest.raises(TypeError, match="got cache_dir twice"):
+            kind.from_pretrained(minilm, cache_dir=tmp_path, cache_folder=tmp_path)
+    for kind in (BertConfig, BertTokenizer):
+        with pytest.raises(TypeError, match=f"dtype must be .* {kind.__name__}"):
+            kind.from_pretrained(minilm, torch_dtype="float32")
 
 
 def test_an_unknown_argument_is_refused(minilm: Path) -> None:

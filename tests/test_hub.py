@@ -102,8 +102,9 @@ def test_the_cache_serves_when_the_hub_is_gone(hub: HubServer, small: Path, cach
 def test_offline_a_recipe_that_the_cache_does_not_know_is_told(hub: HubServer, small: Path, cache: Path) -> None:
     load(cache)  # the weights, as another program may have fetched them; nobody asked for modules.json
     minibert.BertTokenizer.from_pretrained(SMALL, cache_dir=cache)
-    with pytest.warns(UserWarning, match=r"does not say whether it has modules\.json; mean pooling is used"):
+    with pytest.warns(UserWarning, match=r"does not say whether it has modules\.json; mean pooling is used") as told:
         minibert.load(SMALL, cache_dir=cache, local_files_only=True)
+    assert told[0].filename == __file__
 
 
 def test_what_is_not_in_the_cache_cannot_be_loaded_offline(small: Path, cache: Path) -> None:

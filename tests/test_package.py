@@ -59,6 +59,13 @@ def test_the_reading_order_in_the_docstring_is_that_of_the_imports() -> None:
     assert listed == [*READING, "fill_mask", "bert", "cli"]
 
 
+def test_the_configuration_knows_nothing_of_files() -> None:
+    assert imports_of(Path("config.py")) == {"errors", "pretrained"}
+    source = (PACKAGE / "config.py").read_text(encoding="utf-8")
+    assert re.findall(r"minibert\.pretrained.*", source) == ["minibert.pretrained.mixin import PretrainedConfig"]
+    assert not re.search(r"\b(json|open|Path|Repository|read_text|write_text)\b", source.replace("config.json", ""))
+
+
 def test_nothing_is_imported_from_transformers_but_by_parity() -> None:
     for path in MODULES:
         source = (PACKAGE / path).read_text(encoding="utf-8")

@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 from torch import Tensor
 
+from minibert.errors import MinibertError
+
 
 class Only(NamedTuple):
     """The values of an argument that ask for what is done anyway, and what to do instead of passing another one."""
@@ -102,7 +104,7 @@ def in_our_words(call: str, table: Table, theirs: Mapping[str, Any], **ours: Any
             if not any(value is one or (isinstance(value, str) and value == one) for one in row.values):
                 shown = type(value).__name__ if isinstance(value, Tensor) else repr(value)
                 known = " or ".join(map(repr, row.values))
-                raise ValueError(f"{name} ({shown:.40}) must be {known}; {row.remedy}")
+                raise MinibertError(f"{name} ({shown:.40}) must be {known}; {row.remedy}")
         elif ours[row] is None:
             ours[row] = value
         else:

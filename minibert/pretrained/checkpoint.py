@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from minibert.errors import MinibertError, warn
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import BUFFERS, canonical, to_checkpoint, to_ours
 
@@ -72,7 +72,7 @@ class Checkpoint:
             if key in BUFFERS:
                 continue
             if key in self.tensors:
-                raise ValueError(f"{source} must hold each tensor once; {name} stands there under two names")
+                raise MinibertError(f"{source} must hold each tensor once; {name} stands there under two names")
             self.tensors[key] = tensor
         self.untied_decoder = self._settle_copies()
 
@@ -128,14 +128,14 @@ class Checkpoint:
                     f"{theirs} has shape {tuple(tensor.shape)}, the configuration wants {tuple(parameter.shape)}"
                 )
             elif tensor.dtype not in FLOAT_TYPES:
-                raise ValueError(
+                raise MinibertError(
                     f"{theirs} of {self.source} has dtype {tensor.dtype}, but must be float; quantised weights are not "
                     "implemented: load a checkpoint in float32, bfloat16 or float16"
                 )
             else:
                 state[ours] = converted(tensor, dtype).to(device)
         if wrong:
-            raise ValueError(
+            raise MinibertError(
                 f"the tensors of {self.source} must fit its configuration; {'; '.join(wrong)}: "
                 "use the config.json that the weights were saved with"
             )
@@ -146,16 +146,15 @@ class Checkpoint:
                 state[name] = torch.empty_like(parameter, dtype=dtype, device=device)
                 del missing[name]
         if missing:
-            raise ValueError(
+            raise MinibertError(
                 f"{self.source} must hold every tensor of {type(model).__name__}; it lacks "
                 f"{', '.join(to_checkpoint(name) for name in missing)}: "
                 "load a class that fits the checkpoint, or another checkpoint"
             )
         if new:
             names = ", ".join(to_checkpoint(name) for head in new for name, _ in _parameters(model, head, full=True))
-            warnings.warn(
+            warn(
                 f"{self.source} has no {names}: new, random, to be trained before {type(model).__name__} is of use",
-                stacklevel=6,
             )
         model.load_state_dict(state, assign=True)
         self._report(state, model)
@@ -178,10 +177,9 @@ class Checkpoint:
             if to_checkpoint(ours) in self.tensors and not is_finite(tensor)
         ]
         if broken:
-            warnings.warn(
+            warn(
                 f"{', '.join(broken)} of {self.source} must hold finite numbers; there is NaN or infinity in it, "
                 "and will be in every result: use another copy of the checkpoint",
-                stacklevel=7,
             )
 
     @staticmethod
@@ -254,7 +252,7 @@ def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
 def _read_shards(repository: Repository, name: str, index: Mapping[str, Any]) -> dict[str, Tensor]:
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise ValueError(
+        raise MinibertError(
             f"{name}.index.json of {repository} must hold a weight_map of file names; it does not: correct the file"
         )
     tensors: dict[str, Tensor] = {}
@@ -275,7 +273,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
-        raise ValueError(
+        raise MinibertError(
             f"{path} must be a whole safetensors file; it is not ({error}): delete it and fetch it again"
         ) from error
 
@@ -285,11 +283,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(
+        raise MinibertError(
             f"{path} must be a whole file of tensors saved by torch; it is not, and nothing in it was run "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
             "use a safetensors file from a source you trust"
         ) from error
     if not isinstance(values, Mapping) or not all(isinstance(value, Tensor) for value in values.values()):
-        raise ValueError(f"{path} must hold tensors by name; it holds {type(values).__name__}: save model.state_dict()")
+        raise MinibertError(
+            f"{path} must hold tensors by name; it holds {type(values).__name__}: save model.state_dict()"
+        )
     return dict(values)

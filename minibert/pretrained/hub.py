@@ -9,12 +9,24 @@ import re
 from collections.abc import Callable
 from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
+from typing_extensions import Unpack
+
+from minibert.errors import MinibertError
 from minibert.pretrained.files import place
 
 T = TypeVar("T")
 READINGS = 10  # of a folder that changes while it is read
+
+
+class Where(TypedDict, total=False):
+    """Which files are meant, and how they are fetched: arguments of `Pretrained.from_pretrained`, described there."""
+
+    revision: str | None
+    cache_dir: str | Path | None
+    token: str | bool | None
+    local_files_only: bool
 
 
 class Repository:
@@ -33,6 +45,7 @@ class Repository:
         self,
         name: str,
         folder: Path | None = None,
+        *,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
@@ -50,14 +63,7 @@ class Repository:
         self._local_files_only = local_files_only
 
     @classmethod
-    def open(
-        cls,
-        name_or_folder: str | Path,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-    ) -> Repository:
+    def open(cls, name_or_folder: str | Path, **where: Unpack[Where]) -> Repository:
         """Tell a folder from a name of the Hub; nothing is fetched yet.
 
         Raises:
@@ -65,30 +71,32 @@ class Repository:
             ValueError: neither a folder nor a possible name; a revision of a folder.
         """
         if not isinstance(name_or_folder, (str, Path)):
-            raise ValueError(
+            raise MinibertError(
                 f"the checkpoint ({name_or_folder!r}) must be the name of a repository or a folder, as str or Path"
             )
         name = str(name_or_folder)
         if "://" in name:
-            raise ValueError(
+            raise MinibertError(
                 f"the checkpoint ({name}) must be a folder or a name, not an address: 'google-bert/bert-base-uncased'"
             )
         if len(name) > 4096 or any(len(part) > 255 for part in name.split("/")):
-            raise ValueError(f"the checkpoint ({name[:40]}...) must be a folder or a name; it is too long for either")
+            raise MinibertError(
+                f"the checkpoint ({name[:40]}...) must be a folder or a name; it is too long for either"
+            )
         folder = Path(name).expanduser()
         if name and folder.is_dir():
-            if revision is not None:
-                raise ValueError(f"revision ({revision!r}) must be left out for a local folder ({name})")
+            if where.get("revision") is not None:
+                raise MinibertError(f"revision ({where['revision']!r}) must be left out for a local folder ({name})")
             return cls(name, folder=folder)
         if folder.is_file():
-            raise ValueError(f"the checkpoint ({name}) must be a folder; pass {folder.parent}, which holds the file")
+            raise MinibertError(f"the checkpoint ({name}) must be a folder; pass {folder.parent}, which holds the file")
         if isinstance(name_or_folder, Path) or name.startswith((".", "~", os.sep)) or name.count("/") > 1:
             raise FileNotFoundError(f"the folder ({name}) must exist; check the path")
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-            raise ValueError(
+            raise MinibertError(
                 f"the checkpoint ({name!r}) must be a folder that exists or a name like 'google-bert/bert-base-uncased'"
             )
-        return cls(name, None, revision, cache_dir, token, local_files_only)
+        return cls(name, **where)
 
     def inside(self, path: str) -> Repository:
         """The same repository, one folder down: sentence-transformers keeps parts of a model in folders."""
@@ -156,7 +164,7 @@ class Repository:
         try:
             return json.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
         except ValueError as error:
-            raise ValueError(
+            raise MinibertError(
                 f"{self._prefix}{filename} of {self} must be valid JSON; it is not ({error}): correct the file"
             ) from None
 
@@ -168,7 +176,9 @@ class Repository:
         """
         values = self.json(filename)
         if values is not None and not isinstance(values, dict):
-            raise ValueError(f"{self._prefix}{filename} of {self} must be a JSON object, not a {type(values).__name__}")
+            raise MinibertError(
+                f"{self._prefix}{filename} of {self} must be a JSON object, not a {type(values).__name__}"
+            )
         return values
 
     def _fetch(self, filename: str) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
+from minibert.errors import MinibertError, warn
 from minibert.pretrained.files import write_text
 from minibert.pretrained.hub import Repository
 
@@ -48,7 +48,7 @@ def wordpiece(vocab: Mapping[str, int] | str | Path, settings: Mapping[str, Any]
     unk, cls, sep = names["unk_token"], names["cls_token"], names["sep_token"]
     lacking = [token for token in (unk, cls, sep) if token not in entries]
     if lacking:
-        raise ValueError(
+        raise MinibertError(
             f"the vocabulary ({len(entries)} entries) must hold {', '.join(lacking)}; it is not that of a BERT"
         )
     backend = Tokenizer(WordPiece(entries, unk_token=unk))
@@ -72,7 +72,7 @@ def prepared(backend: Tokenizer, special_tokens: Mapping[str, str]) -> Tokenizer
     cls, sep = special_tokens["cls_token"], special_tokens["sep_token"]
     if backend.post_processor is None:
         if backend.token_to_id(cls) is None or backend.token_to_id(sep) is None:
-            raise ValueError(f"the vocabulary must hold {cls} and {sep}; it is not that of a BERT")
+            raise MinibertError(f"the vocabulary must hold {cls} and {sep}; it is not that of a BERT")
         backend.post_processor = processors.TemplateProcessing(
             single=f"{cls} $A {sep}",
             pair=f"{cls} $A {sep} $B:1 {sep}:1",
@@ -120,10 +120,9 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
     special = {*SPECIAL_TOKENS.values(), *(decided.get(name) for name in SPECIAL_TOKENS)}
     capitals = any(token.isascii() and token != token.lower() for token in set(backend.get_vocab()) - special)
     if capitals and "do_lower_case" not in decided:
-        warnings.warn(
+        warn(
             f"{repository} does not say do_lower_case, and its vocabulary has capitals, which lower-casing (BERT's "
             "default, used here) never finds; pass do_lower_case=False if the model is a cased one",
-            stacklevel=6,
         )
     _add_tokens(backend, written, repository)
     return backend, decided
@@ -133,7 +132,7 @@ def _spelled(token: Any, name: str, repository: Repository) -> str:
     """A special token, written as a string or, as an AddedToken, as an object."""
     content = token.get("content") if isinstance(token, dict) else token
     if not isinstance(content, str):
-        raise ValueError(f"{name} of {repository} ({token!r}) must be a token; correct tokenizer_config.json")
+        raise MinibertError(f"{name} of {repository} ({token!r}) must be a token; correct tokenizer_config.json")
     return content
 
 
@@ -142,7 +141,7 @@ def _limit(value: Any, repository: Repository) -> int | None:
     if value is None or (isinstance(value, (int, float)) and value >= NO_LIMIT):
         return None
     if not isinstance(value, (int, float)) or value != int(value) or value < 3:
-        raise ValueError(
+        raise MinibertError(
             f"model_max_length of {repository} ({value!r}) must be a whole number of at least 3; correct "
             "tokenizer_config.json, or pass model_max_length="
         )
@@ -155,7 +154,7 @@ def _check_algorithm(written: Mapping[str, Any], repository: Repository) -> None
     parts = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}
     other = [f"{name} {written[name]}" for name, ours in parts.items() if written.get(name) not in (None, ours)]
     if kind.removesuffix("Fast") not in SAME_ALGORITHM or other:
-        raise ValueError(
+        raise MinibertError(
             f"the tokenizer_class of {repository} ({', '.join([kind, *other])}) must be BertTokenizer where there "
             "is no tokenizer.json; another one would give other ids: load the tokenizer with transformers"
         )
@@ -176,7 +175,7 @@ def _add_tokens(backend: Tokenizer, written: Mapping[str, Any], repository: Repo
         token = numbered[number]
         (backend.add_special_tokens if token.special else backend.add_tokens)([token])
         if backend.token_to_id(token.content) != number:
-            raise ValueError(
+            raise MinibertError(
                 f"the added token {token.content!r} of {repository} must have the id {number}, but gets "
                 f"{backend.token_to_id(token.content)}; the vocabulary does not belong to it"
             )
@@ -201,17 +200,17 @@ def _read_lines(path: Path) -> dict[str, int]:
         with path.open(encoding="utf-8") as lines:
             return {line.rstrip("\n"): index for index, line in enumerate(lines)}
     except UnicodeDecodeError as error:
-        raise ValueError(f"the vocabulary ({path}) must be UTF-8; it is not ({error})") from None
+        raise MinibertError(f"the vocabulary ({path}) must be UTF-8; it is not ({error})") from None
 
 
 def _read_json(path: Path, decided: Mapping[str, Any], settings: Mapping[str, Any]) -> Tokenizer:
     try:
         backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises nothing more exact
-        raise ValueError(f"{path} must be a tokenizer of the tokenizers library; it is not: {error}") from error
+        raise MinibertError(f"{path} must be a tokenizer of the tokenizers library; it is not: {error}") from error
     if not isinstance(backend.model, WordPiece):
         kind = type(backend.model).__name__
-        raise ValueError(f"the model of {path} ({kind}) must be WordPiece; load it with the tokenizers library")
+        raise MinibertError(f"the model of {path} ({kind}) must be WordPiece; load it with the tokenizers library")
     normalizer = backend.normalizer
     if isinstance(normalizer, normalizers.BertNormalizer):
         for ours, theirs in SWITCHES.items():
@@ -219,7 +218,7 @@ def _read_json(path: Path, decided: Mapping[str, Any], settings: Mapping[str, An
                 setattr(normalizer, theirs, decided[ours])
         backend.normalizer = normalizer
     elif set(settings) & set(SWITCHES):
-        raise ValueError(
+        raise MinibertError(
             f"{', '.join(sorted(set(settings) & set(SWITCHES)))} cannot be set where {path} has another normalizer "
             f"({type(normalizer).__name__}) than BERT's; change that file"
         )

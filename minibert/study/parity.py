@@ -133,7 +133,9 @@ def parity(
 
     if not tolerance >= 0:
         raise ValueError(f"tolerance ({tolerance}) must be a number of at least 0; 1e-6 is the default")
-    repository = Repository.open(name_or_folder, revision, cache_dir, token, local_files_only)
+    repository = Repository.open(
+        name_or_folder, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+    )
     repository.file("config.json")  # fixes the commit, of which all else is asked
     repository = repository.inside(Recipe.read(repository).folder)
     config = BertConfig.from_repository(repository)

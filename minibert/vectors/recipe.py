@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from minibert.errors import MinibertError, warn
 from minibert.pretrained.checkpoint import converted, is_finite, read_tensors
 from minibert.pretrained.files import write_text, written_whole
 from minibert.pretrained.hub import Repository
@@ -78,20 +78,22 @@ class Dense:
             raise FileNotFoundError(f"the Dense module of {repository} must have a config.json; fetch it again")
         activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
         if activation not in DENSE_ACTIVATIONS:
-            raise ValueError(
+            raise MinibertError(
                 f"activation_function ({activation!r}) of {repository} must be one of {', '.join(DENSE_ACTIVATIONS)}"
             )
         name = config.get("module_input_name") or "sentence_embedding"
         if name != "sentence_embedding" or (config.get("module_output_name") or name) != name:
-            raise ValueError(f"the Dense module of {repository} must map sentence_embedding to itself, not {name!r}")
+            raise MinibertError(f"the Dense module of {repository} must map sentence_embedding to itself, not {name!r}")
         if config.get("use_residual"):
-            raise ValueError(f"use_residual of the Dense module of {repository} must be false; it is not implemented")
+            raise MinibertError(
+                f"use_residual of the Dense module of {repository} must be false; it is not implemented"
+            )
         tensors = read_tensors(repository)
         weight, bias = tensors.get("linear.weight"), tensors.get("linear.bias")
         if weight is None or weight.ndim != 2:
-            raise ValueError(f"the Dense module of {repository} must hold linear.weight, a matrix; fetch it again")
+            raise MinibertError(f"the Dense module of {repository} must hold linear.weight, a matrix; fetch it again")
         if bias is not None and bias.shape != weight.shape[:1]:
-            raise ValueError(
+            raise MinibertError(
                 f"linear.bias {tuple(bias.shape)} of {repository} must be ({len(weight)},), a number for each row of "
                 "linear.weight; fetch it again"
             )
@@ -100,7 +102,7 @@ class Dense:
         )
         for name, tensor in (("linear.weight", dense.weight), ("linear.bias", dense.bias)):
             if tensor is not None and not is_finite(tensor):
-                raise ValueError(
+                raise MinibertError(
                     f"{name} of {repository} must be finite; there is NaN or infinity in it: fetch it again"
                 )
         return dense
@@ -168,15 +170,14 @@ class Recipe:
         """
         modules = repository.json("modules.json")
         if "modules.json" in repository.unknown:
-            warnings.warn(
+            warn(
                 f"the cache of {repository} does not say whether it has modules.json; mean pooling is used: "
                 "load it once with a network to be sure",
-                stacklevel=5,
             )
         if modules is None:
             return cls()
         if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
-            raise ValueError(f"modules.json of {repository} must be a list of modules; it is not: correct the file")
+            raise MinibertError(f"modules.json of {repository} must be a list of modules; it is not: correct the file")
         kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
         folder = str(modules[0].get("path", ""))
         elsewhere = "use sentence-transformers for the vectors of this checkpoint"
@@ -195,20 +196,20 @@ class Recipe:
             raise FileNotFoundError(f"{repository} must hold {pooling_folder}/config.json, which modules.json names")
         limit = transformer.get("max_seq_length")
         if limit is not None and (not isinstance(limit, int) or limit < 3):
-            raise ValueError(f"max_seq_length of {repository} ({limit!r}) must be a whole number of at least 3")
+            raise MinibertError(f"max_seq_length of {repository} ({limit!r}) must be a whole number of at least 3")
         settings = repository.object("config_sentence_transformers.json") or {}
         prompt_name = settings.get("default_prompt_name")
         prompts = settings.get("prompts") or {}
         if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
-            raise ValueError(f"prompts of {repository} ({prompts!r:.60}) must be texts by name; correct the file")
+            raise MinibertError(f"prompts of {repository} ({prompts!r:.60}) must be texts by name; correct the file")
         if prompt_name is not None and prompt_name not in prompts:
-            raise ValueError(
+            raise MinibertError(
                 f"default_prompt_name of {repository} ({prompt_name!r}) must be one of its prompts, "
                 f"{', '.join(prompts)}"
             )
         similarity = settings.get("similarity_fn_name") or "cosine"
         if similarity not in SIMILARITIES:
-            raise ValueError(
+            raise MinibertError(
                 f"similarity_fn_name of {repository} ({similarity!r}) must be one of {', '.join(SIMILARITIES)}"
             )
         truncate_dim = settings.get("truncate_dim")
@@ -217,7 +218,7 @@ class Recipe:
         dense = tuple(Dense.read(repository.inside(path)) for path in maps)
         for first, second in pairwise(dense):
             if len(first.weight) != second.weight.shape[1]:
-                raise ValueError(
+                raise MinibertError(
                     f"a Dense module of {repository} gives {len(first.weight)} numbers and must give "
                     f"{second.weight.shape[1]}, which the next one takes; fetch it again"
                 )
@@ -248,7 +249,7 @@ class Recipe:
             ValueError: they are not as long as the first map wants them.
         """
         if self.dense and pooled.shape[-1] != self.dense[0].weight.shape[1]:
-            raise ValueError(
+            raise MinibertError(
                 f"the pooled vector ({pooled.shape[-1]} numbers) must have {self.dense[0].weight.shape[1]}, since the "
                 "checkpoint maps it on; leave out layers=, combine= and pooling="
             )
@@ -301,9 +302,13 @@ def whitening(vectors: NDArray[np.float32], dimensions: int | None, rotate: bool
     width = vectors.shape[1]
     kept = width if dimensions is None else whole_number("dimensions", dimensions)
     if kept > width or (not rotate and kept != width):
-        raise ValueError(f"dimensions ({kept}) must not exceed {width}, and must be all of them where rotate is False")
+        raise MinibertError(
+            f"dimensions ({kept}) must not exceed {width}, and must be all of them where rotate is False"
+        )
     if len(vectors) < (kept if rotate else 1):
-        raise ValueError(f"texts ({len(vectors)}) must be at least as many as dimensions ({kept}); thousands are good")
+        raise MinibertError(
+            f"texts ({len(vectors)}) must be at least as many as dimensions ({kept}); thousands are good"
+        )
     mean = vectors.mean(0, dtype=np.float64)
     turn = np.eye(width)
     if rotate:
@@ -319,5 +324,5 @@ def _modes(config: dict[str, Any], repository: Repository) -> tuple[str, ...]:
     modes = (modes,) if isinstance(modes, str) else tuple(modes)
     for mode in modes:
         if mode not in POOLING:
-            raise ValueError(f"the pooling mode of {repository} ({mode!r}) must be one of {', '.join(POOLING)}")
+            raise MinibertError(f"the pooling mode of {repository} ({mode!r}) must be one of {', '.join(POOLING)}")
     return modes
