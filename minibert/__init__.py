@@ -12,6 +12,7 @@ To read the code, follow the data, and never turn back:
     text.py         one text, several, a stream: told apart
     config.py       the sizes, and the letters for them
     wordpiece.py    BERT's rules for text, in a page of plain Python
+    batch.py        texts side by side: truncated, padded, made into tensors
     tokenizer.py    text -> ids, by the same rules, fast
     embeddings.py   ids -> (B, S, H)
     attention.py    queries, keys, values, scores, mix
@@ -31,6 +32,7 @@ others).
 
 from importlib.metadata import PackageNotFoundError, version
 
+from minibert.batch import BatchEncoding
 from minibert.bert import Bert, load
 from minibert.config import BertConfig
 from minibert.fill_mask import Candidate
@@ -47,7 +49,7 @@ from minibert.model import (
 from minibert.search.index import Hit, Index
 from minibert.senses.senses import Expansion, Senses
 from minibert.study.parity import ParityReport, parity
-from minibert.tokenizer import BatchEncoding, BertTokenizer
+from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
 from minibert.vectors.words import Words, words_to_pandas

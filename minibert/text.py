@@ -127,3 +127,8 @@ def remedy_for(value: object) -> str:
     if isinstance(value, Iterable):
         return "pass list(texts)"
     return "convert it with str()"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: "1 token", "2 tokens"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -6,7 +6,6 @@ The work is done by the `tokenizers` library; this file gives it BERT's settings
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,58 +15,29 @@ import torch
 from tokenizers import Encoding, Tokenizer, normalizers
 from typing_extensions import Self
 
+from minibert.batch import (
+    PADDINGS,
+    SIDES,
+    TENSORS,
+    BatchEncoding,
+    Padding,
+    Side,
+    Truncation,
+    Words,
+    as_batch,
+    as_tensors,
+    check_choice,
+    columns,
+    padded_length,
+    strategy_of,
+    truncate,
+)
 from minibert.errors import MinibertError
 from minibert.pretrained import vocabulary
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.mixin import Pretrained
 from minibert.pretrained.vocabulary import SPECIAL_TOKENS
-from minibert.text import check_text, remedy_for, short, whole_number
-
-Words = Sequence[str]
-Side = Literal["right", "left"]
-Truncation = Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
-
-
-class BatchEncoding(dict[str, Any]):
-    """What a model wants, by name (`model(**encoded)`), and where each token came from.
-
-    Keys: `input_ids`, `token_type_ids`, `attention_mask` and, when asked for, `offset_mapping` and
-    `special_tokens_mask`; each is also an attribute.
-
-    Attributes:
-        encodings: one `tokenizers.Encoding` a text.
-    """
-
-    def __init__(self, values: Mapping[str, Any], encodings: Sequence[Encoding]) -> None:
-        super().__init__(values)
-        self.encodings = list(encodings)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def tokens(self, batch_index: int = 0) -> list[str]:
-        """The tokens of one text, special ones and padding included."""
-        return list(self.encodings[batch_index].tokens)
-
-    def word_ids(self, batch_index: int = 0) -> list[int | None]:
-        """For each token of one text, the number of its word; None for special tokens and padding."""
-        return list(self.encodings[batch_index].word_ids)
-
-    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
-        """For each token, 0 or 1: the text of the pair that it came from; None for special tokens and padding."""
-        encoding = self.encodings[batch_index]
-        pairs = zip(encoding.type_ids, encoding.special_tokens_mask, strict=True)
-        return [None if special else kind for kind, special in pairs]
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move the tensors to a device."""
-        for name, value in self.items():
-            if isinstance(value, torch.Tensor):
-                self[name] = value.to(device)
-        return self
+from minibert.text import check_text, counted, whole_number
 
 
 class SpecialTokenId:
@@ -80,7 +50,9 @@ class SpecialTokenId:
         token = tokenizer.special_tokens[self.name]
         found = tokenizer.backend.token_to_id(token)
         if found is None:
-            raise MinibertError(f"the vocabulary ({len(tokenizer)} tokens) must hold {token} for this; it does not")
+            raise MinibertError(
+                f"the vocabulary ({counted(len(tokenizer), 'token')}) must hold {token} for this; it does not"
+            )
         return found
 
 
@@ -137,8 +109,8 @@ class BertTokenizer(Pretrained):
             )
         self.backend = backend
         self.model_max_length = model_max_length
-        self.padding_side = check_side("padding_side", padding_side)
-        self.truncation_side = check_side("truncation_side", truncation_side)
+        self.padding_side = check_choice("padding_side", padding_side, SIDES)
+        self.truncation_side = check_choice("truncation_side", truncation_side, SIDES)
         self.special_tokens = names = {**SPECIAL_TOKENS, **special_tokens}
         self.unk_token, self.sep_token, self.pad_token = names["unk_token"], names["sep_token"], names["pad_token"]
         self.cls_token, self.mask_token = names["cls_token"], names["mask_token"]
@@ -241,7 +213,7 @@ class BertTokenizer(Pretrained):
         text_pair: str | Sequence[str] | Sequence[Words] | None = None,
         *,
         add_special_tokens: bool = True,
-        padding: bool | Literal["longest", "max_length", "do_not_pad"] = False,
+        padding: bool | Padding = False,
         truncation: bool | Truncation | None = None,
         max_length: int | None = None,
         is_split_into_words: bool = False,
@@ -271,30 +243,20 @@ class BertTokenizer(Pretrained):
         Raises:
             ValueError: what is not text; lengths that cannot be made into a tensor; a limit that cannot be kept.
         """
-        batched, firsts, seconds = _batch(text, text_pair, is_split_into_words)
-        if truncation is None:
-            truncation = max_length is not None and padding in (False, "do_not_pad")
-            if max_length is not None and padding in (True, "longest"):
-                warnings.warn(
-                    f"max_length ({max_length}) changes nothing here; pass truncation=True to cut texts to it",
-                    stacklevel=2,
-                )
-        strategy = _strategy(truncation)
+        batched, firsts, seconds = as_batch(text, text_pair, is_split_into_words)
         for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):
             if value is not None:
                 whole_number(name, value)
-        side = check_side("padding_side", padding_side or self.padding_side)
+        check_choice("padding", padding, PADDINGS)
+        check_choice("return_tensors", return_tensors, TENSORS)
+        side = check_choice("padding_side", padding_side or self.padding_side, SIDES)
+        strategy = strategy_of(truncation, max_length, padding)
         limit = max_length if max_length is not None else self.model_max_length
-        if strategy is not None and limit is None:
+        if limit is None and (strategy is not None or padding == "max_length"):
+            asked = "truncation" if strategy is not None else "padding='max_length'"
             raise MinibertError(
-                "truncation needs max_length, since the tokenizer's own limit is unknown; pass max_length="
+                f"{asked} needs max_length, since the tokenizer's own limit is unknown; pass max_length="
             )
-        if padding == "max_length" and limit is None:
-            raise MinibertError("padding='max_length' needs max_length, since the tokenizer's own limit is unknown")
-        if padding not in (True, False, "longest", "max_length", "do_not_pad"):
-            raise MinibertError(f"padding ({padding!r}) must be True, False, 'longest', 'max_length' or 'do_not_pad'")
-        if return_tensors not in ("pt", "np", None):
-            raise MinibertError(f"return_tensors ({return_tensors!r}) must be 'pt', 'np' or None")
 
         encodings = self.encode_texts(
             firsts,
@@ -305,34 +267,12 @@ class BertTokenizer(Pretrained):
             is_split_into_words=is_split_into_words,
         )
         if padding not in (False, "do_not_pad"):
-            longest = max((len(e) for e in encodings), default=0)
-            length = limit if padding == "max_length" and limit is not None else longest
-            if pad_to_multiple_of:
-                length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
+            length = padded_length(encodings, limit if padding == "max_length" else None, pad_to_multiple_of)
             for encoding in encodings:
                 encoding.pad(length, direction=side, pad_id=self.pad_token_id, pad_token=self.pad_token)
-
-        values: dict[str, Any] = {
-            "input_ids": [e.ids for e in encodings],
-            "token_type_ids": [e.type_ids for e in encodings],
-            "attention_mask": [e.attention_mask for e in encodings],
-        }
-        if return_special_tokens_mask:
-            values["special_tokens_mask"] = [e.special_tokens_mask for e in encodings]
-        if return_offsets_mapping:
-            values["offset_mapping"] = [e.offsets for e in encodings]
+        values: dict[str, Any] = columns(encodings, return_special_tokens_mask, return_offsets_mapping)
         if return_tensors is not None:
-            lengths = sorted({len(e) for e in encodings})
-            if len(lengths) > 1:
-                raise MinibertError(
-                    f"texts of one tensor must have equally many tokens; they have {lengths[0]} to {lengths[-1]}: "
-                    "pass padding=True"
-                )
-            shape = (len(encodings), lengths[0] if lengths else 0)
-            for name, rows in values.items():
-                full = (*shape, 2) if name == "offset_mapping" else shape
-                array = np.array(rows, dtype=np.int64).reshape(full)
-                values[name] = torch.from_numpy(array) if return_tensors == "pt" else array
+            values = as_tensors(values, return_tensors)
         elif not batched:
             values = {name: rows[0] for name, rows in values.items()}
         return BatchEncoding(values, encodings)
@@ -363,7 +303,7 @@ class BertTokenizer(Pretrained):
                     f"max_length ({max_length}) must be at least {special}, the number of special tokens"
                 )
             for first, second in pairs:
-                _cut(first, second, max_length - special, strategy, self.truncation_side)
+                truncate(first, second, max_length - special, strategy, self.truncation_side)
         return [self.backend.post_process(first, second, add_special_tokens) for first, second in pairs]
 
     # Ids to text
@@ -392,78 +332,3 @@ class BertTokenizer(Pretrained):
     ) -> list[str]:
         """`decode` of each row."""
         return [self.decode(ids, skip_special_tokens) for ids in batch]
-
-
-def check_side(name: str, side: Any) -> Side:
-    """Refuse a side that is neither."""
-    if side not in ("right", "left"):
-        raise MinibertError(f"{name} ({side!r}) must be 'right' or 'left'")
-    return side  # type: ignore[no-any-return]
-
-
-def _batch(
-    text: Any, pair: Any, is_split_into_words: bool
-) -> tuple[bool, Sequence[str | Words], Sequence[str | Words] | None]:
-    """Whether a batch was given, and the batch: one text becomes a batch of one."""
-    if not isinstance(text, (str, list, tuple)):
-        raise MinibertError(
-            f"text ({short(text)}) must be str or a list of str, not {type(text).__name__}; {remedy_for(text)}"
-        )
-    batched = isinstance(text, (list, tuple))
-    if is_split_into_words:
-        if not batched:
-            raise MinibertError(f"text ({short(text)}) must be a list of words with is_split_into_words=True")
-        batched = not text or isinstance(text[0], (list, tuple))
-    if not batched:
-        return False, [text], None if pair is None else [pair]
-    if pair is not None and (not isinstance(pair, (list, tuple)) or len(pair) != len(text)):
-        count = f"{len(pair)} texts" if isinstance(pair, (list, tuple)) else f"one {type(pair).__name__}"
-        raise MinibertError(
-            f"text_pair ({count}) must be a list as long as text ({len(text)}); pass one second text for each"
-        )
-    return True, text, pair
-
-
-def _strategy(truncation: object) -> Truncation | None:
-    if truncation is False or truncation == "do_not_truncate":
-        return None
-    if truncation is True:
-        return "longest_first"
-    if truncation == "longest_first" or truncation == "only_first" or truncation == "only_second":
-        return truncation
-    raise MinibertError(
-        f"truncation ({truncation!r}) must be True, False, 'longest_first', 'only_first', 'only_second' or "
-        "'do_not_truncate'"
-    )
-
-
-def _cut(first: Encoding, second: Encoding | None, room: int, strategy: Truncation, side: str) -> None:
-    """Shorten a text or pair to `room` tokens, in place.
-
-    Source: huggingface/tokenizers `utils/truncation.rs`, whose rule for pairs this is.
-    """
-    excess = len(first) + (0 if second is None else len(second)) - room
-    if excess <= 0:
-        return
-    if room == 0:
-        for text in (first, second):
-            if text is not None:
-                text.truncate(0)
-        return
-    if second is not None and strategy == "longest_first":
-        short, long = sorted((len(first), len(second)))
-        long = short if short > room else max(short, room - short)
-        if short + long > room:
-            short, long = room // 2, room - room // 2
-        keep_first, keep_second = (long, short) if len(first) > len(second) else (short, long)
-        first.truncate(keep_first, direction=side)
-        second.truncate(keep_second, direction=side)
-        return
-    target = second if strategy == "only_second" else first
-    if target is None or len(target) <= excess:
-        held = "no second text" if target is None else f"{len(target)} tokens"
-        raise MinibertError(
-            f"truncation={strategy!r} must remove {excess} tokens from a text with {held}; "
-            "pass a larger max_length or truncation='longest_first'"
-        )
-    target.truncate(len(target) - excess, direction=side)

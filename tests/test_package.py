@@ -21,8 +21,8 @@ import minibert
 PACKAGE = Path(minibert.__file__).parent
 # The order in which the files are read: each imports only from those before it, and from the folders it may use.
 READING = [
-    *("errors", "text", "config", "wordpiece", "tokenizer", "embeddings", "attention", "encoder", "heads", "outputs"),
-    "model",
+    *("errors", "text", "config", "wordpiece", "batch", "tokenizer"),
+    *("embeddings", "attention", "encoder", "heads", "outputs", "model"),
 ]
 AFTERWARDS = [
     *("engine", "vectors", "senses", "fill_mask", "bert", "search", "corpus", "study", "demo"),

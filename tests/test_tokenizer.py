@@ -236,7 +236,7 @@ def test_every_truncation_cuts_as_transformers_does_or_refuses(
     try:
         expected = both[1](first, second, **arguments)["input_ids"]
     except Exception:
-        with pytest.raises(ValueError, match="must remove"):
+        with pytest.raises(ValueError, match="must be longer than what it has to lose"):
             both[0](first, second, **arguments)
         return
     assert both[0](first, second, **arguments)["input_ids"] == expected
@@ -258,7 +258,7 @@ def test_max_length_alone_cuts_as_in_transformers_and_says_where_it_does_not(
 ) -> None:
     for arguments in ({"max_length": 3}, {"max_length": 3, "truncation": None}, {"max_length": 3, "truncation": False}):
         assert_same(both, ["a b c", "a"], **arguments)
-    with pytest.warns(UserWarning, match=r"max_length \(3\) changes nothing here; pass truncation=True"):
+    with pytest.warns(UserWarning, match=r"max_length \(3\) has no effect here; pass truncation=True"):
         assert len(both[0]("a b c", max_length=3, padding=True).input_ids) == 5
 
 
@@ -516,9 +516,17 @@ def test_what_is_not_text_is_refused_with_its_place(both: tuple[BertTokenizer, A
         ({"pad_to_multiple_of": -3}, "pad_to_multiple_of (-3) must be a whole number of at least 1"),
         ({"padding_side": "top"}, "padding_side ('top') must be 'right' or 'left'"),
         ({"truncation": True, "max_length": 1}, "max_length (1) must be at least 2, the number of special tokens"),
-        ({"text_pair": ["x"]}, "text_pair (1 texts) must be a list as long as text (2)"),
+        ({"text_pair": ["x"]}, "text_pair (1 text) must be a list as long as text (2)"),
         ({"text_pair": "x"}, "text_pair (one str) must be a list as long as text (2)"),
-        ({"truncation": "only_second", "max_length": 3}, "must remove 1 tokens from a text with no second text"),
+        (
+            {"truncation": "only_second", "max_length": 3},
+            "text_pair (None) must be given for truncation='only_second'; pass truncation=True",
+        ),
+        (
+            {"truncation": "only_first", "max_length": 4, "text": "a", "text_pair": "b c"},
+            "the text that truncation='only_first' shortens (1 token) must be longer than what it has to lose "
+            "(2 tokens); pass a larger max_length or truncation='longest_first'",
+        ),
         ({"is_split_into_words": True, "text": "a b"}, "must be a list of words with is_split_into_words=True"),
     ],
 )
