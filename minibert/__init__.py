@@ -22,7 +22,7 @@ To read the code, follow the data, and never turn back:
     model.py        BertModel, BertFor...: the parts above, joined
     fill_mask.py    text with [MASK] -> candidates
     bert.py         `load`: tokenizer + model + what the checkpoint can do
-    cli.py          the commands; demo.py is the tour that one of them gives
+    cli/            a file for each command; demo.py is the tour that one of them gives
 
 and the folders: pretrained/ (name -> files -> tensors -> our names); engine/ (many texts through the model, fast);
 vectors/ (hidden states -> vectors of texts and words); search/, senses/ and corpus/ (what is done with vectors: an

@@ -1,0 +1,94 @@
+"""The commands. Each has a file: `add` declares its arguments, `run` does the work."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import minibert
+from minibert.cli import demo, encode, expand, fill_mask, index, info, parity, plot, search, words
+
+COMMANDS: dict[str, ModuleType] = {
+    "encode": encode,
+    "words": words,
+    "index": index,
+    "search": search,
+    "expand": expand,
+    "plot": plot,
+    "fill-mask": fill_mask,
+    "info": info,
+    "parity": parity,
+    "demo": demo,
+}
+EPILOG = """\
+examples:
+  minibert info --model google-bert/bert-base-uncased
+  minibert encode "How do I reset my password?"
+  minibert encode questions.csv --text question -o vectors.npy
+  minibert words "He robbed the bank by the river bank."
+  minibert index faq.csv --text question --keep answer -o faq.index
+  minibert search faq.index "I forgot my password"
+  minibert expand bank --corpus news.txt --context "He sat on the bank of the river."
+  minibert plot questions.txt -o map.png
+  minibert fill-mask "Hello I'm a [MASK] model."
+  minibert parity --model google-bert/bert-base-uncased
+
+--model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask,
+which needs a masked-LM head, bert-base-uncased; for search, the model of the index. Results go to stdout, everything
+else to stderr; the exit code is 0, 1 if parity does not hold, or 2 for a mistake, which is told in one sentence.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="minibert",
+        description="BERT: vectors of texts, words for [MASK], and proof that the numbers are right.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"minibert {minibert.__version__}")
+    parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        made = parsers.add_parser(
+            name,
+            help=command.SUMMARY,
+            description=f"{command.SUMMARY}\n\n{command.DETAILS}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add(made)
+        made.set_defaults(run=command.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the value is the exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return int(options.run(options) or 0)
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"minibert: {message}", file=sys.stderr)
+        return 2
+    except Exception as error:  # not foreseen: a person gets a sentence, a developer asks for more
+        if "MINIBERT_DEBUG" in os.environ:
+            raise
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"minibert: unforeseen {message}; set MINIBERT_DEBUG=1 to see where", file=sys.stderr)
+        return 2
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    print(f"minibert: warning: {message}", file=sys.stderr)

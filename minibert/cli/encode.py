@@ -1,0 +1,50 @@
+"""`minibert encode`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import minibert
+from minibert.cli.loading import add_loading, load
+from minibert.cli.texts import add_inputs, numbers, read_texts, write_file
+from minibert.corpus import files
+
+SUMMARY = "Texts to vectors."
+DETAILS = """\
+One line per text: the text, a tab, and the numbers of its vector with spaces between them; with --json
+{"text": ..., "vector": [...]}. Texts are the arguments or, without any, the lines of standard input.
+
+With -o, the arguments are files, .txt (one text per line), .csv, .jsonl or .parquet, and OUT is one, .npy,
+.safetensors, .jsonl or .parquet. To resume an interrupted run, give the same command again."""
+CHUNK = 1024  # texts between two prints
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_inputs(parser, "write the vectors into this file: .npy, .safetensors, .jsonl or .parquet")
+    add_loading(parser)
+    parser.add_argument("--normalize", action="store_true", help="divide each vector by its length")
+    parser.add_argument("--pooling", nargs="+", metavar="MODE", help="mean, cls, max, ... (default: the checkpoint's)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a vector for each text, or write them into a file."""
+    settings: dict[str, Any] = {name: getattr(options, name) for name in ("batch_size", "layers", "combine", "pooling")}
+    settings |= {"normalize_embeddings": options.normalize, "truncation": options.truncation}
+    if options.output:
+
+        def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+            return bert.encode(texts, show_progress_bar=False, **settings), [{"text": text} for text in texts]
+
+        return write_file(options, settings, compute)
+    texts = read_texts(options.inputs)
+    bert = load(options)
+    for start in range(0, len(texts), CHUNK):
+        chunk = texts[start : start + CHUNK]
+        for text, vector in zip(chunk, bert.encode(chunk, **settings).tolist(), strict=True):
+            if options.json:
+                print(json.dumps({"text": text, "vector": vector}, ensure_ascii=False))
+            else:
+                print(f"{' '.join(text.split())}\t{numbers(vector)}")

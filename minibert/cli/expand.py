@@ -1,0 +1,44 @@
+"""`minibert expand`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from minibert.cli.loading import add_loading, load
+from minibert.cli.texts import add_column
+from minibert.corpus import files
+
+SUMMARY = "Words that a corpus uses like this one."
+DETAILS = """\
+A line for each: its score, the word, how often it occurs, and a sentence with it, with tabs between them;
+then, if the checkpoint has a masked-LM head and there is a context, what the head proposes instead."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("word", metavar="WORD", help="a word, or a few that follow one another")
+    parser.add_argument("--corpus", metavar="FILE", nargs="+", required=True, help="files of texts, or -")
+    parser.add_argument("--context", metavar="SENTENCE", help="a sentence that has the word in the sense you mean")
+    add_column(parser)
+    parser.add_argument("--top-k", type=int, default=10, help="how many words (default: 10)")
+    add_loading(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the words, then the substitutes."""
+    bert = load(options)
+    corpus = (text for path in options.corpus for text, _ in files.read_rows(path, options.text))
+    shown = sys.stderr.isatty()
+    for one in bert.expand(options.word, corpus, options.context, options.top_k, show_progress_bar=shown):
+        if options.json:
+            print(json.dumps(one._asdict(), ensure_ascii=False))
+        else:
+            print(f"{one.score:.4f}\t{one.word}\t{one.count}\t{one.example}")
+    if options.context and "masked LM" in bert.heads:
+        for candidate in bert.substitutes(options.word, options.context, options.top_k):
+            if options.json:
+                print(json.dumps({"substitute": candidate.token, "probability": candidate.probability}))
+            else:
+                print(f"{candidate.probability:.4f}\t{candidate.token}\tsubstitute\t{candidate.text}")

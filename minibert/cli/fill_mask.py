@@ -1,0 +1,44 @@
+"""`minibert fill-mask`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from minibert.cli.loading import BERT_BASE, add_loading, check_no_model_among_texts, load
+from minibert.cli.texts import read_texts
+from minibert.fill_mask import Candidate
+
+SUMMARY = "Words that could stand at [MASK]."
+DETAILS = """\
+A line for each candidate: its probability, the token, and the text with it, with tabs between them.
+The model must have a masked-LM head."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_loading(parser, model=BERT_BASE)
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="a text with [MASK] (default: the lines of stdin)")
+    parser.add_argument("--top-k", type=int, help="how many candidates (default: 5, or all targets)")
+    parser.add_argument(
+        "--targets", metavar="WORD", nargs="+", help="compare these words only; write it after the texts"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the candidates for each mask."""
+    check_no_model_among_texts(options)
+    texts = read_texts(options.texts)
+    if not texts:
+        raise ValueError("texts ([]) must hold at least one with [MASK]; write them before --targets, or to stdin")
+    bert = load(options)
+    for text in texts:
+        result = bert.fill_mask(text, top_k=options.top_k, targets=options.targets)
+        masks: list[list[Candidate]] = [result] if isinstance(result[0], Candidate) else result
+        if options.json:
+            found = [[candidate._asdict() for candidate in candidates] for candidates in masks]
+            print(json.dumps({"text": text, "masks": found}, ensure_ascii=False))
+            continue
+        for candidates in masks:
+            for candidate in candidates:
+                print(f"{candidate.probability:.4f}\t{candidate.token}\t{candidate.text}")

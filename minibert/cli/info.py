@@ -1,0 +1,26 @@
+"""`minibert info`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from minibert.cli.loading import add_loading, check_no_model_among_texts, load
+
+SUMMARY = "What a checkpoint is."
+DETAILS = "Its shape, heads, pooling, limit, dtype and commit."
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("texts", nargs="*", help=argparse.SUPPRESS)  # none: `info MODEL` gets an error that helps
+    add_loading(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the facts."""
+    check_no_model_among_texts(options)
+    if options.texts:
+        raise ValueError(f"info takes no texts ({options.texts[0]!r}); name the model with --model")
+    bert = load(options)
+    print(json.dumps(bert.info(), ensure_ascii=False) if options.json else bert)

@@ -1,0 +1,68 @@
+"""Which model a command loads, and how."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+import minibert
+from minibert.integrations import as_dtype
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+BERT_BASE = "google-bert/bert-base-uncased"  # has the masked-LM head that all-MiniLM-L6-v2 lacks
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def add_model(parser: argparse.ArgumentParser, model: str | None = MINILM, default: str = "%(default)s") -> None:
+    """Declare `--model`; `default` says what an absent one means."""
+    parser.add_argument(
+        "--model", metavar="MODEL", default=model, help=f"repository of the Hub, or folder (default: {default})"
+    )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, model: str | None = MINILM, default: str = "%(default)s") -> None:
+    """Declare what names a checkpoint."""
+    add_model(parser, model, default)
+    parser.add_argument("--revision", help="branch, tag or commit (default: the newest)")
+    parser.add_argument("--offline", action="store_true", help="use what is in the cache, ask no network")
+
+
+def add_loading(parser: argparse.ArgumentParser, model: str | None = MINILM, default: str = "%(default)s") -> None:
+    """Declare all that `load` reads, and `--json`."""
+    add_checkpoint(parser, model, default)
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="of the weights (default: float32; auto: bfloat16 where the hardware is fast with it)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
+    add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Declare `--json`."""
+    parser.add_argument("--json", action="store_true", help="one JSON object per line, for programs")
+
+
+def load(options: argparse.Namespace) -> minibert.Bert:
+    """Load the model that the options name."""
+    return minibert.load(
+        options.model,
+        revision=options.revision,
+        local_files_only=options.offline,
+        dtype=as_dtype(options.dtype),
+        device=options.device,
+    )
+
+
+def check_no_model_among_texts(options: argparse.Namespace) -> None:
+    """Reject `minibert info MODEL`; the error says how to name the model."""
+    first = options.texts[0] if options.texts else ""
+    repository = re.fullmatch(r"[\w.-]+/[\w.-]+", first)
+    if repository or (first and len(os.fsencode(first)) < 256 and Path(first).is_dir()):
+        raise ValueError(
+            f"the model ({first}) must be named with --model; write minibert {options.command} --model {first}"
+        )

@@ -1,0 +1,42 @@
+"""`minibert search`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import minibert
+from minibert.cli.loading import add_loading, load
+from minibert.cli.texts import read_texts
+from minibert.search.index import read_manifest
+
+SUMMARY = "Texts of an index that mean what a query means."
+DETAILS = "A line for each: its score, the text, and what was kept with it, with tabs between them."
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("index", metavar="INDEX", help="folder of the index")
+    parser.add_argument("texts", metavar="QUERY", nargs="*", help="a query (default: the lines of standard input)")
+    parser.add_argument("--top-k", type=int, default=5, help="how many texts (default: 5)")
+    add_loading(parser, model=None, default="the model that made the index")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the nearest texts for each query."""
+    options.model = options.model or model_of(Path(options.index))
+    index = minibert.Index.load(options.index, load(options))
+    for query in read_texts(options.texts):
+        for hit in index.search(query, options.top_k):
+            if options.json:
+                print(json.dumps({"query": query, **hit._asdict()}, ensure_ascii=False))
+                continue
+            kept = hit.data.values() if isinstance(hit.data, dict) else [] if hit.data is None else [hit.data]
+            print("\t".join([f"{hit.score:.4f}", *(" ".join(str(value).split()) for value in (hit.text, *kept))]))
+
+
+def model_of(index: Path) -> str:
+    """The name or folder of the model that made an index."""
+    name: str = read_manifest(index)["model"].partition(" at ")[0]
+    return name

@@ -1,0 +1,89 @@
+"""Texts that a command reads, and vectors that it writes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+import minibert
+from minibert.cli.loading import load
+from minibert.corpus import files
+from minibert.vectors.fingerprint import facts
+
+Compute = Callable[[minibert.Bert, list[str], int], tuple[Any, list[files.Row]]]
+
+
+def add_column(parser: argparse.ArgumentParser) -> None:
+    """Declare `--text`."""
+    parser.add_argument("--text", metavar="COLUMN", default="text", help="column of the texts (default: text)")
+
+
+def add_inputs(parser: argparse.ArgumentParser, output: str) -> None:
+    """Declare what `encode` and `words` share."""
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="texts; with -o files, or - for standard input")
+    parser.add_argument("-o", "--output", metavar="OUT", help=output)
+    add_column(parser)
+    parser.add_argument("--batch-size", type=int, help="texts computed at once (default: what suits the machine)")
+    parser.add_argument("--layers", type=int, nargs="+", metavar="N", help="hidden states, 0 to L (default: the last)")
+    parser.add_argument(
+        "--combine", choices=("mean", "sum", "concat"), default="mean", help="several layers (default: mean)"
+    )
+    parser.add_argument(
+        "--truncation",
+        choices=("warn", "error", "window"),
+        default="warn",
+        help="of long texts: truncate with a warning, reject, or split into windows (default: warn)",
+    )
+
+
+def read_texts(given: list[str]) -> list[str]:
+    """The arguments or, without any, the lines of standard input."""
+    if given:
+        return given
+    if sys.stdin.isatty():
+        print("minibert: reading texts from standard input, one per line; end with Ctrl-D", file=sys.stderr)
+    return [line.rstrip("\r\n") for line in sys.stdin]
+
+
+def numbers(vector: Sequence[float]) -> str:
+    """A vector as it is printed; nine digits are enough to read the same float32 back."""
+    return " ".join(f"{x:.9g}" for x in vector)
+
+
+def write_file(options: argparse.Namespace, settings: dict[str, Any], compute: Compute, words: bool = False) -> None:
+    """Read files of texts and write one file of vectors; an interrupted run resumes."""
+    if not options.inputs:
+        raise ValueError("the inputs must be files, or - for standard input, where there is an output; name them")
+    total = files.count_rows(options.inputs, options.text)
+    bert = load(options)
+    what = {
+        "command": options.command,
+        "inputs": options.inputs,
+        "column": options.text,
+        "minibert": minibert.__version__,
+        "model": bert.source,
+        **facts(bert),
+        **{name: value for name, value in settings.items() if name != "batch_size"},
+    }
+    width = compute(bert, ["a"], 0)[0].shape[1]
+    with files.Output(options.output, what, width, words) as output:
+        if output.texts:
+            print(f"minibert: resuming after {output.texts:,} texts", file=sys.stderr)
+        keeps_rows = words or output.kind in (".jsonl", ".parquet")
+
+        def computed(texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+            vectors, rows = compute(bert, texts, first)
+            return vectors, rows if keeps_rows else []
+
+        try:
+            with tqdm(total=total, initial=output.texts, unit=" texts", disable=None) as bar:
+                for done in files.fill(output, options.inputs, options.text, computed):
+                    bar.update(done - bar.n)
+        except KeyboardInterrupt:
+            print(f"minibert: stopped after {output.texts:,} texts; give the same command to resume", file=sys.stderr)
+            raise
+    print(f"minibert: {output.rows:,} vectors of {width} numbers in {options.output}", file=sys.stderr)

@@ -1,0 +1,60 @@
+"""`minibert words`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+
+import minibert
+from minibert.cli.loading import add_loading, load
+from minibert.cli.texts import add_inputs, numbers, read_texts, write_file
+from minibert.corpus import files
+from minibert.vectors.words import PIECES, SPLITTERS
+
+SUMMARY = "The words of texts to vectors."
+DETAILS = """\
+One line per word: the number of its text, where it begins and ends, the word, and the numbers of its vector,
+with tabs between them. With -o as for encode; .safetensors has the places of the words beside the vectors."""
+CHUNK = 256  # texts between two prints
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_inputs(parser, "write the words and vectors into this file: .safetensors, .jsonl or .parquet")
+    add_loading(parser)
+    parser.add_argument("--pieces", choices=PIECES, default="mean", help="of a word of several pieces (default: mean)")
+    parser.add_argument(
+        "--split", choices=SPLITTERS, default="pretokenizer", help="what words are (default: pretokenizer)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a vector for each word, or write them into a file."""
+    names = ("batch_size", "layers", "combine", "pieces", "split", "truncation")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
+
+    def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+        found = bert.words(texts, show_progress_bar=False, **settings)
+        rows = [
+            {"text": number, "word": word, "start": start, "end": end}
+            for number, one in enumerate(found, first)
+            for word, (start, end) in zip(one.words, one.spans, strict=True)
+        ]
+        return np.concatenate([one.vectors for one in found]), rows
+
+    if options.output:
+        if options.output.endswith(".npy"):
+            raise ValueError(f"the output ({options.output}) must end in .safetensors, .jsonl or .parquet, for words")
+        return write_file(options, settings, compute, words=True)
+    texts = read_texts(options.inputs)
+    bert = load(options)
+    for start in range(0, len(texts), CHUNK):
+        vectors, rows = compute(bert, texts[start : start + CHUNK], start)
+        for row, vector in zip(rows, vectors.tolist(), strict=True):
+            if options.json:
+                print(json.dumps({**row, "vector": vector}, ensure_ascii=False))
+            else:
+                print(f"{row['text']}\t{row['start']}\t{row['end']}\t{row['word']}\t{numbers(vector)}")
