@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minibert.config import BertConfig
+from minibert.errors import MinibertError
 
 
 def attention(
@@ -54,12 +55,12 @@ class Padded:
             explicit `attention` is run then, since the fused one never has them.
 
     Raises:
-        ValueError: a mask that is not bool.
+        MinibertError: a mask that is not bool.
     """
 
     def __init__(self, mask: Tensor | None = None, probabilities: list[Tensor] | None = None) -> None:
         if mask is not None and mask.dtype != torch.bool:
-            raise ValueError(f"mask dtype ({mask.dtype}) must be torch.bool; pass mask != 0")
+            raise MinibertError(f"mask dtype ({mask.dtype}) must be torch.bool; pass mask != 0")
         self.mask = None if mask is None else mask[:, None, None, :]  # (B, S) -> (B, 1, 1, S): any head, any query
         self.probabilities = probabilities
 
@@ -86,7 +87,7 @@ class Packed:
         groups: (start, count, length) of each run of neighbours: the first token, how many texts, how long each is.
 
     Raises:
-        ValueError: when used, if the lengths do not add up to T.
+        MinibertError: when used, if the lengths do not add up to T.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
@@ -111,7 +112,7 @@ class Packed:
     def check(self, x: Tensor) -> None:
         """Refuse hidden states (T, ...) of another number of tokens."""
         if self.total != len(x):
-            raise ValueError(f"lengths (sum {self.total}) must add up to the number of tokens ({len(x)})")
+            raise MinibertError(f"lengths (sum {self.total}) must add up to the number of tokens ({len(x)})")
 
 
 class SelfAttention(nn.Module):

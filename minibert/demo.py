@@ -35,7 +35,7 @@ def demo(name_or_folder: str) -> Iterator[str]:
     """Yield the lines of the tour, each as soon as it is known.
 
     Raises:
-        FileNotFoundError, PermissionError, ConnectionError, ValueError: as for `load`.
+        FileNotFoundError, PermissionError, ConnectionError, MinibertError: as for `load`.
     """
     timer = Timer()
     yield f"Loading {name_or_folder} ..."

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from minibert.attention import Packed, Padded, SelfAttention
 from minibert.config import BertConfig
+from minibert.errors import MinibertError
 
 
 def gelu_new(x: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def activation(config: BertConfig) -> Callable[[Tensor], Tensor]:
     """The function that `config.hidden_act` names."""
     if config.hidden_act not in ACTIVATIONS:
-        raise ValueError(
+        raise MinibertError(
             f"hidden_act ({config.hidden_act!r}) must be one of {', '.join(ACTIVATIONS)}; "
             "add the function to minibert.encoder.ACTIVATIONS under that name"
         )

@@ -7,8 +7,8 @@ import warnings
 class MinibertError(ValueError):
     """A value, a text, a file's content or a setting that cannot be used; the message says which, and what to do.
 
-    Files and networks keep Python's own errors: FileNotFoundError, PermissionError, ConnectionError. Anything else that
-    is raised is a defect of this library.
+    Files and networks keep Python's own errors: FileNotFoundError, PermissionError, ConnectionError. A call with wrong
+    argument names is a TypeError; an optional package that is not installed, an ImportError. Any other error is a bug.
     """
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from minibert.errors import MinibertError
 from minibert.model import BertForMaskedLM, BertForPreTraining
 from minibert.text import check_text, whole_number
 from minibert.tokenizer import BertTokenizer
@@ -48,20 +49,20 @@ def fill_mask(
         index: the text's number, for messages.
 
     Raises:
-        ValueError: a text without [MASK], or too long; an impossible target.
+        MinibertError: a text without [MASK], or too long; an impossible target.
     """
     top_k = None if top_k is None else whole_number("top_k", top_k)
     if targets is not None and (isinstance(targets, str) or not isinstance(targets, Sequence) or not targets):
-        raise ValueError(f"targets ({targets!r}) must be a list of at least one word; pass [{targets or 'word'!r}]")
+        raise MinibertError(f"targets ({targets!r}) must be a list of at least one word; pass [{targets or 'word'!r}]")
     check_text([text])
     encoding = tokenizer.encode_texts([text])[0]
     ids: list[int] = encoding.ids
     places = [i for i, token in enumerate(ids) if token == tokenizer.mask_token_id]
     if not places:
-        raise ValueError(f"text {index} ({text!r:.60}) must hold {tokenizer.mask_token} at least once; it does not")
+        raise MinibertError(f"text {index} ({text!r:.60}) must hold {tokenizer.mask_token} at least once; it does not")
     limit = model.config.max_position_embeddings
     if len(ids) > limit:
-        raise ValueError(
+        raise MinibertError(
             f"text {index} has {len(ids)} tokens, but must have at most {limit} for its masks to be filled; shorten it"
         )
 
@@ -114,13 +115,15 @@ def _weigh(
     whole = tokenizer.backend.token_to_id(target)  # a token as the vocabulary spells it, `##ing` for one
     pieces: list[int] = tokenizer.encode(target, add_special_tokens=False) if whole is None else [whole]
     if not pieces or tokenizer.unk_token_id in pieces:
-        raise ValueError(f"target ({target!r}) must be made of the vocabulary's pieces; it is not: choose another word")
+        raise MinibertError(
+            f"target ({target!r}) must be made of the vocabulary's pieces; it is not: choose another word"
+        )
     filled = _filled(text, *span, target)
     if len(pieces) == 1:
         return Candidate(target, pieces[0], float(distribution[pieces[0]]), filled)
     count = len(pieces)
     if len(ids) + count - 1 > model.config.max_position_embeddings:
-        raise ValueError(
+        raise MinibertError(
             f"target ({target!r}) has {count} pieces, which with the text must not exceed "
             f"{model.config.max_position_embeddings} tokens; shorten the text"
         )

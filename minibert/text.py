@@ -6,6 +6,8 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
+from minibert.errors import MinibertError
+
 
 def as_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | None]:
     """One text or several, and how many there are, if that can be known.
@@ -17,14 +19,14 @@ def as_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | 
         words: lists of words may take the place of texts; the caller checks them.
 
     Raises:
-        ValueError: it is neither.
+        MinibertError: it is neither.
     """
     given = [texts] if isinstance(texts, str) else texts
     kind = type(texts).__name__
     if is_table(given):
-        raise ValueError(f"texts ({kind}) must be str or several str, not a table; pass a column, table['column']")
+        raise MinibertError(f"texts ({kind}) must be str or several str, not a table; pass a column, table['column']")
     if isinstance(given, (bytes, set, frozenset)) or not isinstance(given, Iterable):
-        raise ValueError(f"texts ({texts!r:.40}) must be str or several str in an order, not {kind}")
+        raise MinibertError(f"texts ({texts!r:.40}) must be str or several str in an order, not {kind}")
     total = len(given) if isinstance(given, Sized) else None
     if words:
         return given, total
@@ -38,7 +40,7 @@ def as_list(texts: object) -> list[str]:
     """One text or several, as a list.
 
     Raises:
-        ValueError: it is neither.
+        MinibertError: it is neither.
     """
     return list(as_stream(texts)[0])
 
@@ -53,15 +55,15 @@ def several(name: str, values: Any) -> list[Any]:
     """Several values as a list; a single text is not taken for its letters, nor an object for its keys.
 
     Raises:
-        ValueError: it is one value, or has no order.
+        MinibertError: it is one value, or has no order.
     """
     if isinstance(values, (str, bytes, dict, set, frozenset)) or not isinstance(values, Iterable):
-        raise ValueError(
+        raise MinibertError(
             f"{name} ({values!r:.40}) must be several values in an order, not {type(values).__name__}; use a list"
         )
     if is_table(values):
         kind = type(values).__name__
-        raise ValueError(f"{name} ({kind}) must be several values, not a table; pass a column, table['column']")
+        raise MinibertError(f"{name} ({kind}) must be several values, not a table; pass a column, table['column']")
     return list(values)
 
 
@@ -72,7 +74,7 @@ def whole_number(name: str, value: Any) -> int:
     except TypeError:
         number = 0
     if number < 1:
-        raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
+        raise MinibertError(f"{name} ({value!r}) must be a whole number of at least 1")
     return number
 
 
@@ -80,21 +82,21 @@ def check_text(texts: Sequence[Any], is_split_into_words: bool = False, first: i
     """Refuse what is not text, in one sentence, with its place; `first` is that of the first one.
 
     Raises:
-        ValueError: a value that is not str (or not a list of str), or a lone surrogate, which is not a character.
+        MinibertError: a value that is not str (or not a list of str), or a lone surrogate, which is not a character.
     """
     for index, text in enumerate(texts, first):
         if is_split_into_words and not isinstance(text, (list, tuple)):
-            raise ValueError(f"text {index} ({short(text)}) must be a list of words with is_split_into_words=True")
+            raise MinibertError(f"text {index} ({short(text)}) must be a list of words with is_split_into_words=True")
         for value in text if is_split_into_words else (text,):
             if not isinstance(value, str):
-                raise ValueError(
+                raise MinibertError(
                     f"text {index} ({short(value)}) must be str, not {type(value).__name__}; {remedy_for(value)}"
                 )
             if not value.isascii():
                 try:
                     value.encode()
                 except UnicodeEncodeError as error:
-                    raise ValueError(
+                    raise MinibertError(
                         f"text {index} holds a lone surrogate ({value[error.start]!r} at {error.start}), but must be "
                         "valid Unicode; pass text.encode('utf-8', 'replace').decode(), or read the file with its real "
                         "encoding"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,8 @@ import pytest
 from oracle import with_real_vocabulary
 
 import minibert
-from minibert.cli import build_parser, main
+from minibert.cli import build_parser, info, main
+from minibert.errors import MinibertError
 from minibert.study.parity import ParityReport, Row
 
 
@@ -230,18 +234,103 @@ def test_no_text_for_fill_mask_is_told(
     assert "texts ([]) must hold at least one with [MASK]; write them before --targets" in capsys.readouterr().err
 
 
-def test_what_nobody_foresaw_is_one_sentence_too(
+def test_a_missing_file_is_one_sentence_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", str(tmp_path / "absent.txt"), "-o", str(tmp_path / "out.index")]) == 2
+    told = capsys.readouterr().err
+    assert f"minibert: the input ({tmp_path / 'absent.txt'}) must be a file" in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MinibertError("top_k (0) must be at least 1"),
+        FileNotFoundError("the folder (x) must exist"),
+        PermissionError("x is gated"),
+        ConnectionError("the Hub must be reachable"),
+        BlockingIOError("another process\nholds the lock"),
+        OSError(errno.ENOSPC, "No space left on device", "out.npy"),
+        ImportError("plots need matplotlib, which is not installed; pip install matplotlib"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_of_values_files_networks_and_absent_packages_are_mistakes(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(info, "run", raising(error))
+    assert main(["info"]) == 2
+    assert capsys.readouterr().err == f"minibert: {' '.join(str(error).split())}\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("x"),
+        RuntimeError("a shape"),
+        TypeError("an argument"),
+        ModuleNotFoundError("No module named 'minibert.gone'", name="minibert.gone"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_bug_shows_its_traceback_asks_for_a_report_and_exits_with_1(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(info, "run", raising(error))
+    assert main(["info", "--model", "two\nlines"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    first, *_, cause, request = told.err.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert cause == f"{type(error).__name__}: {error}"
+    assert request == (
+        "minibert: this is a bug; please report it with the traceback, the command (minibert info --model 'two lines') "
+        f"and the version ({minibert.__version__})"
+    )
+
+
+def raising(error: Exception) -> Callable[[object], None]:
+    def fail(options: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_ctrl_c_exits_with_130_and_says_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(info, "run", lambda options: signal.raise_signal(signal.SIGINT))
+    assert main(["info"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_pipe_that_is_closed_before_the_first_line_is_no_error(minilm: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "minibert", "info", "--model", str(minilm)]
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_standard_input_that_is_not_unicode_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("Zürich".encode("latin-1")), encoding="utf-8"))
+    assert main(["encode"]) == 2
+    told = capsys.readouterr().err
+    assert "minibert: standard input must be utf-8; it is not" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_character_that_the_output_cannot_hold_is_one_sentence(
     minilm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object, **keywords: object) -> None:
-        raise KeyError("x")
-
-    monkeypatch.setattr(minibert, "load", fail)
-    assert main(["info", "--model", str(minilm)]) == 2
-    assert capsys.readouterr().err == "minibert: unforeseen KeyError: 'x'; set MINIBERT_DEBUG=1 to see where\n"
-    monkeypatch.setenv("MINIBERT_DEBUG", "1")
-    with pytest.raises(KeyError):
-        main(["info", "--model", str(minilm)])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["encode", "北京", "--model", str(minilm)]) == 2
+    told = capsys.readouterr().err
+    assert told == "minibert: the encoding of the output (ascii) must have '北'; set PYTHONIOENCODING=utf-8\n"
 
 
 def test_a_reader_that_stops_reading_is_no_error(minilm: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
@@ -40,7 +42,8 @@ examples:
 
 --model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask,
 which needs a masked-LM head, bert-base-uncased; for search, the model of the index. Results go to stdout, everything
-else to stderr; the exit code is 0, 1 if parity does not hold, or 2 for a mistake, which is told in one sentence.
+else to stderr. The exit code is 0; 1 if parity does not hold; 2 for a mistake, with a one-sentence error on stderr.
+A bug shows a traceback and exits with 1.
 """
 
 
@@ -67,27 +70,45 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the value is the exit code."""
-    options = build_parser().parse_args(arguments)
+    """Run one command.
+
+    Returns:
+        The exit code: 0; 1 if parity does not hold, or for a bug; 2 for a mistake; 130 after Ctrl-C.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = build_parser().parse_args(given)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return int(options.run(options) or 0)
+            code = int(options.run(options) or 0)
+            sys.stdout.flush()  # here, where a closed pipe is caught
+            return code
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 130
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"minibert: {message}", file=sys.stderr)
-        return 2
-    except Exception as error:  # not foreseen: a person gets a sentence, a developer asks for more
-        if "MINIBERT_DEBUG" in os.environ:
-            raise
-        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        print(f"minibert: unforeseen {message}; set MINIBERT_DEBUG=1 to see where", file=sys.stderr)
-        return 2
+    except Exception as error:
+        mistake = _mistake(error)
+        if mistake is not None:
+            print(f"minibert: {mistake}", file=sys.stderr)
+            return 2
+        traceback.print_exc()
+        command = " ".join(shlex.join(["minibert", *given]).split())
+        what = f"the traceback, the command ({command}) and the version ({minibert.__version__})"
+        print(f"minibert: this is a bug; please report it with {what}", file=sys.stderr)
+        return 1
+
+
+def _mistake(error: Exception) -> str | None:
+    """What to tell the user, in one sentence; None if the error is a bug."""
+    if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":  # from `print`
+        character = error.object[error.start]
+        return f"the encoding of the output ({error.encoding}) must have {character!r}; set PYTHONIOENCODING=utf-8"
+    absent = isinstance(error, ImportError) and error.name is None  # ours say what to install; Python's have a name
+    if absent or isinstance(error, (ValueError, OSError)):
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:

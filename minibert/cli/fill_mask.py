@@ -7,6 +7,7 @@ import json
 
 from minibert.cli.loading import BERT_BASE, add_loading, check_no_model_among_texts, load
 from minibert.cli.texts import read_texts
+from minibert.errors import MinibertError
 from minibert.fill_mask import Candidate
 
 SUMMARY = "Words that could stand at [MASK]."
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     check_no_model_among_texts(options)
     texts = read_texts(options.texts)
     if not texts:
-        raise ValueError("texts ([]) must hold at least one with [MASK]; write them before --targets, or to stdin")
+        raise MinibertError("texts ([]) must hold at least one with [MASK]; write them before --targets, or to stdin")
     bert = load(options)
     for text in texts:
         result = bert.fill_mask(text, top_k=options.top_k, targets=options.targets)

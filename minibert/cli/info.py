@@ -6,6 +6,7 @@ import argparse
 import json
 
 from minibert.cli.loading import add_loading, check_no_model_among_texts, load
+from minibert.errors import MinibertError
 
 SUMMARY = "What a checkpoint is."
 DETAILS = "Its shape, heads, pooling, limit, dtype and commit."
@@ -21,6 +22,6 @@ def run(options: argparse.Namespace) -> None:
     """Print the facts."""
     check_no_model_among_texts(options)
     if options.texts:
-        raise ValueError(f"info takes no texts ({options.texts[0]!r}); name the model with --model")
+        raise MinibertError(f"info takes no texts ({options.texts[0]!r}); name the model with --model")
     bert = load(options)
     print(json.dumps(bert.info(), ensure_ascii=False) if options.json else bert)

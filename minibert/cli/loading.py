@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import minibert
+from minibert.errors import MinibertError
 from minibert.integrations import as_dtype
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -63,6 +64,6 @@ def check_no_model_among_texts(options: argparse.Namespace) -> None:
     first = options.texts[0] if options.texts else ""
     repository = re.fullmatch(r"[\w.-]+/[\w.-]+", first)
     if repository or (first and len(os.fsencode(first)) < 256 and Path(first).is_dir()):
-        raise ValueError(
+        raise MinibertError(
             f"the model ({first}) must be named with --model; write minibert {options.command} --model {first}"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_column
 from minibert.corpus import files
+from minibert.errors import MinibertError
 from minibert.study import plots
 
 SUMMARY = "A picture of texts: those that mean alike are near."
@@ -29,11 +30,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Draw the texts and save the picture."""
     if Path(options.output).suffix.lower() not in plots.SUFFIXES:  # before anything is computed
-        raise ValueError(f"the output ({options.output}) must end in {' or '.join(plots.SUFFIXES)}")
+        raise MinibertError(f"the output ({options.output}) must end in {' or '.join(plots.SUFFIXES)}")
     keep = [options.group] if options.group else []
     rows = [row for path in options.inputs for row in files.read_rows(path, options.text, keep)]
     if not rows:
-        raise ValueError(f"the inputs ({', '.join(options.inputs)}) must hold at least one text; they hold none")
+        raise MinibertError(f"the inputs ({', '.join(options.inputs)}) must hold at least one text; they hold none")
     bert, texts = load(options), [text for text, _ in rows]
     if options.word:
         figure = plots.plot_senses(bert.senses(options.word, texts))

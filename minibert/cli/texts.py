@@ -12,6 +12,7 @@ from tqdm import tqdm
 import minibert
 from minibert.cli.loading import load
 from minibert.corpus import files
+from minibert.errors import MinibertError
 from minibert.vectors.fingerprint import facts
 
 Compute = Callable[[minibert.Bert, list[str], int], tuple[Any, list[files.Row]]]
@@ -46,7 +47,12 @@ def read_texts(given: list[str]) -> list[str]:
         return given
     if sys.stdin.isatty():
         print("minibert: reading texts from standard input, one per line; end with Ctrl-D", file=sys.stderr)
-    return [line.rstrip("\r\n") for line in sys.stdin]
+    try:
+        return [line.rstrip("\r\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise MinibertError(
+            f"standard input must be {error.encoding}; it is not ({error.reason}): convert it, with iconv for one"
+        ) from None
 
 
 def numbers(vector: Sequence[float]) -> str:
@@ -57,7 +63,7 @@ def numbers(vector: Sequence[float]) -> str:
 def write_file(options: argparse.Namespace, settings: dict[str, Any], compute: Compute, words: bool = False) -> None:
     """Read files of texts and write one file of vectors; an interrupted run resumes."""
     if not options.inputs:
-        raise ValueError("the inputs must be files, or - for standard input, where there is an output; name them")
+        raise MinibertError("the inputs must be files, or - for standard input, where there is an output; name them")
     total = files.count_rows(options.inputs, options.text)
     bert = load(options)
     what = {

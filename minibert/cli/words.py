@@ -12,6 +12,7 @@ import minibert
 from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_inputs, numbers, read_texts, write_file
 from minibert.corpus import files
+from minibert.errors import MinibertError
 from minibert.vectors.words import PIECES, SPLITTERS
 
 SUMMARY = "The words of texts to vectors."
@@ -47,7 +48,9 @@ def run(options: argparse.Namespace) -> None:
 
     if options.output:
         if options.output.endswith(".npy"):
-            raise ValueError(f"the output ({options.output}) must end in .safetensors, .jsonl or .parquet, for words")
+            raise MinibertError(
+                f"the output ({options.output}) must end in .safetensors, .jsonl or .parquet, for words"
+            )
         return write_file(options, settings, compute, words=True)
     texts = read_texts(options.inputs)
     bert = load(options)

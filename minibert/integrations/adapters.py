@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from minibert.bert import Bert
+from minibert.errors import MinibertError
 from minibert.integrations import open_bert
 
 
@@ -34,10 +35,10 @@ class LangChainEmbeddings:
         """The vector of a text that is searched for, by `Bert.encode_query`.
 
         Raises:
-            ValueError: not one text.
+            MinibertError: not one text.
         """
         if not isinstance(text, str):
-            raise ValueError(
+            raise MinibertError(
                 f"text ({text!r:.40}) must be one str, not {type(text).__name__}; pass several to embed_documents"
             )
         vector: list[float] = self.bert.encode_query(text, **self.settings).tolist()
@@ -60,10 +61,10 @@ def check_settings(bert: Bert, settings: dict[str, Any]) -> None:
     """Try the settings on no texts, so that a mistake is told at once.
 
     Raises:
-        ValueError: a setting that makes no sense, or that would change what kind of thing is returned.
+        MinibertError: a setting that makes no sense, or that would change what kind of thing is returned.
     """
     if settings.get("convert_to_tensor"):
-        raise ValueError("convert_to_tensor (True) must be left out; lists of numbers are what is asked for here")
+        raise MinibertError("convert_to_tensor (True) must be left out; lists of numbers are what is asked for here")
     bert.encode_query([], **settings)
     bert.encode_document([], **settings)
 
@@ -72,8 +73,8 @@ def list_of(texts: Any) -> list[str]:
     """Several texts, not one.
 
     Raises:
-        ValueError: one text.
+        MinibertError: one text.
     """
     if isinstance(texts, str):
-        raise ValueError(f"texts ({texts!r:.40}) must be several texts, not str; pass a list of them")
+        raise MinibertError(f"texts ({texts!r:.40}) must be several texts, not str; pass a list of them")
     return list(texts)

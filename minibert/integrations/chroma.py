@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minibert.errors import MinibertError
 from minibert.integrations import open_bert
 from minibert.integrations.adapters import check_settings, list_of
 
@@ -74,10 +75,10 @@ class ChromaEmbeddingFunction:
         """All that `build_from_config` needs, as plain values.
 
         Raises:
-            ValueError: the model has no name.
+            MinibertError: the model has no name.
         """
         if self._model is None:
-            raise ValueError(
+            raise MinibertError(
                 f"model ({type(self.bert).__name__}) must be a name or a folder to be written down; save it with "
                 "save_pretrained, and pass the folder"
             )
@@ -93,21 +94,21 @@ class ChromaEmbeddingFunction:
         """Refuse what `build_from_config` cannot use.
 
         Raises:
-            ValueError: no model is named.
+            MinibertError: no model is named.
         """
         if not config.get("model"):
-            raise ValueError(f"config ({config}) must name a model; what get_config returns does")
+            raise MinibertError(f"config ({config}) must name a model; what get_config returns does")
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
         """Refuse to change what vectors are made of, once a collection has some.
 
         Raises:
-            ValueError: something other than the device changes.
+            MinibertError: something other than the device changes.
         """
         for name in sorted({*old_config, *new_config} - {"device", "batch_tokens", "batch_size"}):
             old, new = old_config.get(name), new_config.get(name)
             if old != new:
-                raise ValueError(
+                raise MinibertError(
                     f"{name} ({new!r}) must stay {old!r}, of which the collection's vectors are made; make a new "
                     "collection"
                 )

@@ -13,6 +13,7 @@ from typing_extensions import Self
 from minibert.bert import Bert
 from minibert.engine.engine import Combine
 from minibert.engine.rows import Truncation
+from minibert.errors import MinibertError
 from minibert.integrations import open_bert
 
 try:
@@ -83,7 +84,7 @@ class BertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             y: not looked at.
 
         Raises:
-            ValueError: what is not a list of texts; a setting that makes no sense; what `minibert.load` refuses.
+            MinibertError: what is not a list of texts; a setting that makes no sense; what `minibert.load` refuses.
         """
         if X is not None:
             check_texts(X)
@@ -107,7 +108,7 @@ class BertVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Raises:
             NotFittedError: `fit` was not called.
-            ValueError: what is not a list of texts.
+            MinibertError: what is not a list of texts.
         """
         check_is_fitted(self)
         vectors: NDArray[np.float32] = self.bert_.encode(check_texts(X), **self._settings())
@@ -168,23 +169,23 @@ def check_texts(texts: Any) -> Iterable[Any]:
     """Texts in the form in which `Bert.encode` takes them, which looks at each.
 
     Raises:
-        ValueError: one text, a table, or nothing of several.
+        MinibertError: one text, a table, or nothing of several.
     """
     dimensions = getattr(texts, "ndim", 1)
     if dimensions != 1:
         shape = " x ".join(map(str, texts.shape)) or "a single value"
-        raise ValueError(
+        raise MinibertError(
             f"X ({type(texts).__name__}, {shape}) must have one dimension, a text each; pass one column: table['text'] "
             "instead of table[['text']], and its name as a string, not as a list, to ColumnTransformer"
         )
     if isinstance(texts, (str, bytes, dict, set, frozenset)) or not isinstance(texts, Iterable):
-        raise ValueError(f"X ({texts!r:.40}) must be several texts, not {type(texts).__name__}; pass a list of them")
+        raise MinibertError(f"X ({texts!r:.40}) must be several texts, not {type(texts).__name__}; pass a list of them")
     if not hasattr(texts, "__len__"):
         return texts
     found = texts.tolist() if isinstance(texts, np.ndarray) else list(texts)
     for number, text in enumerate(found):
         if not isinstance(text, str):
-            raise ValueError(
+            raise MinibertError(
                 f"X[{number}] ({text!r:.40}) must be str, not {type(text).__name__}; fill in what is missing, "
                 "X.fillna('') in pandas, or convert it"
             )

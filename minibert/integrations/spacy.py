@@ -20,6 +20,7 @@ from typing_extensions import Self
 from minibert.bert import Bert, load
 from minibert.engine.engine import Pass, Plan, plan_layers
 from minibert.engine.rows import RowMaker
+from minibert.errors import MinibertError
 from minibert.integrations import as_dtype, check_model, open_bert
 from minibert.text import whole_number
 from minibert.vectors.pooling import pool, pooling_modes
@@ -75,7 +76,7 @@ class MinibertPipe:
         batch_tokens: tokens computed at once.
 
     Raises:
-        ValueError: a setting that makes no sense.
+        MinibertError: a setting that makes no sense.
     """
 
     def __init__(
@@ -94,9 +95,9 @@ class MinibertPipe:
         check_model(model)
         as_dtype(dtype)
         if pieces not in PIECES:
-            raise ValueError(f"pieces ({pieces!r}) must be one of {', '.join(PIECES)}")
+            raise MinibertError(f"pieces ({pieces!r}) must be one of {', '.join(PIECES)}")
         if combine not in ("mean", "sum", "concat"):
-            raise ValueError(f"combine ({combine!r}) must be 'mean', 'sum' or 'concat'")
+            raise MinibertError(f"combine ({combine!r}) must be 'mean', 'sum' or 'concat'")
         if pooling is not None:
             pooling_modes(pooling)
         if batch_tokens is not None:
@@ -129,7 +130,7 @@ class MinibertPipe:
         """Give many Docs their vectors, `batch_size` of them at once.
 
         Raises:
-            ValueError: in a process that spaCy has started for `n_process`.
+            MinibertError: in a process that spaCy has started for `n_process`.
         """
         refuse_worker()
         for docs in minibatch(stream, batch_size):
@@ -250,12 +251,12 @@ def refuse_worker() -> None:
     Their Docs come back as bytes, without hooks: `doc.vector` would, in silence, be another one.
 
     Raises:
-        ValueError: that is so.
+        MinibertError: that is so.
     """
     frame: Any = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "_apply_pipes" and frame.f_globals.get("__name__") == "spacy.language":
-            raise ValueError(
+            raise MinibertError(
                 "n_process (2 or more) must not be used with the pipe 'minibert', whose vectors do not come back from "
                 "other processes; leave n_process out: one process uses all cores"
             )
@@ -266,7 +267,7 @@ def attach(doc: Doc) -> Doc:
     """Put the hooks on a Doc that has vectors in its user_data, as one that comes from bytes or a DocBin.
 
     Raises:
-        ValueError: it has none, or those of another text.
+        MinibertError: it has none, or those of another text.
     """
     vectors_of(doc)
     doc.user_hooks.update(HOOKS, vector=doc_vector)
@@ -287,10 +288,10 @@ def vectors_of(doc: Doc) -> dict[str, Any]:
     """What the pipe has left in a Doc.
 
     Raises:
-        ValueError: nothing, or it belongs to another text.
+        MinibertError: nothing, or it belongs to another text.
     """
     if not has_vectors(doc):
-        raise ValueError(
+        raise MinibertError(
             f"the Doc ({doc.text!r:.40}) must have vectors of minibert; pass it through the pipe: "
             "doc = nlp.get_pipe('minibert')(doc)"
         )
@@ -343,13 +344,13 @@ def similarity(one: Doc | Span | Token, other: Any) -> float:
     """The cosine of two vectors; 0 where one is all zeros.
 
     Raises:
-        ValueError: what has no vector, or one of another length.
+        MinibertError: what has no vector, or one of another length.
     """
     a, b = one.vector, getattr(other, "vector", None)
     if b is None:
-        raise ValueError(f"other ({other!r:.40}) must be a Doc, Span, Token or Lexeme; pass nlp(text) for a text")
+        raise MinibertError(f"other ({other!r:.40}) must be a Doc, Span, Token or Lexeme; pass nlp(text) for a text")
     if a.shape != b.shape:
-        raise ValueError(
+        raise MinibertError(
             f"the vectors ({len(a)} and {len(b)} numbers) must be as long as each other; compare what went through one "
             "pipe, and texts with texts where combine='concat' makes tokens' vectors longer"
         )

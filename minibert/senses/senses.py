@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from minibert.engine.stream import Progress
+from minibert.errors import MinibertError
 from minibert.model import BertModel
 from minibert.text import check_text, whole_number
 from minibert.tokenizer import BertTokenizer
@@ -80,19 +81,19 @@ class Query:
         keys: its words, as `key_of` has them.
 
     Raises:
-        ValueError: it holds no word; `spans` among the settings.
+        MinibertError: it holds no word; `spans` among the settings.
     """
 
     def __init__(self, bert: Loaded, word: str, settings: dict[str, Any]) -> None:
         if settings.get("spans") is not None:
-            raise ValueError(
+            raise MinibertError(
                 "spans must be left out here, since words are looked for; pass split= to say what words are"
             )
         check_text([word])
         self.bert, self.word, self.settings = bert, word, {"truncation": "window", **settings}
         self.keys = [key_of(word[start:end]) for start, end in self._spans(word)]
         if not self.keys:
-            raise ValueError(f"word ({word!r}) must hold at least one word that the tokenizer keeps; it holds none")
+            raise MinibertError(f"word ({word!r}) must hold at least one word that the tokenizer keeps; it holds none")
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         spans = split_texts([text], 0, self.settings.get("split", "pretokenizer"), None)[1][0]
@@ -132,7 +133,7 @@ class Query:
         """Its unit vector where a sentence holds it first.
 
         Raises:
-            ValueError: the sentence does not hold it.
+            MinibertError: the sentence does not hold it.
         """
         check_text([context])
         uses = self.uses(self.bert.words(context, **self.settings))
@@ -140,9 +141,9 @@ class Query:
             raise self.absent(context)
         return uses[0][1]
 
-    def absent(self, context: str) -> ValueError:
+    def absent(self, context: str) -> MinibertError:
         """The error for a sentence that does not hold it."""
-        return ValueError(
+        return MinibertError(
             f"context ({context!r:.60}) must hold the word ({self.word!r}); it does not: pass a sentence that does"
         )
 
@@ -226,12 +227,12 @@ def as_texts(texts: Any, name: str) -> Iterable[str]:
     """One text or several.
 
     Raises:
-        ValueError: neither.
+        MinibertError: neither.
     """
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, (bytes, dict, set, frozenset)) or not isinstance(texts, Iterable):
-        raise ValueError(f"{name} ({texts!r:.40}) must be several str in an order, not {type(texts).__name__}")
+        raise MinibertError(f"{name} ({texts!r:.40}) must be several str in an order, not {type(texts).__name__}")
     return texts
 
 
@@ -314,7 +315,8 @@ def expand(
         The words, best first.
 
     Raises:
-        ValueError: the context, or without one the corpus, does not hold the word; all texts hold it; what is not text.
+        MinibertError: the context, or without one the corpus, does not hold the word; all texts hold it; what is not
+            text.
     """
     query, top_k = Query(bert, word, settings), whole_number("top_k", top_k)
     corpus = as_texts(corpus, "corpus")
@@ -328,7 +330,7 @@ def expand(
             note_uses(uses, words, unit(words.vectors) @ target)
             compared += 1
     if not compared:
-        raise ValueError(
+        raise MinibertError(
             f"corpus must hold texts without the word ({query.word!r}), whose words are compared with it; it holds "
             "none: pass more texts, or split long ones into sentences"
         )
@@ -358,14 +360,14 @@ def mean_use(query: Query, corpus: Iterable[str]) -> Vectors:
     """The mean of a word's unit vectors in a corpus, as a unit vector.
 
     Raises:
-        ValueError: the corpus does not hold the word.
+        MinibertError: the corpus does not hold the word.
     """
     total: Any = None
     for _, words in read(query, corpus, holding=True):
         for _, vector in query.uses(words):
             total = vector if total is None else total + vector
     if total is None:
-        raise ValueError(
+        raise MinibertError(
             f"word ({query.word!r}) must occur in the corpus if there is no context; it does not: pass context=, a "
             "sentence that holds it"
         )
@@ -398,7 +400,7 @@ def substitutes(bert: Loaded, word: str, context: str, top_k: int = 10) -> list[
         `Candidate`s, the most probable first; neither the word itself nor what is no whole word.
 
     Raises:
-        ValueError: the context does not hold the word; the checkpoint has no masked-LM head.
+        MinibertError: the context does not hold the word; the checkpoint has no masked-LM head.
     """
     query, top_k = Query(bert, word, {}), whole_number("top_k", top_k)
     check_text([context])
@@ -507,7 +509,7 @@ class Senses:
         """The sense in which a text uses the word, where it stands first: the group whose middle is nearest.
 
         Raises:
-            ValueError: the text does not hold the word.
+            MinibertError: the text does not hold the word.
         """
         seen = self._contrast(self._query.vector_in(text))
         return self.senses[int((self._middles @ seen).argmax())]
@@ -538,7 +540,7 @@ def senses(bert: Loaded, word: str, texts: Iterable[str], n_senses: int | None =
         settings: those of `Bert.words`; `truncation` is "window" unless they say else.
 
     Raises:
-        ValueError: the texts do not hold the word, or not as often as there should be senses; what is not text.
+        MinibertError: the texts do not hold the word, or not as often as there should be senses; what is not text.
 
     Source: Dhillon and Modha 2001 (spherical k-means); Arthur and Vassilvitskii 2007 (where it starts); Rousseeuw 1987
         (silhouette).
@@ -551,11 +553,11 @@ def senses(bert: Loaded, word: str, texts: Iterable[str], n_senses: int | None =
             occurrences.append(Occurrence(number, span, excerpt(words.text, *span, EXEMPLAR_WIDTH)))
             vectors.append(vector)
     if not vectors:
-        raise ValueError(
+        raise MinibertError(
             f"texts must hold the word ({word!r}) for its senses to be found; pass texts in which it stands"
         )
     if n_senses is not None and n_senses > len(vectors):
-        raise ValueError(
+        raise MinibertError(
             f"n_senses ({n_senses}) must not exceed the occurrences of {word!r} ({len(vectors)}); pass more texts, or "
             "ask for fewer senses"
         )
@@ -685,7 +687,7 @@ def static_vectors(bert: Loaded, words: str | Sequence[str]) -> Vectors:
         (H,) for one word, (N, H) for several; float32.
 
     Raises:
-        ValueError: a word that is not made of the vocabulary's pieces.
+        MinibertError: a word that is not made of the vocabulary's pieces.
     """
     single = isinstance(words, str)
     asked = [words] if isinstance(words, str) else list(words)
@@ -694,7 +696,7 @@ def static_vectors(bert: Loaded, words: str | Sequence[str]) -> Vectors:
     vectors = np.empty((len(asked), table.shape[1]), dtype=np.float32)
     for number, encoding in enumerate(bert.tokenizer.backend.encode_batch(asked, add_special_tokens=False)):
         if not encoding.ids or bert.tokenizer.unk_token_id in encoding.ids:
-            raise ValueError(
+            raise MinibertError(
                 f"word ({asked[number]!r}) must be made of the vocabulary's pieces; it is not: choose another word"
             )
         vectors[number] = table[encoding.ids].float().mean(0).cpu().numpy()
@@ -706,7 +708,7 @@ def static_neighbours(bert: Loaded, word: str, top_k: int = 10) -> list[Neighbou
     at once, whatever sentence it stands in.
 
     Raises:
-        ValueError: a word that is not made of the vocabulary's pieces.
+        MinibertError: a word that is not made of the vocabulary's pieces.
     """
     top_k = whole_number("top_k", top_k)
     own = torch.from_numpy(static_vectors(bert, word))

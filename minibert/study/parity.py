@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import minibert.model as ours_module
 from minibert.bert import fullest_class
 from minibert.config import BertConfig
+from minibert.errors import MinibertError
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.text import as_list
@@ -122,7 +123,7 @@ def parity(
 
     Raises:
         ImportError: transformers is not installed.
-        ValueError, FileNotFoundError: as for `load`.
+        MinibertError, FileNotFoundError: as for `load`.
     """
     try:
         import transformers
@@ -132,7 +133,7 @@ def parity(
         ) from None
 
     if not tolerance >= 0:
-        raise ValueError(f"tolerance ({tolerance}) must be a number of at least 0; 1e-6 is the default")
+        raise MinibertError(f"tolerance ({tolerance}) must be a number of at least 0; 1e-6 is the default")
     repository = Repository.open(
         name_or_folder, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
     )
@@ -153,7 +154,7 @@ def parity(
 
     chosen = as_list(TEXTS if texts is None else texts)
     if not chosen:
-        raise ValueError("texts ([]) must hold at least one text; leave it out for a few of various lengths")
+        raise MinibertError("texts ([]) must hold at least one text; leave it out for a few of various lengths")
     limit = config.max_position_embeddings
     inputs: dict[str, Any] = dict(
         tokenizer(chosen, padding=True, truncation=True, max_length=limit, return_tensors="pt")

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minibert.errors import MinibertError
 from minibert.pretrained.files import written_whole
 from minibert.senses.senses import Senses
 from minibert.vectors.similarity import similarity
@@ -71,7 +72,7 @@ def plot_map(
         seed: for "umap" and "tsne".
 
     Raises:
-        ValueError: no vectors; labels or groups that are not as many as vectors; an unknown method.
+        MinibertError: no vectors; labels or groups that are not as many as vectors; an unknown method.
         ImportError: what draws, or what the method needs, is not installed.
     """
     points = as_rows(vectors)
@@ -114,7 +115,7 @@ def plot_similarity(
         title: above the picture.
 
     Raises:
-        ValueError: no vectors; of different lengths; labels that are not as many; an unknown kind.
+        MinibertError: no vectors; of different lengths; labels that are not as many; an unknown kind.
         ImportError: matplotlib is not installed.
     """
     rows = as_rows(a)
@@ -195,12 +196,12 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
     """Write a picture, whole or not at all: PNG or SVG, as the suffix of the path says.
 
     Raises:
-        ValueError: another suffix.
+        MinibertError: another suffix.
     """
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
-        raise ValueError(f"the suffix of {str(path)!r} ({kind!r}) must be {' or '.join(SUFFIXES)}; change the path")
+        raise MinibertError(f"the suffix of {str(path)!r} ({kind!r}) must be {' or '.join(SUFFIXES)}; change the path")
     rc_context = import_module("matplotlib").rc_context
     with written_whole(path) as temporary, rc_context({"svg.hashsalt": "minibert"}):  # the same picture, the same bytes
         figure.savefig(temporary, format=kind[1:], dpi=dpi, metadata={"Date": None} if kind == ".svg" else None)
@@ -213,11 +214,11 @@ def project(points: NDArray[np.float32], method: str, seed: int = 0) -> tuple[ND
     """Vectors as points of a plane, (N, 2), and what its axes are called.
 
     Raises:
-        ValueError: an unknown method; too few vectors for it.
+        MinibertError: an unknown method; too few vectors for it.
         ImportError: it is not installed.
     """
     if method not in METHODS:
-        raise ValueError(f"method ({method!r}) must be one of {', '.join(map(repr, METHODS))}")
+        raise MinibertError(f"method ({method!r}) must be one of {', '.join(map(repr, METHODS))}")
     if method == "pca":
         xy, shares = pca(points)
         first, second = (
@@ -225,7 +226,7 @@ def project(points: NDArray[np.float32], method: str, seed: int = 0) -> tuple[ND
         )
         return xy, (first, second)
     if len(points) < 4:
-        raise ValueError(f"the vectors ({len(points)}) must be at least 4 for {METHODS[method]}; pass method='pca'")
+        raise MinibertError(f"the vectors ({len(points)}) must be at least 4 for {METHODS[method]}; pass method='pca'")
     if method == "tsne":
         manifold = optional("sklearn.manifold", "method='tsne'", "scikit-learn")
         perplexity = min(30.0, (len(points) - 1) / 3)
@@ -302,17 +303,19 @@ def as_rows(vectors: Any) -> NDArray[np.float32]:
     """Vectors of any kind, (N, H), as an array.
 
     Raises:
-        ValueError: none, of another shape, or with numbers that are none.
+        MinibertError: none, of another shape, or with numbers that are none.
     """
     if isinstance(vectors, (list, tuple)):
         vectors = np.stack([as_array(vector) for vector in vectors]) if vectors else np.empty((0, 0))
     array = as_array(vectors)
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
+        raise MinibertError(
             f"vectors {array.shape} must be (N, H), at least one; pass what encode gives for a list of texts"
         )
     if not np.isfinite(array).all():
-        raise ValueError(f"vectors must be finite; {int((~np.isfinite(array)).any(1).sum())} of {len(array)} are not")
+        raise MinibertError(
+            f"vectors must be finite; {int((~np.isfinite(array)).any(1).sum())} of {len(array)} are not"
+        )
     return array
 
 
@@ -327,11 +330,11 @@ def as_many(name: str, values: Sequence[Any], points: NDArray[Any]) -> list[Any]
     """One value for each point.
 
     Raises:
-        ValueError: not as many.
+        MinibertError: not as many.
     """
     listed = list(values)
     if isinstance(values, str) or len(listed) != len(points):
-        raise ValueError(f"{name} ({len(listed)}) must be as many as vectors ({len(points)}); pass one for each")
+        raise MinibertError(f"{name} ({len(listed)}) must be as many as vectors ({len(points)}); pass one for each")
     return listed
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from minibert.errors import MinibertError
+
 
 def _weighted_mean(x: Tensor, skipped: int) -> Tensor:
     weights = (
@@ -31,14 +33,14 @@ def pooling_modes(modes: str | Sequence[str]) -> tuple[str, ...]:
     """One mode or several, as keys of `POOLING`.
 
     Raises:
-        ValueError: an unknown mode, or none.
+        MinibertError: an unknown mode, or none.
     """
     chosen = tuple(
         {"mean_sqrt_len": "mean_sqrt_len_tokens"}.get(m, m) for m in ([modes] if isinstance(modes, str) else modes)
     )
     unknown = [mode for mode in chosen if mode not in POOLING]
     if unknown or not chosen:
-        raise ValueError(f"pooling mode ({unknown[0] if chosen else ''!r}) must be one of {', '.join(POOLING)}")
+        raise MinibertError(f"pooling mode ({unknown[0] if chosen else ''!r}) must be one of {', '.join(POOLING)}")
     return chosen
 
 

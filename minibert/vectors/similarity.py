@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from minibert.errors import MinibertError
+
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 
@@ -57,7 +59,7 @@ def similarity(a: Any, b: Any, kind: str = "cosine") -> Tensor:
         (N, M) float32.
 
     Raises:
-        ValueError: vectors of different lengths, or with numbers that are not finite; an unknown kind.
+        MinibertError: vectors of different lengths, or with numbers that are not finite; an unknown kind.
     """
     a, b = _rows(a), _rows(b)
     _check(a, b, kind)
@@ -68,12 +70,12 @@ def similarity_pairwise(a: Any, b: Any, kind: str = "cosine") -> Tensor:
     """Compare the first vector of `a` with the first of `b`, the second with the second, and so on: (N,) float32.
 
     Raises:
-        ValueError: as for `similarity`; not as many vectors on both sides.
+        MinibertError: as for `similarity`; not as many vectors on both sides.
     """
     a, b = _rows(a), _rows(b)
     _check(a, b, kind)
     if len(a) != len(b):
-        raise ValueError(
+        raise MinibertError(
             f"the vectors ({len(a)} and {len(b)}) must be as many on both sides; use similarity for all pairs"
         )
     return PAIRWISE[kind](a, b)
@@ -96,7 +98,7 @@ def quantize_embeddings(
         (N, H) in the dtype of the precision; (N, ceil(H / 8)) for bits.
 
     Raises:
-        ValueError: an unknown precision; numbers that are not finite, or too large for it; ranges that are none; one
+        MinibertError: an unknown precision; numbers that are not finite, or too large for it; ranges that are none; one
             vector, and no ranges.
 
     Source: sentence-transformers `util/quantization.py`, whose numbers these are.
@@ -105,7 +107,7 @@ def quantize_embeddings(
     floats = isinstance(embeddings, Tensor) and embeddings.is_floating_point()
     values = embeddings.float().cpu().numpy() if floats else np.asarray(embeddings)
     if values.dtype.kind != "f":
-        raise ValueError(f"embeddings ({values.dtype}) must be float; they have been made smaller already")
+        raise MinibertError(f"embeddings ({values.dtype}) must be float; they have been made smaller already")
     _check_finite("embeddings", values, np.isfinite(values), str(values.dtype))
     if precision in ("float32", "float16"):
         with np.errstate(over="ignore"):  # refused by the next line
@@ -120,7 +122,7 @@ def quantize_embeddings(
         if values.ndim == 2 and not len(values):
             return np.empty(values.shape, dtype=precision)
         if sample.ndim != 2 or len(sample) < 2:
-            raise ValueError(
+            raise MinibertError(
                 f"precision={precision!r} needs the range of each dimension, which one vector does not have; pass "
                 "calibration_embeddings=, vectors of a hundred typical texts or more"
             )
@@ -130,7 +132,7 @@ def quantize_embeddings(
         ranges = np.asarray(ranges, dtype=np.float32)
         wanted = (2, values.shape[-1])
         if ranges.shape != wanted or not (((spread := ranges[1] - ranges[0]) >= 0) & (spread < np.inf)).all():
-            raise ValueError(
+            raise MinibertError(
                 f"ranges {ranges.shape} must be {wanted} finite numbers, the lowest and the highest of "
                 "each dimension; take them of typical vectors"
             )
@@ -142,27 +144,29 @@ def quantize_embeddings(
 def check_precision(precision: str) -> None:
     """Refuse a precision that is none."""
     if precision not in PRECISIONS:
-        raise ValueError(f"precision ({precision!r}) must be one of {', '.join(PRECISIONS)}")
+        raise MinibertError(f"precision ({precision!r}) must be one of {', '.join(PRECISIONS)}")
 
 
 def as_vectors(vectors: Any, name: str = "vectors") -> Tensor:
     """Vectors as float32: of a tensor on its device; of an array or lists, in memory that may be the array's.
 
     Raises:
-        ValueError: they are not real numbers, not of one length, or not finite in float32.
+        MinibertError: they are not real numbers, not of one length, or not finite in float32.
     """
     if isinstance(vectors, (list, tuple)) and vectors and all(isinstance(vector, Tensor) for vector in vectors):
         if len({vector.shape for vector in vectors}) > 1:
-            raise ValueError(f"{name} must be of one length; they are not: pass an array (N, H)")
+            raise MinibertError(f"{name} must be of one length; they are not: pass an array (N, H)")
         vectors = torch.stack(list(vectors))
     if not isinstance(vectors, Tensor):
         try:
             vectors = np.asarray(vectors)
         except ValueError:  # lists of different lengths
-            raise ValueError(f"{name} must be of one length; they are not: pass an array (N, H)") from None
+            raise MinibertError(f"{name} must be of one length; they are not: pass an array (N, H)") from None
     real = not vectors.is_complex() if isinstance(vectors, Tensor) else vectors.dtype.kind in "fiub"
     if not real:
-        raise ValueError(f"{name} ({vectors.dtype}) must be real numbers; pass an array (N, H), as np.stack makes one")
+        raise MinibertError(
+            f"{name} ({vectors.dtype}) must be real numbers; pass an array (N, H), as np.stack makes one"
+        )
     if isinstance(vectors, Tensor):
         values = vectors.float()
     else:
@@ -176,11 +180,11 @@ def check_lengths(vectors: Tensor, kind: str) -> None:
     """Refuse vectors (N, H) that are too long to be compared.
 
     Raises:
-        ValueError: float32 cannot hold the squares of their lengths, and `kind` needs them.
+        MinibertError: float32 cannot hold the squares of their lengths, and `kind` needs them.
     """
     if kind != "cosine" and (torch.linalg.vector_norm(vectors, dim=-1) >= LONGEST).any():
         longest = torch.linalg.vector_norm(vectors.double(), dim=-1).max()
-        raise ValueError(
+        raise MinibertError(
             f"the length of a vector ({float(longest):.3g}) must be less than {LONGEST:.3g} where the similarity "
             f"is {kind!r}; divide the vectors by one number"
         )
@@ -189,7 +193,7 @@ def check_lengths(vectors: Tensor, kind: str) -> None:
 def _check_finite(name: str, given: Any, finite: Any, dtype: str) -> None:
     if not finite.all():
         place = np.argwhere(~np.asarray(torch.as_tensor(finite).cpu()))[0].tolist()
-        raise ValueError(
+        raise MinibertError(
             f"{name} ({float(given[tuple(place)])} at {place}) must be finite numbers in {dtype}; look at the text "
             "that this vector is of, and at the model"
         )
@@ -198,14 +202,14 @@ def _check_finite(name: str, given: Any, finite: Any, dtype: str) -> None:
 def _rows(vectors: Any) -> Tensor:
     tensor = as_vectors(vectors)
     if tensor.ndim not in (1, 2):
-        raise ValueError(f"vectors {tuple(tensor.shape)} must be (N, H), or (H,) for one")
+        raise MinibertError(f"vectors {tuple(tensor.shape)} must be (N, H), or (H,) for one")
     return tensor[None] if tensor.ndim == 1 else tensor
 
 
 def _check(a: Tensor, b: Tensor, kind: str) -> None:
     if kind not in PAIRWISE:
-        raise ValueError(f"similarity ({kind!r}) must be one of {', '.join(PAIRWISE)}")
+        raise MinibertError(f"similarity ({kind!r}) must be one of {', '.join(PAIRWISE)}")
     if a.shape[-1] != b.shape[-1]:
-        raise ValueError(f"the vectors ({a.shape[-1]} and {b.shape[-1]} numbers) must be of one length")
+        raise MinibertError(f"the vectors ({a.shape[-1]} and {b.shape[-1]} numbers) must be of one length")
     for vectors in (a, b):
         check_lengths(vectors, kind)
