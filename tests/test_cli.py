@@ -267,6 +267,7 @@ def test_errors_of_values_files_networks_and_absent_packages_are_mistakes(
     [
         KeyError("x"),
         RuntimeError("a shape"),
+        ValueError("an array"),
         TypeError("an argument"),
         ModuleNotFoundError("No module named 'minibert.gone'", name="minibert.gone"),
     ],

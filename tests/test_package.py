@@ -73,6 +73,12 @@ def test_nothing_is_imported_from_transformers_but_by_parity() -> None:
         assert (uses is not None) == (str(path) == os.path.join("study", "parity.py")), path  # noqa: PTH118
 
 
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_no_file_raises_a_plain_value_error_which_commands_take_for_a_bug(path: Path) -> None:
+    source = (PACKAGE / path).read_text(encoding="utf-8")
+    assert re.findall(r"\b(?:raise|return) ValueError\b", source) == []
+
+
 def test_importing_brings_neither_transformers_nor_anything_optional() -> None:
     code = "import sys, torch; before = set(sys.modules); import minibert; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})

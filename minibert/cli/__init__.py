@@ -14,6 +14,7 @@ from typing import Any
 
 import minibert
 from minibert.cli import demo, encode, expand, fill_mask, index, info, parity, plot, search, words
+from minibert.errors import MinibertError
 
 COMMANDS: dict[str, ModuleType] = {
     "encode": encode,
@@ -106,7 +107,7 @@ def _mistake(error: Exception) -> str | None:
         character = error.object[error.start]
         return f"the encoding of the output ({error.encoding}) must have {character!r}; set PYTHONIOENCODING=utf-8"
     absent = isinstance(error, ImportError) and error.name is None  # ours say what to install; Python's have a name
-    if absent or isinstance(error, (ValueError, OSError)):
+    if absent or isinstance(error, (MinibertError, OSError)):
         return " ".join(str(error).split()) or type(error).__name__
     return None
 

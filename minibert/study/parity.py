@@ -229,7 +229,7 @@ def _compare_ids(ours: list[list[int]], theirs: list[list[int]]) -> Row:
 
 def _compare(name: str, ours: Tensor, theirs: Tensor, mask: Tensor) -> Row:
     if ours.shape != theirs.shape:
-        raise ValueError(f"{name} has shape {tuple(ours.shape)} here and {tuple(theirs.shape)} in transformers")
+        raise RuntimeError(f"{name} has shape {tuple(ours.shape)} here and {tuple(theirs.shape)} in transformers")
     difference = (ours - theirs).abs()
     if difference.shape[:2] == mask.shape:
         difference = difference * mask.view(*mask.shape, *[1] * (difference.ndim - 2))
