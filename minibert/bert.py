@@ -23,6 +23,7 @@ from minibert.engine.device import check_fork, fastest_dtype
 from minibert.engine.engine import LAST, Combine, Engine, Plan, plan_layers
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Truncation, token_rows
 from minibert.engine.stream import Cut, Progress, chunks
+from minibert.errors import MinibertError
 from minibert.fill_mask import Candidate, fill_mask
 from minibert.model import (
     BertForMaskedLM,
@@ -142,7 +143,7 @@ class Bert:
         """The encoder, under whatever head."""
         encoder = getattr(self.model, "bert", self.model)
         if not isinstance(encoder, BertModel):
-            raise ValueError(f"the model ({type(self.model).__name__}) must be a BertModel, or hold one as `bert`")
+            raise MinibertError(f"the model ({type(self.model).__name__}) must be a BertModel, or hold one as `bert`")
         return encoder
 
     @property
@@ -183,7 +184,7 @@ class Bert:
     def max_seq_length(self, tokens: int) -> None:
         positions = self.config.max_position_embeddings
         if not 3 <= whole_number("max_seq_length", tokens) <= positions:
-            raise ValueError(
+            raise MinibertError(
                 f"max_seq_length ({tokens}) must be at least 3 and at most {positions}, the model's positions"
             )
         self.recipe = replace(self.recipe, max_seq_length=tokens)
@@ -264,7 +265,7 @@ class Bert:
             (dimension,) for one text, (N, dimension) for N, (0, dimension) for none; float32, or as `precision` says.
 
         Raises:
-            ValueError: what is not text; a setting that makes no sense; with `truncation="error"`, a text too long.
+            MinibertError: what is not text; a setting that makes no sense; with `truncation="error"`, a text too long.
             TypeError: an argument that is not known; where it has another name here, the message says so.
         """
         if theirs:
@@ -385,13 +386,13 @@ class Bert:
             `Words` for one text, a list of them for several.
 
         Raises:
-            ValueError: what is not text; a setting that makes no sense; with `truncation="error"`, a text too long.
+            MinibertError: what is not text; a setting that makes no sense; with `truncation="error"`, a text too long.
 
         Source: Devlin et al. 2018, sec. 5.3 and table 7.
         """
         for name, value, known in (("pieces", pieces, PIECES), ("split", split, SPLITTERS)):
             if value not in known:
-                raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
+                raise MinibertError(f"{name} ({value!r}) must be one of {', '.join(known)}")
         plan = self._plan(layers, combine, batch_tokens, batch_size)
         row_maker = RowMaker(self.tokenizer, self.max_seq_length, truncation)
         single = isinstance(texts, str)
@@ -447,7 +448,7 @@ class Bert:
             A `Bert` with the same model. sentence-transformers, too, loads what it saves: the map is a Dense module.
 
         Raises:
-            ValueError: fewer texts than dimensions; more dimensions than there are.
+            MinibertError: fewer texts than dimensions; more dimensions than there are.
 
         Source: Su et al. 2021, "Whitening Sentence Representations", algorithm 1.
         """
@@ -459,19 +460,19 @@ class Bert:
 
     def _check_recipe(self) -> None:
         if self.recipe.refusal:
-            raise ValueError(self.recipe.refusal)
+            raise MinibertError(self.recipe.refusal)
 
     def _check_output(self, one_array: bool, device: torch.device | str | None) -> None:
         """Refuse what sentence-transformers can do and `encode` cannot: a list of tensors, another device."""
         if not one_array:
-            raise ValueError(
+            raise MinibertError(
                 "convert_to_numpy (False) must be True, or convert_to_tensor True; pass convert_to_tensor=True, and "
                 "list(vectors) is a list of tensors"
             )
         if device is not None:
             here, asked = self.model.device, check_device(device)
             if asked.type != here.type or asked.index not in (None, here.index):
-                raise ValueError(f"device ({device}) must be the model's ({here}); pass device= to minibert.load")
+                raise MinibertError(f"device ({device}) must be the model's ({here}); pass device= to minibert.load")
 
     def _plan(
         self,
@@ -496,12 +497,12 @@ class Bert:
         if name is None:
             return self.recipe.prompt
         if not isinstance(name, str):
-            raise ValueError(
+            raise MinibertError(
                 f"prompt_name ({name!r:.40}) must be str; pass batch_size= for the number of texts at once"
             )
         if name not in self.recipe.prompts:
             known = ", ".join(map(repr, self.recipe.prompts)) or "the checkpoint has none"
-            raise ValueError(f"prompt_name ({name!r}) must be one of {known}; pass prompt= for a text of your own")
+            raise MinibertError(f"prompt_name ({name!r}) must be one of {known}; pass prompt= for a text of your own")
         return self.recipe.prompts[name]
 
     def _known_prompt(self, name: str | None, prompt: str | None, *names: str) -> str | None:
@@ -516,7 +517,7 @@ class Bert:
         if truncate_dim is None:
             return min(whole, self.recipe.truncate_dim or whole)
         if whole_number("truncate_dim", truncate_dim) > whole:
-            raise ValueError(f"truncate_dim ({truncate_dim}) must not exceed {whole}, the length of a vector")
+            raise MinibertError(f"truncate_dim ({truncate_dim}) must not exceed {whole}, the length of a vector")
         return truncate_dim
 
     def _shows(self, show_progress_bar: bool | None) -> bool:
@@ -543,7 +544,7 @@ class Bert:
             ValueError: the checkpoint has no masked-LM head; a text without [MASK], or too long; an impossible target.
         """
         if not isinstance(self.model, (BertForMaskedLM, BertForPreTraining)):
-            raise ValueError(
+            raise MinibertError(
                 f"{self.source} must have a masked-LM head to fill masks; it lacks {', '.join(self._missing_mlm)}: "
                 "load a checkpoint that has it, google-bert/bert-base-uncased for one"
             )
@@ -560,7 +561,7 @@ class Bert:
         Whenever this is interrupted, the folder holds the old model or the new one. Other files in it stay.
 
         Raises:
-            ValueError: the recipe is one that cannot be honoured here, so neither can it be written.
+            MinibertError: the recipe is one that cannot be honoured here, so neither can it be written.
         """
         self._check_recipe()
         with folder_written_whole(Path(folder)) as new:
@@ -635,7 +636,7 @@ def load(
         FileNotFoundError: no such folder, repository, revision or file.
         PermissionError: a gated repository, and no token that opens it.
         ConnectionError: the Hub cannot be reached, and the files are not in the cache.
-        ValueError: the checkpoint is not one of BERT, is broken, or its parts do not fit together.
+        MinibertError: the checkpoint is not one of BERT, is broken, or its parts do not fit together.
         TypeError: an argument that is not known; where it has another name here, the message says so.
     """
     dtype, cache_dir, token = in_our_words(
@@ -703,7 +704,7 @@ def fullest_class(checkpoint: Checkpoint, config: BertConfig) -> type[Pretrained
 def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:
     """Compare the tokenizer with the token table: an id without a row is an error, a row without a token is told."""
     if max(tokenizer.vocab.values()) >= config.vocab_size:
-        raise ValueError(
+        raise MinibertError(
             f"the vocabulary of {source} ({len(tokenizer)} tokens) must not exceed vocab_size ({config.vocab_size}), "
             "the rows of the token table; use the tokenizer that belongs to the weights"
         )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.config import BertConfig
+from minibert.errors import MinibertError
 
 
 class Embeddings(nn.Module):
@@ -37,12 +38,12 @@ class Embeddings(nn.Module):
             (B, S, H) or (T, H), in the dtype of the tables.
 
         Raises:
-            ValueError: a text is longer than `config.max_position_embeddings`.
+            MinibertError: a text is longer than `config.max_position_embeddings`.
         """
         length = input_ids.shape[-1]
         if position_ids is None:
             if length > self.position.num_embeddings:
-                raise ValueError(
+                raise MinibertError(
                     f"sequence length ({length}) must not exceed max_position_embeddings "
                     f"({self.position.num_embeddings}); pass truncation=True to the tokenizer, or split the text"
                 )

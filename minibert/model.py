@@ -89,7 +89,7 @@ class PretrainedModel(Pretrained, nn.Module):
 
         Raises:
             FileNotFoundError: no such folder, repository, revision or weights.
-            ValueError: the checkpoint lacks tensors of this model, or has them in another shape; all are named.
+            MinibertError: the checkpoint lacks tensors of this model, or has them in another shape; all are named.
         """
         return super().from_pretrained(name_or_folder, dtype=dtype, device=device, **arguments)
 
@@ -160,7 +160,7 @@ class PretrainedModel(Pretrained, nn.Module):
         """`gradient_checkpointing_enable` under the name that newer versions of transformers call it by.
 
         Raises:
-            ValueError: `every_n_layers` or `offload` ask for more than that.
+            MinibertError: `every_n_layers` or `offload` ask for more than that.
         """
         if every_n_layers != 1 or offload:
             raise MinibertError(
@@ -259,7 +259,7 @@ class BertModel(PretrainedModel):
             ignored: accepted where it asks for nothing, as `return_dict=True` does.
 
         Raises:
-            ValueError: a shape, a dtype or an id that does not fit, named with the rule.
+            MinibertError: a shape, a dtype or an id that does not fit, named with the rule.
         """
         in_our_words("forward", FORWARD, ignored)
         check_inputs(input_ids, attention_mask, token_type_ids, position_ids)
@@ -345,12 +345,12 @@ def check_inputs(
 def check_ids(ids: Tensor, size: int, name: str, rule: str) -> None:
     """Refuse ids that are not whole numbers or, where they are at hand, not in [0, size)."""
     if ids.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"{name} dtype ({ids.dtype}) must be torch.int64 or torch.int32; pass {name}.long()")
+        raise MinibertError(f"{name} dtype ({ids.dtype}) must be torch.int64 or torch.int32; pass {name}.long()")
     if ids.numel() and is_at_hand(ids):
         low, high = (int(bound) for bound in ids.aminmax())
         if low < 0 or high >= size:
             wrong = low if low < 0 else high
-            raise ValueError(
+            raise MinibertError(
                 f"{name} ({wrong}) must be at least 0 and less than {rule} ({size}); "
                 "use the tokenizer and the model of the same checkpoint"
             )

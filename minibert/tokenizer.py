@@ -69,7 +69,7 @@ class BertTokenizer(Pretrained):
         unk_token, sep_token, pad_token, cls_token, mask_token: the special tokens as the vocabulary spells them.
 
     Raises:
-        ValueError: the vocabulary lacks a special token without which no text can be encoded.
+        MinibertError: the vocabulary lacks a special token without which no text can be encoded.
 
     Source: Devlin et al. 2018, sec. 3; google-research/bert `tokenization.FullTokenizer`.
     """
@@ -185,7 +185,7 @@ class BertTokenizer(Pretrained):
         """The token of an id, or of each id of a list.
 
         Raises:
-            ValueError: an id that no token has.
+            MinibertError: an id that no token has.
         """
         if isinstance(ids, (torch.Tensor, np.ndarray, np.integer)):
             ids = ids.tolist()
@@ -241,7 +241,7 @@ class BertTokenizer(Pretrained):
             int64 `input_ids`, `token_type_ids` and `attention_mask`: (B, S) tensors or lists; flat lists for one text.
 
         Raises:
-            ValueError: what is not text; lengths that cannot be made into a tensor; a limit that cannot be kept.
+            MinibertError: what is not text; lengths that cannot be made into a tensor; a limit that cannot be kept.
         """
         batched, firsts, seconds = as_batch(text, text_pair, is_split_into_words)
         for name, value in (("max_length", max_length), ("pad_to_multiple_of", pad_to_multiple_of)):

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from minibert.errors import MinibertError
 from minibert.pretrained.files import locked, path_to_disk, safetensors_header, to_disk, written_whole
 
 INPUTS = (".txt", ".csv", ".jsonl", ".parquet")
@@ -57,13 +58,13 @@ def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterat
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file; no such column; a row whose text is none; with the number of the line.
+        MinibertError: another kind of file; no such column; a row whose text is none; with the number of the line.
         ImportError: .parquet, and pyarrow is not installed.
     """
     check_input(path)
     kind = Path(path).suffix.lower()
     if keep and (path == STDIN or kind == ".txt"):
-        raise ValueError(f"columns to keep ({', '.join(keep)}) need a file with columns, which {path} is not")
+        raise MinibertError(f"columns to keep ({', '.join(keep)}) need a file with columns, which {path} is not")
     rows = _lines(path) if path == STDIN or kind == ".txt" else READERS[kind](path)
     wanted = [text, *keep]
     for place, row in rows:
@@ -72,12 +73,12 @@ def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterat
             continue
         missing = [name for name in wanted if name not in row]
         if missing:
-            raise ValueError(
+            raise MinibertError(
                 f"{place} must have the column {missing[0]!r}; it has {', '.join(map(repr, row)) or 'none'}: "
                 "name the column of the texts with --text"
             )
         if not isinstance(row[text], str):
-            raise ValueError(f"{place} must hold a text in {text!r}, not {row[text]!r:.40}; leave such rows out")
+            raise MinibertError(f"{place} must hold a text in {text!r}, not {row[text]!r:.40}; leave such rows out")
         for name in wanted:
             _check_characters(place, name, row[name])
         yield row[text], {name: row[name] for name in keep}
@@ -86,7 +87,7 @@ def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterat
 def check_input(path: str) -> None:
     """Refuse what `read_rows` would refuse, without reading it."""
     if path != STDIN and Path(path).suffix.lower() not in INPUTS:
-        raise ValueError(f"the input ({path}) must end in {', '.join(INPUTS)}, or be - for standard input")
+        raise MinibertError(f"the input ({path}) must end in {', '.join(INPUTS)}, or be - for standard input")
     if path != STDIN and not Path(path).is_file():
         raise FileNotFoundError(f"the input ({path}) must be a file; there is none of that name")
 
@@ -97,7 +98,7 @@ def _check_characters(place: str, name: str, value: Any) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
+        raise MinibertError(
             f"{place} must hold valid Unicode in {name!r}; it has a lone surrogate, {value[error.start]!r}, at "
             f"{error.start}: correct it, or leave the row out"
         ) from None
@@ -110,7 +111,7 @@ def _decoded(path: str) -> Iterator[tuple[int, str]]:
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise ValueError(
+                raise MinibertError(
                     f"{path}, line {number}, must be UTF-8; it is not, from its byte {error.start} on: convert the "
                     "file, with iconv for one"
                 ) from None
@@ -126,16 +127,16 @@ def _read_csv(path: str) -> Iterator[tuple[str, Row]]:
     try:
         header = next(reader, None)
         if header is None:
-            raise ValueError(f"{path} must begin with the names of its columns; it is empty")
+            raise MinibertError(f"{path} must begin with the names of its columns; it is empty")
         for values in reader:
             place = f"{path}, line {reader.line_num},"
             if not values:
                 continue
             if len(values) != len(header):
-                raise ValueError(f"{place} must have {len(header)} values, as the header has; it has {len(values)}")
+                raise MinibertError(f"{place} must have {len(header)} values, as the header has; it has {len(values)}")
             yield place, dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}, must be CSV; it is not ({error}): correct it") from None
+        raise MinibertError(f"{path}, line {reader.line_num}, must be CSV; it is not ({error}): correct it") from None
 
 
 def _read_jsonl(path: str) -> Iterator[tuple[str, Row]]:
@@ -146,11 +147,11 @@ def _read_jsonl(path: str) -> Iterator[tuple[str, Row]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{place} must be JSON; it is not ({error}): correct it") from None
+            raise MinibertError(f"{place} must be JSON; it is not ({error}): correct it") from None
         if isinstance(row, str):
             row = {"text": row}
         if not isinstance(row, dict):
-            raise ValueError(f"{place} must be a JSON object, or a text; it is a {type(row).__name__}")
+            raise MinibertError(f"{place} must be a JSON object, or a text; it is a {type(row).__name__}")
         yield place, row
 
 
@@ -206,7 +207,7 @@ class Output:
 
     Raises:
         BlockingIOError: another process is making it.
-        ValueError: an unknown form; an unfinished output that belongs to another command, or that was damaged.
+        MinibertError: an unknown form; an unfinished output that belongs to another command, or that was damaged.
         FileExistsError: the file is there already.
     """
 
@@ -214,7 +215,7 @@ class Output:
         self.path, self.width, self.counts_rows = Path(path), width, counts_rows
         self.kind = self.path.suffix.lower()
         if self.kind not in OUTPUTS:
-            raise ValueError(f"the output ({path}) must end in {', '.join(OUTPUTS)}")
+            raise MinibertError(f"the output ({path}) must end in {', '.join(OUTPUTS)}")
         if self.kind == ".parquet":
             _parquet()
         self.folder = self.path.with_name(self.path.name + ".partial")
@@ -254,7 +255,7 @@ class Output:
         if not journal.exists():
             others = [path.name for path in self.folder.iterdir() if not path.name.startswith(".journal.")]
             if others:
-                raise ValueError(
+                raise MinibertError(
                     f"{self.folder} must hold a journal to be resumed; it does not, but has {min(others)}: delete the "
                     "folder, or choose another output"
                 )
@@ -268,7 +269,7 @@ class Output:
             return
         (head, *self.blocks), end = self._read_journal(journal)
         if head["what"] != what:
-            raise ValueError(
+            raise MinibertError(
                 f"{self.folder} must be of the same command to be resumed; it is of another one "
                 f"({_differences(head['what'], what)}): give that one again, or delete the folder"
             )
@@ -291,7 +292,7 @@ class Output:
             except (ValueError, KeyError, TypeError):
                 whole = False
             if not whole:
-                raise ValueError(
+                raise MinibertError(
                     f"the journal ({journal}) must be as this minibert wrote it; its line {number} is not: delete "
                     f"{self.folder} to begin again"
                 )
@@ -311,7 +312,7 @@ class Output:
             By name, how many bytes the journal knows of.
 
         Raises:
-            ValueError: a file is too small, or holds something else than was written.
+            MinibertError: a file is too small, or holds something else than was written.
         """
         sizes = {}
         for name in DATA:
@@ -319,7 +320,7 @@ class Output:
             path = self.folder / name
             there = path.stat().st_size if path.is_file() else 0
             if there < size:
-                raise ValueError(
+                raise MinibertError(
                     f"{path} ({there:,} bytes) must have at least {size:,}, as its journal says; it was cut off: "
                     f"delete {self.folder} to begin again"
                 )
@@ -330,7 +331,7 @@ class Output:
             with path.open("rb") as file:
                 for number, block in enumerate(self.blocks, 1):
                     if _digest_of_file(file, block["bytes"][name]) != block["digests"][name]:
-                        raise ValueError(
+                        raise MinibertError(
                             f"{path} must hold what was written; it has been changed in block {number} of "
                             f"{len(self.blocks)}: delete {self.folder} to begin again"
                         )
@@ -362,7 +363,9 @@ class Output:
         for name, size in sizes.items():
             there = (self.folder / name).stat().st_size
             if there != size:
-                raise ValueError(f"{self.folder / name} ({there:,} bytes) must have {size:,}; give the command again")
+                raise MinibertError(
+                    f"{self.folder / name} ({there:,} bytes) must have {size:,}; give the command again"
+                )
         whole = self.folder / f"whole{self.kind}"
         WRITERS[self.kind](whole, self)
         path_to_disk(whole)
@@ -463,14 +466,14 @@ def fill(
         After each block, how many texts are done.
 
     Raises:
-        ValueError: the texts of the blocks that are done are not what they were.
+        MinibertError: the texts of the blocks that are done are not what they were.
     """
     texts = (row for path in paths for row, _ in read_rows(path, text))
     first = 0
     for done in output.blocks:
         again = list(islice(texts, done["texts"]))
         if digest_of_texts(again) != done["read"]:
-            raise ValueError(
+            raise MinibertError(
                 f"the texts ({', '.join(paths)}) must be the same as before to be resumed; they differ between text "
                 f"{first + 1:,} and {first + done['texts']:,}: give the same texts, or delete {output.folder}"
             )

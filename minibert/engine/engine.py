@@ -17,6 +17,7 @@ from minibert.engine.device import Device, check_fork, without_autocast
 from minibert.engine.packing import passes
 from minibert.engine.rows import Ids, Rows
 from minibert.engine.twin import Twin
+from minibert.errors import MinibertError
 from minibert.model import BertModel
 
 Combine = Literal["mean", "sum", "concat"]
@@ -49,21 +50,21 @@ def plan_layers(layers: int | Sequence[int] | None, combine: str, last: int) -> 
     """The numbers of hidden states that a user means, of 0 to `last`; negative ones count from the last.
 
     Raises:
-        ValueError: a layer that is not there; none; an unknown way to combine.
+        MinibertError: a layer that is not there; none; an unknown way to combine.
     """
     if combine not in ("mean", "sum", "concat"):
-        raise ValueError(f"combine ({combine!r}) must be 'mean', 'sum' or 'concat'")
+        raise MinibertError(f"combine ({combine!r}) must be 'mean', 'sum' or 'concat'")
     if layers is None:
         return ()
     chosen = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
     for layer in chosen:
         if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)) or not -last - 1 <= layer <= last:
-            raise ValueError(
+            raise MinibertError(
                 f"layers ({layer!r}) must be whole numbers between {-last - 1} and {last}; 0 is the embeddings, "
                 f"{last} or -1 the last layer"
             )
     if not chosen:
-        raise ValueError("layers ([]) must name at least one; leave it out for the last")
+        raise MinibertError("layers ([]) must name at least one; leave it out for the last")
     return tuple(int(layer) % (last + 1) for layer in chosen)
 
 

@@ -65,7 +65,7 @@ class RowMaker:
         prompt: tokens at the beginning of each text that all of its windows are to have.
 
     Raises:
-        ValueError: the limit leaves no room for the text.
+        MinibertError: the limit leaves no room for the text.
     """
 
     def __init__(self, tokenizer: BertTokenizer, limit: int, truncation: Truncation, prompt: int = 0) -> None:
@@ -75,7 +75,7 @@ class RowMaker:
         self.prompt = prompt if self.windows else 0
         self.cut_left = tokenizer.truncation_side == "left"
         if self.room <= self.prompt:
-            raise ValueError(
+            raise MinibertError(
                 f"the prompt ({prompt} tokens) must leave room for text within {limit} tokens; choose a shorter one"
             )
 

@@ -10,6 +10,7 @@ from typing import Any
 from typing_extensions import Self
 
 from minibert.engine.rows import Truncation
+from minibert.errors import MinibertError
 
 # A chunk is sorted as a whole: large enough for that to pay, small beside what else is in memory (ids: 8 MB).
 CHUNK_TEXTS = 16_384
@@ -35,12 +36,12 @@ class Cut:
     """What is done about texts that are too long.
 
     Raises:
-        ValueError: an unknown `truncation`.
+        MinibertError: an unknown `truncation`.
     """
 
     def __init__(self, limit: int, truncation: Truncation) -> None:
         if truncation not in ("warn", "error", "window"):
-            raise ValueError(f"truncation ({truncation!r}) must be 'warn', 'error' or 'window'")
+            raise MinibertError(f"truncation ({truncation!r}) must be 'warn', 'error' or 'window'")
         self.limit, self.truncation = limit, truncation
         self.texts = self.tokens = 0
 
@@ -48,11 +49,11 @@ class Cut:
         """Count the tokens that texts of a chunk, which begins with text `first`, have lost.
 
         Raises:
-            ValueError: there are such texts, and `truncation` is "error".
+            MinibertError: there are such texts, and `truncation` is "error".
         """
         if lost and self.truncation == "error":
             index, tokens = next(iter(lost.items()))
-            raise ValueError(
+            raise MinibertError(
                 f"text {first + index} has {self.limit + tokens} tokens, but must have at most {self.limit}; split it, "
                 "or pass truncation='window' to compute it in parts, or 'warn' to drop the rest"
             )

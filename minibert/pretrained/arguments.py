@@ -93,7 +93,7 @@ def in_our_words(call: str, table: Table, theirs: Mapping[str, Any], **ours: Any
 
     Raises:
         TypeError: a name that is not known, or an argument given twice.
-        ValueError: a value that asks for something else.
+        MinibertError: a value that asks for something else.
     """
     for name, value in theirs.items():
         row = table.get(name)

@@ -91,7 +91,7 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: the repository has neither.
-            ValueError: a file that is truncated, corrupt, or holds anything but tensors.
+            MinibertError: a file that is truncated, corrupt, or holds anything but tensors.
         """
         return cls(str(repository), read_tensors(repository))
 
@@ -113,7 +113,7 @@ class Checkpoint:
             Those of `new_heads` that were absent, for the caller to initialise.
 
         Raises:
-            ValueError: missing, misshapen or non-float tensors; the message names them all.
+            MinibertError: missing, misshapen or non-float tensors; the message names them all.
         """
         state: dict[str, Tensor] = {}
         missing: dict[str, Tensor] = {}
@@ -198,7 +198,7 @@ def read_tensors(repository: Repository) -> dict[str, Tensor]:
     """The tensors of a repository, or of a folder in it, under the names they have there.
 
     Raises:
-        FileNotFoundError, ValueError: as for `Checkpoint.open`.
+        FileNotFoundError, MinibertError: as for `Checkpoint.open`.
     """
     for name in WEIGHTS:
         path = repository.file(name)

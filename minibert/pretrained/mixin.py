@@ -42,7 +42,7 @@ class Pretrained:
 
         Raises:
             FileNotFoundError: no such folder, repository, revision or file.
-            ValueError: a file that is broken, or not that of a BERT.
+            MinibertError: a file that is broken, or not that of a BERT.
         """
         theirs = {name: settings.pop(name) for name in LOADING.keys() & settings.keys()}
         dtype, cache_dir, token = in_our_words(

@@ -39,7 +39,7 @@ def wordpiece(vocab: Mapping[str, int] | str | Path, settings: Mapping[str, Any]
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the vocabulary lacks a special token without which no text can be encoded.
+        MinibertError: the vocabulary lacks a special token without which no text can be encoded.
 
     Source: google-research/bert `tokenization.FullTokenizer`.
     """
@@ -93,7 +93,7 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
 
     Raises:
         FileNotFoundError: the repository has no vocabulary.
-        ValueError: a file that is broken, or not that of a BERT.
+        MinibertError: a file that is broken, or not that of a BERT.
     """
     written = {
         **(repository.object("special_tokens_map.json") or {}),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from minibert.errors import MinibertError
 from minibert.pretrained.files import locked, safetensors_header, to_disk, written_whole
 from minibert.text import check_text, several, whole_number
 from minibert.vectors.fingerprint import fingerprint
@@ -191,13 +192,13 @@ class Index:
         """Add texts whose vectors (N, H) were made elsewhere, by the same model.
 
         Raises:
-            ValueError: as for `add`; vectors of another length, or what `as_vectors` and `check_lengths` refuse.
+            MinibertError: as for `add`; vectors of another length, or what `as_vectors` and `check_lengths` refuse.
         """
         texts = several("texts", texts)
         values = [None] * len(texts) if data is None else several("data", data)
         check_text(texts)
         if len(values) != len(texts):
-            raise ValueError(
+            raise MinibertError(
                 f"data ({len(values)} values) must be as many as texts ({len(texts)}); None for those without"
             )
         rows = Rows.of(texts, values)
@@ -214,12 +215,12 @@ class Index:
             count: how many texts; None where the vectors are of queries.
 
         Raises:
-            ValueError: another shape, or what `as_vectors` and `check_lengths` refuse.
+            MinibertError: another shape, or what `as_vectors` and `check_lengths` refuse.
         """
         values = as_vectors(vectors).detach().cpu()
         if values.shape != (len(values) if count is None and values.ndim else count, self.bert.dimension):
             wanted = f"(Q, {self.bert.dimension})" if count is None else f"({count}, {self.bert.dimension})"
-            raise ValueError(
+            raise MinibertError(
                 f"vectors {tuple(values.shape)} must be {wanted}, one for each {'query' if count is None else 'text'}"
             )
         if self._kind == "cosine":
@@ -245,7 +246,7 @@ class Index:
             Hits, the best first, of equals the one added first; a list of such lists for several queries.
 
         Raises:
-            ValueError: what is not text; `top_k` below 1.
+            MinibertError: what is not text; `top_k` below 1.
         """
         single = isinstance(queries, str)
         several = [queries] if single else list(queries)
@@ -270,7 +271,7 @@ class Index:
         Scores do not depend on the queries and texts beside: see `nearest`.
 
         Raises:
-            ValueError: as for `search`; vectors of another length, or what `as_vectors` and `check_lengths` refuse.
+            MinibertError: as for `search`; vectors of another length, or what `as_vectors` and `check_lengths` refuse.
         """
         return self._nearest(self._contents, self._comparable(vectors), whole_number("top_k", top_k))
 
@@ -304,12 +305,12 @@ class Index:
         the last one stays.
 
         Raises:
-            ValueError: the folder holds something else than an index.
+            MinibertError: the folder holds something else than an index.
         """
         folder, description = Path(folder), described(self.bert)
         others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         if others and MANIFEST not in others and not all(name == LOCK or OURS.match(name) for name in others):
-            raise ValueError(
+            raise MinibertError(
                 f"the folder ({folder}) must be empty, or hold an index; it holds {others[0]}: choose another"
             )
         with locked(folder / LOCK, f"the index ({folder}) is being saved", wait=True):
@@ -323,14 +324,14 @@ class Index:
 
         Raises:
             FileNotFoundError: no index there.
-            ValueError: it was made with another model, by another version, or its files are not whole or not valid.
+            MinibertError: it was made with another model, by another version, or its files are not whole or not valid.
         """
         folder = Path(folder)
         manifest, ours = read_manifest(folder), described(bert)
         while True:
             different = [name for name in ours if name != "model" and manifest.get(name) != ours[name]]
             if different:
-                raise ValueError(
+                raise MinibertError(
                     f"the index ({folder}) must be searched with the model that it was made with, "
                     f"{manifest.get('model')}; {bert.source} differs from it in {', '.join(different)}: load that one, "
                     "or make the index anew"
@@ -388,13 +389,13 @@ def _mapped(folder: Path, manifest: dict[str, Any], bert: Loaded) -> Contents:
     All vectors are read for it, as by every search: it takes about as long as two of them.
 
     Raises:
-        ValueError: a file is not whole, or holds what this library would not have written.
+        MinibertError: a file is not whole, or holds what this library would not have written.
     """
     for part in manifest["files"].values():
         path = folder / part["name"]
         there = path.stat().st_size if path.is_file() else 0
         if there != part["bytes"]:
-            raise ValueError(
+            raise MinibertError(
                 f"{path.name} of the index ({folder}, {there} bytes) must have {part['bytes']}; copy the index again"
             )
     paths = {kind: folder / part["name"] for kind, part in manifest["files"].items()}
@@ -404,18 +405,20 @@ def _mapped(folder: Path, manifest: dict[str, Any], bert: Loaded) -> Contents:
             vectors = file.get_slice("vectors")
             found = [vectors.get_dtype(), *vectors.get_shape()]
             if found != ["F32", *wanted]:
-                raise ValueError(
+                raise MinibertError(
                     f"the vectors of the index ({folder}, {found}) must be {['F32', *wanted]}; make it anew"
                 )
             block = file.get_tensor("vectors")
     except (SafetensorError, RuntimeError) as error:  # torch's, which opens the file once more to map it
-        raise ValueError(f"{paths['vectors']} must be a safetensors file with vectors; {error}: make it anew") from None
+        raise MinibertError(
+            f"{paths['vectors']} must be a safetensors file with vectors; {error}: make it anew"
+        ) from None
     if not manifest["texts"]:
         return Contents()
     _check_file(paths["vectors"], wanted[1], str(bert.recipe.similarity))
     rows = Rows.open(paths["texts"])
     if len(rows) != manifest["texts"]:
-        raise ValueError(f"the index ({folder}) must hold {manifest['texts']} texts; it does not: make it anew")
+        raise MinibertError(f"the index ({folder}) must hold {manifest['texts']} texts; it does not: make it anew")
     return Contents((block,), (rows,), mapped=1)
 
 
@@ -434,7 +437,7 @@ def _check_file(path: Path, dimension: int, kind: str) -> None:
             if not right.all():
                 place = int(right.argmin())
                 rule = "of length 1, or 0" if kind == "cosine" else f"finite, and shorter than {LONGEST:.3g}"
-                raise ValueError(
+                raise MinibertError(
                     f"vector {first + place} of {path} (of length {float(lengths[place]):.4g}) must be {rule}; make "
                     "the index anew"
                 )
@@ -452,14 +455,14 @@ class Rows:
         """Rows in memory.
 
         Raises:
-            ValueError: a value is not JSON.
+            MinibertError: a value is not JSON.
         """
         lines = []
         for number, (text, value) in enumerate(zip(texts, values, strict=True)):
             try:
                 line = json.dumps({"text": text, "data": value}, ensure_ascii=False, allow_nan=False).encode()
             except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError, too
-                raise ValueError(f"data of text {number} ({value!r:.40}) must be a JSON value; {error}") from None
+                raise MinibertError(f"data of text {number} ({value!r:.40}) must be a JSON value; {error}") from None
             lines.append(line + b"\n")
         ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
         return cls(np.frombuffer(b"".join(lines), dtype=np.uint8), ends)
@@ -501,7 +504,9 @@ class Approximate:
             raise ImportError("approximate search needs usearch, which is not installed; pip install usearch") from None
         metrics = {"cosine": "cos", "dot": "ip", "euclidean": "l2sq"}
         if index._kind not in metrics:
-            raise ValueError(f"similarity ({index._kind!r}) must be one of {', '.join(metrics)} for approximate search")
+            raise MinibertError(
+                f"similarity ({index._kind!r}) must be one of {', '.join(metrics)} for approximate search"
+            )
         self.index = index
         self._contents = index._contents.joined()  # what is added to the index later is not in the graph
         self._graph = Graph(ndim=index.bert.dimension, metric=metrics[index._kind], dtype="f32", **settings)
@@ -637,7 +642,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is not valid, or of another version.
+        MinibertError: it is not valid, or of another version.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -652,11 +657,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError):
         valid = False
     if not valid:
-        raise ValueError(
+        raise MinibertError(
             f"the manifest of the index ({folder}) must be one of minibert; it is not: make the index anew"
         )
     if version != FORMAT:
-        raise ValueError(
+        raise MinibertError(
             f"the format of the index ({folder}, {version}) must be {FORMAT}; make the index anew, or use the "
             "minibert that made it"
         )

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from minibert.engine.engine import Engine, Pass, Plan
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Rows
+from minibert.errors import MinibertError
 from minibert.text import check_text
 from minibert.tokenizer import BertTokenizer
 
@@ -210,7 +211,7 @@ def split_texts(
     """The texts, those that came as lists of words joined; and the words of each, None for the pre-tokenizer's.
 
     Raises:
-        ValueError: what is not text; spans that are not in their text, or not in order.
+        MinibertError: what is not text; spans that are not in their text, or not in order.
     """
     whole: list[str] = []
     places: list[Spans | None] = []
@@ -232,14 +233,14 @@ def checked_spans(text: str, spans: Sequence[tuple[int, int]], number: int) -> S
     """Words of the caller's own as an array.
 
     Raises:
-        ValueError: they are not in the text, not in order, or overlap.
+        MinibertError: they are not in the text, not in order, or overlap.
     """
     check_text([text], first=number)
     array = np.array(spans, dtype=np.int64).reshape(-1, 2)
     flat = array.ravel()
     wrong = np.flatnonzero((np.diff(flat, prepend=0) < 0) | (flat > len(text)))
     if len(wrong):
-        raise ValueError(
+        raise MinibertError(
             f"spans of text {number} ({spans[wrong[0] // 2]}) must be in order, not overlap, and lie within its "
             f"{len(text)} characters"
         )
