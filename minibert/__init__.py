@@ -21,21 +21,24 @@ To read the code, follow the data, and never turn back:
     outputs.py      what a model returns
     model.py        BertModel, BertFor...: the parts above, joined
     fill_mask.py    text with [MASK] -> candidates
-    bert.py         `load`: tokenizer + model + what the checkpoint can do
+    bert.py         tokenizer + model + what the checkpoint says about using them: vectors, filled masks
+    loading.py      `load`: a checkpoint becomes a `Bert`
     cli/            a file for each command; demo.py is the tour that one of them gives
 
 and the folders: pretrained/ (name -> files -> tensors -> our names); engine/ (many texts through the model, fast);
-vectors/ (hidden states -> vectors of texts and words); search/, senses/ and corpus/ (what is done with vectors: an
-index, meanings, files of any size); study/ (parity with transformers, pictures); integrations/ (spaCy, scikit-learn and
-others).
+vectors/ (hidden states -> vectors of texts and words); search/, lexicon/ and corpus/ (what is done with vectors: an
+index, meanings of words, files of any size); study/ (parity with transformers, pictures); integrations/ (spaCy,
+scikit-learn and others).
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
 from minibert.batch import BatchEncoding
-from minibert.bert import Bert, load
+from minibert.bert import Bert
 from minibert.config import BertConfig
 from minibert.fill_mask import Candidate
+from minibert.lexicon.senses import Expansion, Senses, expand, senses, substitutes
+from minibert.loading import load
 from minibert.model import (
     BertForMaskedLM,
     BertForMultipleChoice,
@@ -46,8 +49,8 @@ from minibert.model import (
     BertForTokenClassification,
     BertModel,
 )
+from minibert.pretrained.source import Source
 from minibert.search.index import Hit, Index
-from minibert.senses.senses import Expansion, Senses
 from minibert.study.parity import ParityReport, parity
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
@@ -79,11 +82,15 @@ __all__ = [
     "ParityReport",
     "Recipe",
     "Senses",
+    "Source",
     "Words",
+    "expand",
     "load",
     "parity",
     "quantize_embeddings",
+    "senses",
     "similarity",
     "similarity_pairwise",
+    "substitutes",
     "words_to_pandas",
 ]

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, overload
 
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 from typing_extensions import Unpack
 
 from minibert.config import BertConfig
-from minibert.engine.device import check_fork, fastest_dtype
+from minibert.engine.device import check_fork
 from minibert.engine.engine import LAST, Combine, Engine, Plan, plan_layers
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Truncation, token_rows
 from minibert.engine.stream import Cut, Progress, chunks
@@ -27,22 +26,15 @@ from minibert.errors import MinibertError
 from minibert.fill_mask import Candidate, fill_mask
 from minibert.model import (
     BertForMaskedLM,
-    BertForMultipleChoice,
-    BertForNextSentencePrediction,
     BertForPreTraining,
-    BertForQuestionAnswering,
-    BertForSequenceClassification,
-    BertForTokenClassification,
     BertModel,
     PretrainedModel,
     check_device,
 )
-from minibert.pretrained.arguments import ENCODING, LOADING, LoadingNames, in_our_words
-from minibert.pretrained.checkpoint import Checkpoint
+from minibert.pretrained.arguments import ENCODING, in_our_words
 from minibert.pretrained.files import folder_written_whole
-from minibert.pretrained.hub import Repository
-from minibert.pretrained.names import to_checkpoint, to_ours
-from minibert.senses.senses import Expansion, Senses, expand, senses, substitutes
+from minibert.pretrained.names import MLM_TENSORS
+from minibert.pretrained.source import Source
 from minibert.text import as_list, as_stream, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.pooling import pooling_modes
@@ -69,9 +61,6 @@ from minibert.vectors.words import (
 
 logger = logging.getLogger("minibert")
 
-MLM_TENSORS = [
-    to_checkpoint(f"mlm_head.{name}") for name in ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias")
-]
 HEADS = {
     "mlm_head": "masked LM",
     "nsp_head": "next sentence",
@@ -124,7 +113,7 @@ class Bert:
         model: PretrainedModel,
         tokenizer: BertTokenizer,
         recipe: Recipe | None = None,
-        source: str = "memory",
+        source: Source | None = None,
         missing_mlm: Sequence[str] = (),
         exact_norms: Mapping[str, Tensor] | None = None,
         dtype_reason: str = "",
@@ -132,7 +121,7 @@ class Bert:
         self.model = model
         self.recipe = recipe or Recipe()
         self.tokenizer = tokenizer.lower_cased() if self.recipe.lower_case else tokenizer
-        self.source = source
+        self.source = source or Source("memory")
         self._missing_mlm = tuple(missing_mlm)
         self._exact_norms = exact_norms
         self._dtype_reason = dtype_reason
@@ -288,7 +277,7 @@ class Bert:
         engine, cut = self.engine, Cut(limit, truncation)
         as_tensor = convert_to_tensor and precision == "float32"  # these never visit numpy, or leave their device
         place = self.model.device if as_tensor else torch.device("cpu")
-        tensors = [torch.empty(0, width, device=place)]
+        tensors = [torch.empty(0, width, dtype=torch.float32, device=place)]
         vectors, count = np.empty((0, width), dtype=np.float32), 0
         with Progress(total, self._shows(show_progress_bar)) as progress:
             for chunk in chunks(stream):
@@ -326,10 +315,11 @@ class Bert:
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         **settings: Any,
-    ) -> Any:
+    ) -> NDArray[Any] | Tensor:
         """`encode`, with the prompt that the checkpoint calls "query", if it has one."""
         name = self._known_prompt(prompt_name, prompt, "query")
-        return self.encode(texts, name, prompt, batch_size, show_progress_bar, **settings)
+        vectors: NDArray[Any] | Tensor = self.encode(texts, name, prompt, batch_size, show_progress_bar, **settings)
+        return vectors
 
     def encode_document(
         self,
@@ -339,10 +329,11 @@ class Bert:
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         **settings: Any,
-    ) -> Any:
+    ) -> NDArray[Any] | Tensor:
         """`encode`, with the prompt that the checkpoint calls "document", "passage" or "corpus", if it has one."""
         name = self._known_prompt(prompt_name, prompt, "document", "passage", "corpus")
-        return self.encode(texts, name, prompt, batch_size, show_progress_bar, **settings)
+        vectors: NDArray[Any] | Tensor = self.encode(texts, name, prompt, batch_size, show_progress_bar, **settings)
+        return vectors
 
     @overload
     def words(  # type: ignore[overload-overlap]
@@ -410,20 +401,6 @@ class Bert:
         cut.warn(len(found))
         warn_empty(found)
         return found[0] if single else found
-
-    def expand(
-        self, word: str, corpus: Iterable[str], context: str | None = None, top_k: int = 10, **settings: Any
-    ) -> list[Expansion]:
-        """The words that a corpus uses most like this one, in the sense that `context` shows; see `minibert.senses`."""
-        return expand(self, word, corpus, context, top_k, **settings)
-
-    def substitutes(self, word: str, context: str, top_k: int = 10) -> list[Candidate]:
-        """What the masked-LM head proposes in the place of a word; see `minibert.senses`."""
-        return substitutes(self, word, context, top_k)
-
-    def senses(self, word: str, texts: Iterable[str], n_senses: int | None = None, **settings: Any) -> Senses:
-        """A word's occurrences in texts, grouped by meaning; see `minibert.senses`."""
-        return senses(self, word, texts, n_senses, **settings)
 
     def similarity(self, a: Any, b: Any) -> Tensor:
         """Compare each vector of `a` with each of `b`, (N, M), as the checkpoint's recipe says: cosine, most often."""
@@ -523,13 +500,23 @@ class Bert:
     def _shows(self, show_progress_bar: bool | None) -> bool:
         return logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
 
+    @overload
+    def fill_mask(  # type: ignore[overload-overlap]
+        self, texts: str, *, top_k: int | None = None, targets: Sequence[str] | None = None
+    ) -> list[Candidate] | list[list[Candidate]]: ...
+
+    @overload
+    def fill_mask(
+        self, texts: Iterable[str], *, top_k: int | None = None, targets: Sequence[str] | None = None
+    ) -> list[list[Candidate] | list[list[Candidate]]]: ...
+
     def fill_mask(
         self,
         texts: str | Iterable[str],
         *,
         top_k: int | None = None,
         targets: Sequence[str] | None = None,
-    ) -> Any:
+    ) -> list[Candidate] | list[list[Candidate]] | list[list[Candidate] | list[list[Candidate]]]:
         """Say what could stand at each [MASK].
 
         Args:
@@ -573,7 +560,7 @@ class Bert:
         """What was loaded, as plain values."""
         config, recipe = self.config, self.recipe
         return {
-            "source": self.source,
+            "source": str(self.source),
             "layers": config.num_hidden_layers,
             "hidden_size": config.hidden_size,
             "attention_heads": config.num_attention_heads,
@@ -613,104 +600,3 @@ class Bert:
             "dtype": f"{info['dtype']} on {info['device']}{reason}",
         }
         return "\n".join(["Bert", *(f"  {name:<11} {value}" for name, value in rows.items())])
-
-
-def load(
-    name_or_folder: str | Path,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    dtype: torch.dtype | str | None = None,
-    device: torch.device | str | None = None,
-    **theirs: Unpack[LoadingNames],
-) -> Bert:
-    """Load a BERT checkpoint: tokenizer, encoder, the masked-LM head if there is one, and how to pool.
-
-    The arguments are those of `BertModel.from_pretrained`, but for `dtype="auto"`: bfloat16 where the hardware is fast
-    with it, float32 elsewhere; `print` says what was chosen, and why. Some have other names as well, `torch_dtype` for
-    one: see `pretrained.arguments.LOADING`.
-
-    Raises:
-        FileNotFoundError: no such folder, repository, revision or file.
-        PermissionError: a gated repository, and no token that opens it.
-        ConnectionError: the Hub cannot be reached, and the files are not in the cache.
-        MinibertError: the checkpoint is not one of BERT, is broken, or its parts do not fit together.
-        TypeError: an argument that is not known; where it has another name here, the message says so.
-    """
-    dtype, cache_dir, token = in_our_words(
-        "load", LOADING, theirs, dtype=dtype, cache_dir=cache_dir, token=token
-    ).values()
-    repository = Repository.open(
-        name_or_folder, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
-    )
-    return repository.read_whole(partial(from_repository, repository, dtype, device))
-
-
-def from_repository(repository: Repository, dtype: torch.dtype | str | None, device: torch.device | str | None) -> Bert:
-    """Load an opened checkpoint."""
-    repository.file("config.json")  # fixes the commit, of which all else is asked
-    recipe = Recipe.read(repository)
-    inner = repository.inside(recipe.folder)
-    config = BertConfig.from_repository(inner)
-    tokenizer = BertTokenizer.from_repository(inner)
-    check_vocabulary(tokenizer, config, repository)
-    checkpoint = Checkpoint.open(inner)
-    reason = ""
-    if dtype == "auto":
-        dtype, reason = fastest_dtype(check_device(device))
-
-    model = fullest_class(checkpoint, config).from_checkpoint(checkpoint, config, dtype=dtype, device=device)
-    missing = [name for name in MLM_TENSORS if name not in checkpoint.tensors]
-    exact = exact_norms(checkpoint, model) if model.dtype == torch.bfloat16 else None
-    return Bert(model, tokenizer, recipe, str(inner), missing, exact, reason)
-
-
-def exact_norms(checkpoint: Checkpoint, model: PretrainedModel) -> dict[str, Tensor]:
-    """The gains and biases of the encoder's norms as the checkpoint has them, by the encoder's names for them."""
-    prefix = "bert." if hasattr(model, "bert") else ""
-    return {
-        name.removeprefix(prefix): checkpoint.tensors[to_checkpoint(name)].float()
-        for name, _ in model.named_parameters()
-        if name.startswith(prefix)
-        and name.rpartition(".")[0].endswith("norm")
-        and to_checkpoint(name) in checkpoint.tensors
-    }
-
-
-def fullest_class(checkpoint: Checkpoint, config: BertConfig) -> type[PretrainedModel]:
-    """The class that uses most of the tensors of a checkpoint."""
-    parts = {(to_ours(name) or "").split(".")[0] for name in checkpoint.tensors}
-    mlm = all(name in checkpoint.tensors for name in MLM_TENSORS)
-    if mlm and {"nsp_head", "pooler"} <= parts:
-        return BertForPreTraining
-    if mlm:
-        return BertForMaskedLM
-    if {"nsp_head", "pooler"} <= parts:
-        return BertForNextSentencePrediction
-    if "span_head" in parts:
-        return BertForQuestionAnswering
-    if "classifier" not in parts:
-        return BertModel
-    if "BertForMultipleChoice" in config.architectures:
-        return BertForMultipleChoice
-    of_texts = "BertForSequenceClassification" in config.architectures or (
-        "pooler" in parts and "BertForTokenClassification" not in config.architectures
-    )
-    return BertForSequenceClassification if of_texts else BertForTokenClassification
-
-
-def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:
-    """Compare the tokenizer with the token table: an id without a row is an error, a row without a token is told."""
-    if max(tokenizer.vocab.values()) >= config.vocab_size:
-        raise MinibertError(
-            f"the vocabulary of {source} ({len(tokenizer)} tokens) must not exceed vocab_size ({config.vocab_size}), "
-            "the rows of the token table; use the tokenizer that belongs to the weights"
-        )
-    if len(tokenizer) < config.vocab_size:
-        warnings.warn(
-            f"the vocabulary of {source} ({len(tokenizer)} tokens) is smaller than vocab_size ({config.vocab_size}); "
-            "harmless if the table was padded, otherwise the tokenizer belongs to other weights",
-            stacklevel=5,
-        )

@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from minibert.bert import Bert, load
+from minibert.bert import Bert
+from minibert.fill_mask import Candidate
+from minibert.loading import load
 
 ANSWERED = {
     "How do I reset my password?": "Choose 'Forgot password' on the sign-in page; we send you a link.",
@@ -93,7 +95,9 @@ def _bank(bert: Bert) -> Iterator[str]:
 def _fill(bert: Bert) -> Iterator[str]:
     for text, candidates in zip(MASKED, bert.fill_mask(MASKED), strict=True):
         yield f"   {text}"
-        yield "     " + ", ".join(f"{candidate.token} {candidate.probability:.3f}" for candidate in candidates)
+        yield "     " + ", ".join(
+            f"{one.token} {one.probability:.3f}" for one in candidates if isinstance(one, Candidate)
+        )
 
 
 class Timer:

@@ -370,7 +370,7 @@ def test_expansion_is_printed(minilm: Path, tmp_path: Path, capsys: pytest.Captu
     command = ["expand", "bank", "--corpus", str(tmp_path / "news.txt"), "--context", CORPUS[0], "--top-k", "3"]
     assert main([*command, "--model", str(minilm)]) == 0
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    expected = minibert.load(minilm).expand("bank", CORPUS, CORPUS[0], 3)
+    expected = minibert.expand(minibert.load(minilm), "bank", CORPUS, CORPUS[0], 3)
     assert [row[1] for row in rows] == [one.word for one in expected]
     masked = with_real_vocabulary(tmp_path / "masked", minilm)
     assert main([*command, "--model", str(masked), "--json"]) == 0

@@ -25,7 +25,7 @@ READING = [
     *("embeddings", "attention", "encoder", "heads", "outputs", "model"),
 ]
 AFTERWARDS = [
-    *("engine", "vectors", "senses", "fill_mask", "bert", "search", "corpus", "study", "demo"),
+    *("engine", "vectors", "fill_mask", "bert", "loading", "search", "lexicon", "corpus", "study", "demo"),
     *("integrations", "__init__", "cli", "__main__"),
 ]
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
@@ -56,7 +56,7 @@ def test_each_file_imports_only_from_files_above_it(path: Path) -> None:
 
 def test_the_reading_order_in_the_docstring_is_that_of_the_imports() -> None:
     listed = re.findall(r"^ {4}(\w+)(?:\.py|/) ", minibert.__doc__ or "", re.MULTILINE)
-    assert listed == [*READING, "fill_mask", "bert", "cli"]
+    assert listed == [*READING, "fill_mask", "bert", "loading", "cli"]
 
 
 def test_the_configuration_knows_nothing_of_files() -> None:

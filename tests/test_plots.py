@@ -16,7 +16,7 @@ import torch
 from oracle import with_real_vocabulary
 
 import minibert
-from minibert.senses.senses import senses
+from minibert.lexicon.senses import senses
 from minibert.study import plots
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")

@@ -16,8 +16,8 @@ import transformers
 from oracle import assert_same_vectors, with_real_vocabulary
 
 import minibert
-from minibert.senses import senses as module
-from minibert.senses.senses import (
+from minibert.lexicon import senses as module
+from minibert.lexicon.senses import (
     clusters,
     excerpt,
     expand,
@@ -396,7 +396,7 @@ def test_a_static_vector_is_the_row_of_the_token_table(bert: minibert.Bert, thei
     assert_same_vectors(static_vectors(bert, words), np.stack(expected))
     assert np.array_equal(static_vectors(bert, "bank"), table[tokenizer.convert_tokens_to_ids("bank")])
     assert static_vectors(bert, []).shape == (0, 384)
-    half = minibert.load(bert.source, dtype=torch.bfloat16)
+    half = minibert.load(str(bert.source), dtype=torch.bfloat16)
     assert static_vectors(half, "bank").dtype == np.float32
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 
+import minibert
 from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_column
 from minibert.corpus import files
@@ -31,13 +32,13 @@ def run(options: argparse.Namespace) -> None:
     bert = load(options)
     corpus = (text for path in options.corpus for text, _ in files.read_rows(path, options.text))
     shown = sys.stderr.isatty()
-    for one in bert.expand(options.word, corpus, options.context, options.top_k, show_progress_bar=shown):
+    for one in minibert.expand(bert, options.word, corpus, options.context, options.top_k, show_progress_bar=shown):
         if options.json:
             print(json.dumps(one._asdict(), ensure_ascii=False))
         else:
             print(f"{one.score:.4f}\t{one.word}\t{one.count}\t{one.example}")
     if options.context and "masked LM" in bert.heads:
-        for candidate in bert.substitutes(options.word, options.context, options.top_k):
+        for candidate in minibert.substitutes(bert, options.word, options.context, options.top_k):
             if options.json:
                 print(json.dumps({"substitute": candidate.token, "probability": candidate.probability}))
             else:

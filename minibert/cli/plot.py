@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import minibert
 from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_column
 from minibert.corpus import files
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
         raise MinibertError(f"the inputs ({', '.join(options.inputs)}) must hold at least one text; they hold none")
     bert, texts = load(options), [text for text, _ in rows]
     if options.word:
-        figure = plots.plot_senses(bert.senses(options.word, texts))
+        figure = plots.plot_senses(minibert.senses(bert, options.word, texts))
     elif options.kind == "similarity":
         figure = plots.plot_similarity(bert.encode(texts), labels=texts, kind=bert.recipe.similarity)
     else:

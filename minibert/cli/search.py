@@ -9,6 +9,7 @@ from pathlib import Path
 import minibert
 from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import read_texts
+from minibert.pretrained.source import Source
 from minibert.search.index import read_manifest
 
 SUMMARY = "Texts of an index that mean what a query means."
@@ -25,7 +26,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the nearest texts for each query."""
-    options.model = options.model or model_of(Path(options.index))
+    if options.model is None:
+        made_with = Source(**read_manifest(Path(options.index))["model"])
+        options.model = made_with.folder or made_with.name
+        options.revision = options.revision or made_with.commit
     index = minibert.Index.load(options.index, load(options))
     for query in read_texts(options.texts):
         for hit in index.search(query, options.top_k):
@@ -34,9 +38,3 @@ def run(options: argparse.Namespace) -> None:
                 continue
             kept = hit.data.values() if isinstance(hit.data, dict) else [] if hit.data is None else [hit.data]
             print("\t".join([f"{hit.score:.4f}", *(" ".join(str(value).split()) for value in (hit.text, *kept))]))
-
-
-def model_of(index: Path) -> str:
-    """The name or folder of the model that made an index."""
-    name: str = read_manifest(index)["model"].partition(" at ")[0]
-    return name

@@ -71,7 +71,7 @@ def write_file(options: argparse.Namespace, settings: dict[str, Any], compute: C
         "inputs": options.inputs,
         "column": options.text,
         "minibert": minibert.__version__,
-        "model": bert.source,
+        "model": str(bert.source),
         **facts(bert),
         **{name: value for name, value in settings.items() if name != "batch_size"},
     }

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from minibert.bert import Bert, load
+from minibert.bert import Bert
 from minibert.errors import MinibertError
+from minibert.loading import load
 from minibert.pretrained.checkpoint import FLOAT_TYPES
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOAT_TYPES}

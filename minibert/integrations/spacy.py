@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from minibert.bert import Bert, load
+from minibert.bert import Bert
 from minibert.engine.engine import Pass, Plan, plan_layers
 from minibert.engine.rows import RowMaker
 from minibert.errors import MinibertError
 from minibert.integrations import as_dtype, check_model, open_bert
+from minibert.loading import load
 from minibert.text import whole_number
 from minibert.vectors.pooling import pool, pooling_modes
 from minibert.vectors.words import PIECES, Words, align, split_texts, word_vectors

@@ -15,6 +15,7 @@ from typing_extensions import Unpack
 
 from minibert.errors import MinibertError
 from minibert.pretrained.files import place
+from minibert.pretrained.source import Source
 
 T = TypeVar("T")
 READINGS = 10  # of a folder that changes while it is read
@@ -106,9 +107,14 @@ class Repository:
         return inner
 
     def __str__(self) -> str:
+        return str(self.source)
+
+    @property
+    def source(self) -> Source:
+        """Where it is, as a value."""
         if self.folder is not None:
-            return str(self.folder)
-        return f"{self.name} at {self.commit[:12] if self.commit else self.revision}"
+            return Source(str(self.folder), folder=str(self.folder.absolute()))
+        return Source(self.name, self.revision, self.commit)
 
     def file(self, filename: str) -> Path | None:
         """The path of a file, fetched if need be; None where the repository has no such file.

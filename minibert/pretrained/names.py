@@ -61,3 +61,8 @@ def to_checkpoint(ours: str) -> str:
 def to_ours(theirs: str) -> str | None:
     """Our name, without `bert.`, of a tensor of a checkpoint; None for a tensor that is not BERT's."""
     return _translate(canonical(theirs), THEIRS_TO_OURS)
+
+
+MLM_TENSORS = [
+    to_checkpoint(f"mlm_head.{name}") for name in ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias")
+]

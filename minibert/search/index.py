@@ -7,10 +7,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, overload
 from uuid import uuid4
 
 import numpy as np
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from minibert.bert import Bert
 from minibert.errors import MinibertError
 from minibert.pretrained.files import locked, safetensors_header, to_disk, written_whole
+from minibert.pretrained.source import Source
 from minibert.text import check_text, several, whole_number
 from minibert.vectors.fingerprint import fingerprint
 from minibert.vectors.similarity import ALL_PAIRS, LONGEST, as_vectors, check_lengths, unit_vectors
@@ -43,27 +45,6 @@ EXACT: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np
 
 
 Vectors = NDArray[np.float32]
-
-
-class Loaded(Protocol):
-    """What this file needs of a `Bert`, which stands further down the reading order."""
-
-    source: str
-    recipe: Any
-
-    @property
-    def dimension(self) -> int:
-        """How long a vector is."""
-
-    @property
-    def encoder(self) -> Any:
-        """The encoder."""
-
-    def encode_query(self, texts: Any, **settings: Any) -> Any:
-        """The vectors of queries."""
-
-    def encode_document(self, texts: Any, **settings: Any) -> Any:
-        """The vectors of texts."""
 
 
 class Hit(NamedTuple):
@@ -139,7 +120,7 @@ class Index:
         bert: what makes vectors, of texts and of queries; prompts are those of `encode_document` and `encode_query`.
     """
 
-    def __init__(self, bert: Loaded) -> None:
+    def __init__(self, bert: Bert) -> None:
         self.bert = bert
         self._contents = Contents()
         self._lock = Lock()  # held while `_contents` is replaced; reading needs none
@@ -234,7 +215,13 @@ class Index:
 
     # Search
 
-    def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> Any:
+    @overload
+    def search(self, queries: str, top_k: int = 10, **settings: Any) -> list[Hit]: ...
+
+    @overload
+    def search(self, queries: Sequence[str], top_k: int = 10, **settings: Any) -> list[list[Hit]]: ...
+
+    def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> list[Hit] | list[list[Hit]]:
         """Find the texts most like a query.
 
         Args:
@@ -317,7 +304,7 @@ class Index:
             _write(self._contents, folder, description)  # what it holds now, not when it began to wait
 
     @classmethod
-    def load(cls, folder: str | Path, bert: Loaded) -> Index:
+    def load(cls, folder: str | Path, bert: Bert) -> Index:
         """Open an index: vectors and texts are checked once and mapped; texts are parsed when they are found.
 
         While another process saves, this is the old index or the new one.
@@ -333,7 +320,7 @@ class Index:
             if different:
                 raise MinibertError(
                     f"the index ({folder}) must be searched with the model that it was made with, "
-                    f"{manifest.get('model')}; {bert.source} differs from it in {', '.join(different)}: load that one, "
+                    f"{_named(manifest)}; {bert.source} differs from it in {', '.join(different)}: load that one, "
                     "or make the index anew"
                 )
             try:
@@ -383,7 +370,7 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any]) -> Non
                 path.unlink()  # elsewhere, what is mapped from it stays valid until it is let go
 
 
-def _mapped(folder: Path, manifest: dict[str, Any], bert: Loaded) -> Contents:
+def _mapped(folder: Path, manifest: dict[str, Any], bert: Bert) -> Contents:
     """The files of an index, mapped, once they have been checked.
 
     All vectors are read for it, as by every search: it takes about as long as two of them.
@@ -513,7 +500,13 @@ class Approximate:
         for vectors in self._contents.blocks:
             self._graph.add(np.arange(len(vectors)), vectors.numpy())
 
-    def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> Any:
+    @overload
+    def search(self, queries: str, top_k: int = 10, **settings: Any) -> list[Hit]: ...
+
+    @overload
+    def search(self, queries: Sequence[str], top_k: int = 10, **settings: Any) -> list[list[Hit]]: ...
+
+    def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> list[Hit] | list[list[Hit]]:
         """As `Index.search`; the scores are exact, but a text may be missed."""
         single = isinstance(queries, str)
         several = [queries] if single else list(queries)
@@ -624,17 +617,22 @@ class Best:
         self.scores[queries], self.numbers[queries] = scores[chosen], numbers[chosen]
 
 
-def described(bert: Loaded) -> dict[str, Any]:
+def described(bert: Bert) -> dict[str, Any]:
     """What an index and the model that searches it must have in common, and the model's name."""
     recipe = bert.recipe
     return {
-        "model": bert.source,
+        "model": asdict(bert.source),
         "fingerprint": fingerprint(bert),
         "pooling": list(recipe.pooling),
         "normalize": recipe.normalize,
         "similarity": recipe.similarity,
         "dimensions": bert.dimension,
     }
+
+
+def _named(manifest: dict[str, Any]) -> str:
+    """The model of a manifest, for messages."""
+    return str(Source(**manifest["model"]))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -651,7 +649,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version, parts = manifest["format"], manifest["files"]
         valid = version != FORMAT or (
-            all(OURS.match(part["name"]) for part in (parts["vectors"], parts["texts"]))
+            isinstance(Source(**manifest["model"]).name, str)
+            and all(OURS.match(part["name"]) for part in (parts["vectors"], parts["texts"]))
             and all(isinstance(number, int) for number in (manifest["texts"], *(p["bytes"] for p in parts.values())))
         )
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import minibert.model as ours_module
-from minibert.bert import fullest_class
 from minibert.config import BertConfig
 from minibert.errors import MinibertError
+from minibert.loading import fullest_class
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.text import as_list

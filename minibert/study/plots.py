@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minibert.errors import MinibertError
+from minibert.lexicon.senses import Senses
 from minibert.pretrained.files import written_whole
-from minibert.senses.senses import Senses
 from minibert.vectors.similarity import similarity
 
 if TYPE_CHECKING:

@@ -13,18 +13,17 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from minibert.bert import Bert
 from minibert.engine.stream import Progress
 from minibert.errors import MinibertError
-from minibert.model import BertModel
 from minibert.text import check_text, whole_number
-from minibert.tokenizer import BertTokenizer
 from minibert.vectors.words import Aligned, Words, split_texts
 
 logger = logging.getLogger("minibert")
@@ -47,24 +46,6 @@ CONVINCING = 0.48
 SENTENCE_END = re.compile(r"[.!?]['\")]*\s|\n\s*\n")
 
 
-class Loaded(Protocol):
-    """What this file needs of a `Bert`, which stands further down the reading order."""
-
-    @property
-    def tokenizer(self) -> BertTokenizer:
-        """The tokenizer."""
-
-    @property
-    def encoder(self) -> BertModel:
-        """The encoder."""
-
-    def words(self, *args: Any, **kwargs: Any) -> Any:
-        """Words with their vectors."""
-
-    def fill_mask(self, *args: Any, **kwargs: Any) -> Any:
-        """Candidates for each [MASK]."""
-
-
 # Finding a word
 
 
@@ -84,7 +65,7 @@ class Query:
         MinibertError: it holds no word; `spans` among the settings.
     """
 
-    def __init__(self, bert: Loaded, word: str, settings: dict[str, Any]) -> None:
+    def __init__(self, bert: Bert, word: str, settings: dict[str, Any]) -> None:
         if settings.get("spans") is not None:
             raise MinibertError(
                 "spans must be left out here, since words are looked for; pass split= to say what words are"
@@ -288,7 +269,7 @@ class Use:
 
 
 def expand(
-    bert: Loaded, word: str, corpus: Iterable[str], context: str | None = None, top_k: int = 10, **settings: Any
+    bert: Bert, word: str, corpus: Iterable[str], context: str | None = None, top_k: int = 10, **settings: Any
 ) -> list[Expansion]:
     """Find the words that a corpus uses most like this one, in the sense that is meant.
 
@@ -387,7 +368,7 @@ def note_uses(uses: dict[str, Use], words: Words, cosines: Vectors) -> None:
             use.highest, use.example = cosine, excerpt(words.text, *spans[number], EXAMPLE_WIDTH)
 
 
-def substitutes(bert: Loaded, word: str, context: str, top_k: int = 10) -> list[Any]:
+def substitutes(bert: Bert, word: str, context: str, top_k: int = 10) -> list[Any]:
     """Say what the masked-LM head would put in the place of a word: what BERT expects there, of its own vocabulary.
 
     Args:
@@ -525,7 +506,7 @@ class Senses:
         return "\n".join(lines)
 
 
-def senses(bert: Loaded, word: str, texts: Iterable[str], n_senses: int | None = None, **settings: Any) -> Senses:
+def senses(bert: Bert, word: str, texts: Iterable[str], n_senses: int | None = None, **settings: Any) -> Senses:
     """Group the occurrences of a word by meaning.
 
     Each occurrence has a unit vector. Spherical k-means makes groups of them, in the few directions in which they
@@ -676,7 +657,7 @@ class Neighbour(NamedTuple):
     score: float
 
 
-def static_vectors(bert: Loaded, words: str | Sequence[str]) -> Vectors:
+def static_vectors(bert: Bert, words: str | Sequence[str]) -> Vectors:
     """The vectors that words have before any context: rows of the checkpoint's token table, as Word2Vec has them.
 
     Args:
@@ -703,7 +684,7 @@ def static_vectors(bert: Loaded, words: str | Sequence[str]) -> Vectors:
     return vectors[0] if single else vectors
 
 
-def static_neighbours(bert: Loaded, word: str, top_k: int = 10) -> list[Neighbour]:
+def static_neighbours(bert: Bert, word: str, top_k: int = 10) -> list[Neighbour]:
     """The whole words of the vocabulary whose static vectors are nearest to that of a word, by cosine: all its senses
     at once, whatever sentence it stands in.
 

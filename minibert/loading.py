@@ -1,0 +1,135 @@
+"""`load`: a checkpoint becomes a `Bert`."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from minibert.bert import Bert
+from minibert.config import BertConfig
+from minibert.engine.device import fastest_dtype
+from minibert.errors import MinibertError
+from minibert.model import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    PretrainedModel,
+    check_device,
+)
+from minibert.pretrained.arguments import LOADING, LoadingNames, in_our_words
+from minibert.pretrained.checkpoint import Checkpoint
+from minibert.pretrained.hub import Repository
+from minibert.pretrained.names import MLM_TENSORS, to_checkpoint, to_ours
+from minibert.tokenizer import BertTokenizer
+from minibert.vectors.recipe import Recipe
+
+
+def load(
+    name_or_folder: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    **theirs: Unpack[LoadingNames],
+) -> Bert:
+    """Load a BERT checkpoint: tokenizer, encoder, the masked-LM head if there is one, and how to pool.
+
+    The arguments are those of `BertModel.from_pretrained`, but for `dtype="auto"`: bfloat16 where the hardware is fast
+    with it, float32 elsewhere; `print` says what was chosen, and why. Some have other names as well, `torch_dtype` for
+    one: see `pretrained.arguments.LOADING`.
+
+    Raises:
+        FileNotFoundError: no such folder, repository, revision or file.
+        PermissionError: a gated repository, and no token that opens it.
+        ConnectionError: the Hub cannot be reached, and the files are not in the cache.
+        MinibertError: the checkpoint is not one of BERT, is broken, or its parts do not fit together.
+        TypeError: an argument that is not known; where it has another name here, the message says so.
+    """
+    dtype, cache_dir, token = in_our_words(
+        "load", LOADING, theirs, dtype=dtype, cache_dir=cache_dir, token=token
+    ).values()
+    repository = Repository.open(
+        name_or_folder, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+    )
+    return repository.read_whole(partial(from_repository, repository, dtype, device))
+
+
+def from_repository(repository: Repository, dtype: torch.dtype | str | None, device: torch.device | str | None) -> Bert:
+    """Load an opened checkpoint."""
+    repository.file("config.json")  # fixes the commit, of which all else is asked
+    recipe = Recipe.read(repository)
+    inner = repository.inside(recipe.folder)
+    config = BertConfig.from_repository(inner)
+    tokenizer = BertTokenizer.from_repository(inner)
+    check_vocabulary(tokenizer, config, repository)
+    checkpoint = Checkpoint.open(inner)
+    reason = ""
+    if dtype == "auto":
+        dtype, reason = fastest_dtype(check_device(device))
+
+    model = fullest_class(checkpoint, config).from_checkpoint(checkpoint, config, dtype=dtype, device=device)
+    missing = [name for name in MLM_TENSORS if name not in checkpoint.tensors]
+    exact = exact_norms(checkpoint, model) if model.dtype == torch.bfloat16 else None
+    return Bert(model, tokenizer, recipe, inner.source, missing, exact, reason)
+
+
+def exact_norms(checkpoint: Checkpoint, model: PretrainedModel) -> dict[str, Tensor]:
+    """The gains and biases of the encoder's norms as the checkpoint has them, by the encoder's names for them."""
+    prefix = "bert." if hasattr(model, "bert") else ""
+    return {
+        name.removeprefix(prefix): checkpoint.tensors[to_checkpoint(name)].float()
+        for name, _ in model.named_parameters()
+        if name.startswith(prefix)
+        and name.rpartition(".")[0].endswith("norm")
+        and to_checkpoint(name) in checkpoint.tensors
+    }
+
+
+def fullest_class(checkpoint: Checkpoint, config: BertConfig) -> type[PretrainedModel]:
+    """The class that uses most of the tensors of a checkpoint."""
+    parts = {(to_ours(name) or "").split(".")[0] for name in checkpoint.tensors}
+    mlm = all(name in checkpoint.tensors for name in MLM_TENSORS)
+    if mlm and {"nsp_head", "pooler"} <= parts:
+        return BertForPreTraining
+    if mlm:
+        return BertForMaskedLM
+    if {"nsp_head", "pooler"} <= parts:
+        return BertForNextSentencePrediction
+    if "span_head" in parts:
+        return BertForQuestionAnswering
+    if "classifier" not in parts:
+        return BertModel
+    if "BertForMultipleChoice" in config.architectures:
+        return BertForMultipleChoice
+    of_texts = "BertForSequenceClassification" in config.architectures or (
+        "pooler" in parts and "BertForTokenClassification" not in config.architectures
+    )
+    return BertForSequenceClassification if of_texts else BertForTokenClassification
+
+
+def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:
+    """Compare the tokenizer with the token table: an id without a row is an error, a row without a token is told."""
+    if max(tokenizer.vocab.values()) >= config.vocab_size:
+        raise MinibertError(
+            f"the vocabulary of {source} ({len(tokenizer)} tokens) must not exceed vocab_size ({config.vocab_size}), "
+            "the rows of the token table; use the tokenizer that belongs to the weights"
+        )
+    if len(tokenizer) < config.vocab_size:
+        warnings.warn(
+            f"the vocabulary of {source} ({len(tokenizer)} tokens) is smaller than vocab_size ({config.vocab_size}); "
+            "harmless if the table was padded, otherwise the tokenizer belongs to other weights",
+            stacklevel=5,
+        )
