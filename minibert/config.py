@@ -82,7 +82,8 @@ class BertConfig(PretrainedConfig):
             object.__setattr__(self, "id2label", {int(i): str(label) for i, label in self.id2label.items()})
             object.__setattr__(self, "num_labels", len(self.id2label))
         object.__setattr__(self, "architectures", tuple(self.architectures or ()))
-        self._check()
+        self._check_kind()
+        self._check_numbers()
         if self.id2label is None:
             object.__setattr__(self, "id2label", {i: f"LABEL_{i}" for i in range(self.num_labels)})
 
@@ -97,7 +98,7 @@ class BertConfig(PretrainedConfig):
             )
         object.__setattr__(self, name, value)
 
-    def _check(self) -> None:
+    def _check_kind(self) -> None:
         if self.model_type != "bert":
             raise MinibertError(
                 f"model_type ({self.model_type!r}) must be 'bert'; this library implements BERT alone, "
@@ -121,6 +122,8 @@ class BertConfig(PretrainedConfig):
                 f"quantization_config ({self.extra['quantization_config']!r:.60}) must be absent; quantised weights "
                 "are not implemented: load a checkpoint in float32, bfloat16 or float16"
             )
+
+    def _check_numbers(self) -> None:
         for name in ("layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
             if not _number(value) or not 0 <= value < math.inf:  # so NaN is none

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from minibert.errors import MinibertError
 from minibert.pretrained.hub import Repository
 from minibert.vectors.recipe import Dense, Recipe
 
@@ -61,7 +62,7 @@ def test_maps_that_do_not_follow_one_another_are_refused(tmp_path: Path) -> None
     folder = recipe_folder(tmp_path / "model", dense=2)
     write_dense(folder / "2_Dense", torch.ones(3, 4))
     write_dense(folder / "3_Dense", torch.ones(2, 5))
-    message = f"a Dense module of {folder} gives 3 numbers and must give 5, which the next one takes; fetch it again"
+    message = f"of a Dense module of {folder} (3 numbers) must be as long as the input of the next one (5); fetch it again"
     with pytest.raises(ValueError, match=re.escape(message)):
         Recipe.read(Repository.open(folder))
 
@@ -71,4 +72,14 @@ def test_a_length_that_is_no_whole_number_is_refused(tmp_path: Path, value: obje
     folder = recipe_folder(tmp_path / "model", dense=0, truncate_dim=value)
     message = f"truncate_dim of {folder} ({value!r}) must be a whole number of at least 1"
     with pytest.raises(ValueError, match=re.escape(message)):
+        Recipe.read(Repository.open(folder))
+
+
+@pytest.mark.parametrize(("prompts", "shown"), [({}, "there are none"), ({"a": "A: ", "b": "B: "}, "a, b")])
+def test_a_default_prompt_that_is_not_among_the_prompts_is_refused(
+    tmp_path: Path, prompts: dict[str, str], shown: str
+) -> None:
+    folder = recipe_folder(tmp_path / "model", dense=0, prompts=prompts, default_prompt_name="c")
+    message = f"default_prompt_name of {folder} ('c') must be the name of one of its prompts ({shown}); correct the file"
+    with pytest.raises(MinibertError, match=re.escape(message)):
         Recipe.read(Repository.open(folder))

@@ -207,27 +207,14 @@ class Repository:
                     local_files_only=self._local_files_only,
                 )
             )
-        except errors.GatedRepoError:
-            raise PermissionError(
-                f"{self.name} is gated and must be opened to you; accept its terms on its page on the Hub, "
-                "then pass token= or set HF_TOKEN"
-            ) from None
-        except errors.RepositoryNotFoundError:
-            raise FileNotFoundError(
-                f"{self.name!r} must be a local folder or a repository of the Hub that you may read; "
-                "it is neither: check the name, and pass token= or set HF_TOKEN if it is private"
-            ) from None
-        except errors.RevisionNotFoundError:
-            raise FileNotFoundError(
-                f"revision ({self.revision}) of {self.name} must be one of its branches, tags or commits; "
-                "leave revision out for the newest"
-            ) from None
         except errors.LocalEntryNotFoundError as error:
             self._refuse_unless_offline(filename, error)
             return None
         except errors.EntryNotFoundError as error:
             self.commit = self.commit or _commit_in(error)
             return None
+        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:  # gated ones among them
+            raise self._no_access(error) from None
         except _broken_connections() as error:
             if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
                 raise PermissionError(
@@ -245,6 +232,25 @@ class Repository:
         if not isinstance(cached, str):
             self._verify(path, filename)
         return path
+
+    def _no_access(self, error: Exception) -> OSError:
+        """What to say where the Hub has no such repository or revision, or does not show it."""
+        from huggingface_hub import errors
+
+        if isinstance(error, errors.GatedRepoError):
+            return PermissionError(
+                f"{self.name} is gated and must be opened to you; accept its terms on its page on the Hub, "
+                "then pass token= or set HF_TOKEN"
+            )
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return FileNotFoundError(
+                f"{self.name!r} must be a local folder or a repository of the Hub that you may read; "
+                "it is neither: check the name, and pass token= or set HF_TOKEN if it is private"
+            )
+        return FileNotFoundError(
+            f"revision ({self.revision}) of {self.name} must be one of its branches, tags or commits; "
+            "leave revision out for the newest"
+        )
 
     @property
     def _offline(self) -> bool:

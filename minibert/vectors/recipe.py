@@ -168,71 +168,31 @@ class Recipe:
         Raises:
             ValueError: a broken file.
         """
-        modules = repository.json("modules.json")
-        if "modules.json" in repository.unknown:
-            warn(
-                f"the cache of {repository} does not say whether it has modules.json; mean pooling is used: "
-                "load it once with a network to be sure",
-            )
-        if modules is None:
+        modules = _modules(repository)
+        if not modules:
             return cls()
-        if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
-            raise MinibertError(f"modules.json of {repository} must be a list of modules; it is not: correct the file")
         kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
-        folder = str(modules[0].get("path", ""))
-        elsewhere = "use sentence-transformers for the vectors of this checkpoint"
-        maps = [str(module.get("path", "")) for module, kind in zip(modules, kinds, strict=True) if kind == "Dense"]
-        wanted = ["Transformer", "Pooling", *["Dense"] * len(maps), *["Normalize"] * (kinds[-1] == "Normalize")]
-        if kinds != wanted:
-            refusal = (
-                f"the modules of {repository} ({', '.join(kinds)}) must be Transformer, Pooling and, optionally, Dense "
-                f"and Normalize, in this order; others would change the vectors: {elsewhere}"
-            )
+        folder, *others = [str(module.get("path", "")) for module in modules]
+        refusal = _refusal(kinds, repository)
+        if refusal:
             return cls(folder=folder, refusal=refusal)
-        transformer = repository.inside(folder).object("sentence_bert_config.json") or {}
-        pooling_folder = str(modules[1].get("path", ""))
-        pooling = repository.inside(pooling_folder).object("config.json")
+        pooling = repository.inside(others[0]).object("config.json")
         if pooling is None:
-            raise FileNotFoundError(f"{repository} must hold {pooling_folder}/config.json, which modules.json names")
-        limit = transformer.get("max_seq_length")
-        if limit is not None and (not isinstance(limit, int) or limit < 3):
-            raise MinibertError(f"max_seq_length of {repository} ({limit!r}) must be a whole number of at least 3")
+            raise FileNotFoundError(f"{repository} must hold {others[0]}/config.json, which modules.json names")
+        transformer = repository.inside(folder).object("sentence_bert_config.json") or {}
         settings = repository.object("config_sentence_transformers.json") or {}
-        prompt_name = settings.get("default_prompt_name")
-        prompts = settings.get("prompts") or {}
-        if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
-            raise MinibertError(f"prompts of {repository} ({prompts!r:.60}) must be texts by name; correct the file")
-        if prompt_name is not None and prompt_name not in prompts:
-            raise MinibertError(
-                f"default_prompt_name of {repository} ({prompt_name!r}) must be one of its prompts, "
-                f"{', '.join(prompts)}"
-            )
-        similarity = settings.get("similarity_fn_name") or "cosine"
-        if similarity not in SIMILARITIES:
-            raise MinibertError(
-                f"similarity_fn_name of {repository} ({similarity!r}) must be one of {', '.join(SIMILARITIES)}"
-            )
-        truncate_dim = settings.get("truncate_dim")
-        if truncate_dim is not None:
-            truncate_dim = whole_number(f"truncate_dim of {repository}", truncate_dim)
-        dense = tuple(Dense.read(repository.inside(path)) for path in maps)
-        for first, second in pairwise(dense):
-            if len(first.weight) != second.weight.shape[1]:
-                raise MinibertError(
-                    f"a Dense module of {repository} gives {len(first.weight)} numbers and must give "
-                    f"{second.weight.shape[1]}, which the next one takes; fetch it again"
-                )
+        prompts, prompt = _prompts(settings, repository)
         return cls(
             pooling=_modes(pooling, repository),
-            dense=dense,
-            normalize="Normalize" in kinds,
-            max_seq_length=limit,
+            dense=_maps([repository.inside(path) for path in others[1 : 1 + kinds.count("Dense")]], repository),
+            normalize=kinds[-1] == "Normalize",
+            max_seq_length=_max_seq_length(transformer, repository),
             lower_case=bool(transformer.get("do_lower_case", False)),
-            prompt="" if prompt_name is None else prompts[prompt_name],
+            prompt=prompt,
             prompts=prompts,
             include_prompt=bool(pooling.get("include_prompt", True)),
-            similarity=similarity,
-            truncate_dim=truncate_dim,
+            similarity=_similarity(settings, repository),
+            truncate_dim=_truncate_dim(settings, repository),
             folder=folder,
             source="sentence-transformers files",
             settings=settings,
@@ -315,6 +275,76 @@ def whitening(vectors: NDArray[np.float32], dimensions: int | None, rotate: bool
         directions, variances, _ = np.linalg.svd(np.cov(vectors.T.astype(np.float64)))
         turn = directions[:, :kept] / np.sqrt(variances[:kept].clip(min=1e-12 * variances[0]))
     return Dense(torch.from_numpy(turn.T).float().contiguous(), torch.from_numpy(-mean @ turn).float())
+
+
+def _modules(repository: Repository) -> list[dict[str, Any]]:
+    """The steps from tokens to a vector, as `modules.json` lists them; none where there is no such file."""
+    modules = repository.json("modules.json")
+    if "modules.json" in repository.unknown:
+        warn(
+            f"the cache of {repository} does not say whether it has modules.json; mean pooling is used: "
+            "load it once with a network to be sure"
+        )
+    if modules is None:
+        return []
+    if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
+        raise MinibertError(f"modules.json of {repository} must be a list of modules; it is not: correct the file")
+    return modules
+
+
+def _refusal(kinds: list[str], repository: Repository) -> str:
+    """Why these modules, in this order, cannot be followed; empty where they can."""
+    if kinds == ["Transformer", "Pooling", *["Dense"] * kinds.count("Dense"), *["Normalize"] * (kinds[-1] == "Normalize")]:
+        return ""
+    return (
+        f"the modules of {repository} ({', '.join(kinds)}) must be Transformer, Pooling and, optionally, Dense "
+        "and Normalize, in this order; others would change the vectors: use sentence-transformers for the vectors of "
+        "this checkpoint"
+    )
+
+
+def _maps(folders: list[Repository], repository: Repository) -> tuple[Dense, ...]:
+    """The Dense modules in these folders; each takes as many numbers as the one before it gives."""
+    dense = tuple(Dense.read(folder) for folder in folders)
+    for first, second in pairwise(dense):
+        if len(first.weight) != second.weight.shape[1]:
+            raise MinibertError(
+                f"the output of a Dense module of {repository} ({len(first.weight)} numbers) must be as long as the "
+                f"input of the next one ({second.weight.shape[1]}); fetch it again"
+            )
+    return dense
+
+
+def _max_seq_length(transformer: dict[str, Any], repository: Repository) -> int | None:
+    limit = transformer.get("max_seq_length")
+    if limit is not None and (not isinstance(limit, int) or limit < 3):
+        raise MinibertError(f"max_seq_length of {repository} ({limit!r}) must be a whole number of at least 3")
+    return limit
+
+
+def _prompts(settings: dict[str, Any], repository: Repository) -> tuple[dict[str, str], str]:
+    """The prompts by name, and the one that is put before a text where no other is asked for."""
+    prompts, name = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        raise MinibertError(f"prompts of {repository} ({prompts!r:.60}) must be texts by name; correct the file")
+    if name is not None and name not in prompts:
+        raise MinibertError(
+            f"default_prompt_name of {repository} ({name!r}) must be the name of one of its prompts "
+            f"({', '.join(prompts) or 'there are none'}); correct the file"
+        )
+    return prompts, "" if name is None else prompts[name]
+
+
+def _similarity(settings: dict[str, Any], repository: Repository) -> str:
+    name = str(settings.get("similarity_fn_name") or "cosine")
+    if name not in SIMILARITIES:
+        raise MinibertError(f"similarity_fn_name of {repository} ({name!r}) must be one of {', '.join(SIMILARITIES)}")
+    return name
+
+
+def _truncate_dim(settings: dict[str, Any], repository: Repository) -> int | None:
+    value = settings.get("truncate_dim")
+    return None if value is None else whole_number(f"truncate_dim of {repository}", value)
 
 
 def _modes(config: dict[str, Any], repository: Repository) -> tuple[str, ...]:
