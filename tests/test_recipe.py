@@ -62,7 +62,7 @@ def test_maps_that_do_not_follow_one_another_are_refused(tmp_path: Path) -> None
     folder = recipe_folder(tmp_path / "model", dense=2)
     write_dense(folder / "2_Dense", torch.ones(3, 4))
     write_dense(folder / "3_Dense", torch.ones(2, 5))
-    message = f"of a Dense module of {folder} (3 numbers) must be as long as the input of the next one (5); fetch it again"
+    message = f"of a Dense module of {folder} (3 numbers) must be as long as the input of the next one (5); fetch"
     with pytest.raises(ValueError, match=re.escape(message)):
         Recipe.read(Repository.open(folder))
 
@@ -80,6 +80,6 @@ def test_a_default_prompt_that_is_not_among_the_prompts_is_refused(
     tmp_path: Path, prompts: dict[str, str], shown: str
 ) -> None:
     folder = recipe_folder(tmp_path / "model", dense=0, prompts=prompts, default_prompt_name="c")
-    message = f"default_prompt_name of {folder} ('c') must be the name of one of its prompts ({shown}); correct the file"
+    message = f"default_prompt_name of {folder} ('c') must be the name of one of its prompts ({shown}); correct"
     with pytest.raises(MinibertError, match=re.escape(message)):
         Recipe.read(Repository.open(folder))

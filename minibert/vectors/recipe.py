@@ -294,7 +294,8 @@ def _modules(repository: Repository) -> list[dict[str, Any]]:
 
 def _refusal(kinds: list[str], repository: Repository) -> str:
     """Why these modules, in this order, cannot be followed; empty where they can."""
-    if kinds == ["Transformer", "Pooling", *["Dense"] * kinds.count("Dense"), *["Normalize"] * (kinds[-1] == "Normalize")]:
+    maps = ["Dense"] * kinds.count("Dense")
+    if kinds == ["Transformer", "Pooling", *maps, *["Normalize"] * (kinds[-1] == "Normalize")]:
         return ""
     return (
         f"the modules of {repository} ({', '.join(kinds)}) must be Transformer, Pooling and, optionally, Dense "
