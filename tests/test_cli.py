@@ -121,6 +121,13 @@ def test_demo_shows_the_job(minilm: Path, masked: str, capsys: pytest.CaptureFix
             ["info", "--model", "two words"],
             "minibert: the checkpoint ('two words') must be a folder that exists or a name like",
         ),
+        *(
+            (
+                ["info", "--model", name],
+                f"minibert: the checkpoint ({name!r}) must be a folder that exists or a name like",
+            )
+            for name in ("a--b", "a..b/c", "a/b.git", "émile/bert", "a" * 100)
+        ),
         (
             ["encode", "--model", "MINILM", "a", "--batch-size", "0"],
             "minibert: batch_size (0) must be a whole number of at least 1",

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file
 import minibert
 from minibert.cli import main
 from minibert.corpus import files
+from minibert.errors import MinibertError
 
 TEXTS = [
     "How do I reset my password?",
@@ -534,6 +535,7 @@ def bad(tmp_path: Path) -> Any:
         ("a.csv", b"", "a.csv must begin with the names of its columns; it is empty"),
         ("a.csv", b'text\n"one" x\n', "a.csv, line 2, must be CSV; it is not ("),
         ("a.jsonl", b'{"text": "one"}\n{"text": \n', "a.jsonl, line 2, must be JSON; it is not ("),
+        ("a.parquet", b"PAR1 and no more", "a.parquet must be Parquet; it is not ("),
         ("a.jsonl", b"[1]\n", "a.jsonl, line 1, must be a JSON object, or a text; it is a list"),
         ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1, must hold a text in 'text', not 7; leave such rows out"),
         (
@@ -545,7 +547,7 @@ def bad(tmp_path: Path) -> Any:
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_with_its_place(bad: Any, name: str, content: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(MinibertError, match=re.escape(message)):
         list(files.read_rows(bad(name, content)))
 
 

@@ -156,13 +156,17 @@ def _read_jsonl(path: str) -> Iterator[tuple[str, Row]]:
 
 
 def _read_parquet(path: str) -> Iterator[tuple[str, Row]]:
-    parquet = _parquet()
-    with parquet.ParquetFile(path) as file:
-        number = 0
-        for batch in file.iter_batches(batch_size=BLOCK):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}, row {number},", row
+    parquet, number = _parquet(), 0
+    from pyarrow import ArrowInvalid
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=BLOCK):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number},", row
+    except ArrowInvalid as error:
+        raise MinibertError(f"{path} must be Parquet; it is not ({error}): correct it") from None
 
 
 READERS: dict[str, Callable[[str], Iterator[tuple[str, Row]]]] = {

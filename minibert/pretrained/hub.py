@@ -93,7 +93,7 @@ class Repository:
             raise MinibertError(f"the checkpoint ({name}) must be a folder; pass {folder.parent}, which holds the file")
         if isinstance(name_or_folder, Path) or name.startswith((".", "~", os.sep)) or name.count("/") > 1:
             raise FileNotFoundError(f"the folder ({name}) must exist; check the path")
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        if not _is_name(name):
             raise MinibertError(
                 f"the checkpoint ({name!r}) must be a folder that exists or a name like 'google-bert/bert-base-uncased'"
             )
@@ -309,6 +309,18 @@ def _broken_connections() -> tuple[type[Exception], ...]:
 
     base: Any = HfHubHTTPError.__bases__[0]  # requests' before version 1 of the client, httpx's since
     return (OSError, base)
+
+
+def _is_name(name: str) -> bool:
+    """Whether the Hub could have a repository of this name; the client refuses other names with a ValueError."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _commit_of(path: Path) -> str | None:
