@@ -39,7 +39,7 @@ class BertConfig(PretrainedConfig):
     `num_labels`; `label2id` is its inverse.
 
     Raises:
-        ValueError: a value that this encoder cannot honour, named with the rule and the remedy.
+        MinibertError: a value that this encoder cannot honour, named with the rule and the remedy.
 
     Source: Devlin et al. 2018, sec. 3 and A.2; google-research/bert `modeling.BertConfig`.
     """
@@ -202,7 +202,7 @@ class BertConfig(PretrainedConfig):
 
         Raises:
             TypeError: a name that is not a field.
-            ValueError: a value that cannot be honoured.
+            MinibertError: a value that cannot be honoured.
         """
         label2id = changes.pop("label2id", None)
         if label2id is not None:

@@ -69,7 +69,7 @@ class Repository:
 
         Raises:
             FileNotFoundError: what is written as a path does not exist.
-            ValueError: neither a folder nor a possible name; a revision of a folder.
+            MinibertError: neither a folder nor a possible name; a revision of a folder.
         """
         if not isinstance(name_or_folder, (str, Path)):
             raise MinibertError(
@@ -162,7 +162,7 @@ class Repository:
         """The content of a JSON file; None where the repository has no such file.
 
         Raises:
-            ValueError: the file is not JSON.
+            MinibertError: the file is not JSON.
         """
         path = self.file(filename)
         if path is None:
@@ -178,7 +178,7 @@ class Repository:
         """The content of a JSON file that must hold an object; None where the repository has no such file.
 
         Raises:
-            ValueError: the file is not JSON, or something else than an object.
+            MinibertError: the file is not JSON, or something else than an object.
         """
         values = self.json(filename)
         if values is not None and not isinstance(values, dict):
@@ -314,7 +314,7 @@ def _broken_connections() -> tuple[type[Exception], ...]:
 def _is_name(name: str) -> bool:
     """Whether the Hub could have a repository of this name; the client refuses other names with a ValueError."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)

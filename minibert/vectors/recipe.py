@@ -71,7 +71,7 @@ class Dense:
 
         Raises:
             FileNotFoundError: its files are not there.
-            ValueError: a setting that is not known here; weights that do not fit together, or are not finite.
+            MinibertError: a setting that is not known here; weights that do not fit together, or are not finite.
         """
         config = repository.object("config.json")
         if config is None:
@@ -166,7 +166,7 @@ class Recipe:
         the checkpoint can be used all the same.
 
         Raises:
-            ValueError: a broken file.
+            MinibertError: a broken file.
         """
         modules = _modules(repository)
         if not modules:
@@ -206,7 +206,7 @@ class Recipe:
         """Take pooled vectors (N, ...) through the maps, and divide them by their lengths, if that is to be done.
 
         Raises:
-            ValueError: they are not as long as the first map wants them.
+            MinibertError: they are not as long as the first map wants them.
         """
         if self.dense and pooled.shape[-1] != self.dense[0].weight.shape[1]:
             raise MinibertError(
@@ -257,7 +257,7 @@ def whitening(vectors: NDArray[np.float32], dimensions: int | None, rotate: bool
     """The map that centres vectors (N, H) and, if `rotate`, makes all directions vary alike, the first varying most.
 
     Raises:
-        ValueError: as for `Bert.whiten`.
+        MinibertError: as for `Bert.whiten`.
     """
     width = vectors.shape[1]
     kept = width if dimensions is None else whole_number("dimensions", dimensions)
