@@ -36,6 +36,7 @@ from importlib.metadata import PackageNotFoundError, version
 from minibert.batch import BatchEncoding
 from minibert.bert import Bert
 from minibert.config import BertConfig
+from minibert.errors import MinibertError
 from minibert.fill_mask import Candidate
 from minibert.lexicon.senses import Expansion, Senses, expand, senses, substitutes
 from minibert.loading import load
@@ -79,6 +80,7 @@ __all__ = [
     "Expansion",
     "Hit",
     "Index",
+    "MinibertError",
     "ParityReport",
     "Recipe",
     "Senses",
