@@ -478,8 +478,10 @@ class Bert:
                 f"prompt_name ({name!r:.40}) must be str; pass batch_size= for the number of texts at once"
             )
         if name not in self.recipe.prompts:
-            known = ", ".join(map(repr, self.recipe.prompts)) or "the checkpoint has none"
-            raise MinibertError(f"prompt_name ({name!r}) must be one of {known}; pass prompt= for a text of your own")
+            known = ", ".join(map(repr, self.recipe.prompts)) or "none"
+            raise MinibertError(
+                f"prompt_name ({name!r}) must be a prompt of the checkpoint ({known}); pass prompt= to use another text"
+            )
         return self.recipe.prompts[name]
 
     def _known_prompt(self, name: str | None, prompt: str | None, *names: str) -> str | None:

@@ -109,12 +109,13 @@ def test_a_prompt_that_is_not_there_is_refused(tmp_path: Path, minilm: Path) -> 
     built(tmp_path, minilm, models.Pooling(384, "mean"), prompts=PROMPTS)
     ours = minibert.load(tmp_path)
     with pytest.raises(
-        ValueError, match=r"prompt_name \('qeury'\) must be one of 'document', 'other', 'query'; pass pr"
+        ValueError,
+        match=r"prompt_name \('qeury'\) must be a prompt of the checkpoint \('document', 'other', 'query'\); pass pr",
     ):
         ours.encode("one", prompt_name="qeury")
     plain = minibert.load(minilm)
     with pytest.raises(
-        ValueError, match=r"prompt_name \('query'\) must be one of the checkpoint has none; pass prompt="
+        ValueError, match=r"prompt_name \('query'\) must be a prompt of the checkpoint \(none\); pass prompt="
     ):
         plain.encode("one", prompt_name="query")
     assert np.array_equal(plain.encode_query("one"), plain.encode("one"))

@@ -145,7 +145,7 @@ def test_words_that_came_split_are_those_of_the_tokenizer(bert: minibert.Bert, t
     sentences = [sentence for sentence in sentences if sentence]
     assert len(sentences) > 100
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* words have no pieces")
+        warnings.filterwarnings("ignore", message=".* without tokens got a vector of zeros")
         found = bert.words(sentences)
     for sentence, words in zip(sentences[:100], found, strict=False):
         assert words.words == sentence
@@ -159,7 +159,7 @@ def test_words_that_came_split_are_those_of_the_tokenizer(bert: minibert.Bert, t
 
 
 def test_a_word_without_pieces_keeps_its_row_and_says_so(bert: minibert.Bert) -> None:
-    with pytest.warns(UserWarning, match=r"^1 words have no pieces, and a vector of zeros: .* the first is '\\x07' of"):
+    with pytest.warns(UserWarning, match=r"^1 word without tokens got a vector of zeros: .* the first is '\\x07' of"):
         words = bert.words([["one"], ["He", "\x07", "robbed"]])[1]
     assert words.words == ["He", "\x07", "robbed"]
     assert words.pieces == [["he"], [], ["robbed"]]
@@ -181,7 +181,7 @@ def test_any_text_loses_nothing_but_what_the_tokenizer_drops(bert: minibert.Bert
 
 def check_alignment(bert: minibert.Bert, text: str, split: Any) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* words have no pieces")
+        warnings.filterwarnings("ignore", message=".* without tokens got a vector of zeros")
         words = bert.words(text, split=split)
     assert words.words == [text[start:end] for start, end in words.spans]
     ends = [0, *(place for span in words.spans for place in span)]
@@ -272,7 +272,7 @@ def test_cut_words_are_told(short: minibert.Bert) -> None:
     assert len(words) == 64
     assert len(one) == 1
     with (
-        pytest.warns(UserWarning, match="words have no pieces"),
+        pytest.warns(UserWarning, match="without tokens got a vector of zeros"),
         pytest.warns(UserWarning, match="tokens were dropped"),
     ):
         own = short.words([LONG.split()])[0]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from minibert.engine.engine import Engine, Pass, Plan
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Rows
 from minibert.errors import MinibertError
-from minibert.text import check_text
+from minibert.text import check_text, counted
 from minibert.tokenizer import BertTokenizer
 
 Spans = NDArray[np.int64]
@@ -253,8 +253,8 @@ def warn_empty(found: Sequence[Words]) -> None:
     if empty:
         number, word = empty[0]
         warnings.warn(
-            f"{len(empty)} words have no pieces, and a vector of zeros: the tokenizer drops them, or the text was cut "
-            f"before them; the first is {word!r} of text {number}",
+            f"{counted(len(empty), 'word')} without tokens got a vector of zeros: the tokenizer drops them, or the text was "
+            f"truncated before them; the first is {word!r} of text {number}",
             stacklevel=3,
         )
 
