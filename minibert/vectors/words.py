@@ -253,8 +253,8 @@ def warn_empty(found: Sequence[Words]) -> None:
     if empty:
         number, word = empty[0]
         warnings.warn(
-            f"{counted(len(empty), 'word')} without tokens got a vector of zeros: the tokenizer drops them, or the text "
-            f"was truncated before them; the first is {word!r} of text {number}",
+            f"{counted(len(empty), 'word')} without tokens got a vector of zeros: the tokenizer drops them, or the "
+            f"text was truncated before them; the first is {word!r} of text {number}",
             stacklevel=3,
         )
 
