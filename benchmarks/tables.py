@@ -1,4 +1,4 @@
-"""Write the figures of `results/CPU/*.json` into README.md and benchmarks/README.md.
+"""Write the figures of `results/CPU/*.json` into README.md, docs/ and benchmarks/README.md.
 
     python benchmarks/tables.py [--check]
 
@@ -21,7 +21,7 @@ from typing import Any
 import measure
 
 ROOT = Path(__file__).parent.parent
-TEXTS = ("README.md", "benchmarks/README.md")
+TEXTS = ("README.md", "docs/speed.md", "docs/checkpoints.md", "benchmarks/README.md")
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 OURS, THEIRS = "minibert", "sentence-transformers"
 
@@ -247,7 +247,7 @@ def scaling(cpus: Sequence[Cpu], name: str) -> str:
 
 
 def load(cpus: Sequence[Cpu], name: str) -> str:
-    """Import and load, without pictures: README shows the same."""
+    """Import and load, without pictures: docs/checkpoints.md shows the same."""
 
     def rows_of(cpu: Cpu) -> list[Row]:
         quantities = ("import (s)", "load (s)", "peak memory / file")
@@ -271,7 +271,7 @@ def soak(cpus: Sequence[Cpu], name: str) -> str:
 
 
 def memory(cpus: Sequence[Cpu], name: str) -> str:
-    """README: the soak in a sentence."""
+    """docs/speed.md: the soak in a sentence."""
     lines = []
     for cpu in cpus:
         rows = cpu.results[name]["rows"]

@@ -54,6 +54,22 @@ def test_the_page_on_long_texts_shows_what_is_printed(minilm: Path, capsys: pyte
     assert len(shown) == 2
 
 
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_lines_are_short_and_links_lead_somewhere(text: Path) -> None:
+    content = text.read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```", "", content, flags=re.DOTALL).splitlines()
+    assert [line for line in prose if len(line) > 120 and not line.startswith("|")] == []
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", content)
+    assert [link for link in links if not (text.parent / link).exists()] == []
+
+
+def test_the_readme_is_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= 160
+
+
 def test_every_page_of_the_docs_is_named_in_the_readme() -> None:
     assert [page.name for page in PAGES if f"docs/{page.name}" not in README] == []
 
