@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 if os.environ.get("MINIBERT_TEST_ONEDNN") == "off":  # one of the CPUs that tools/check imitates
     torch.backends.mkldnn.enabled = False
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in jobs that a shell runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _minilm() -> Path | None:

@@ -37,7 +37,7 @@ KINDS = ("cosine", "dot", "euclidean", "manhattan")
 def of_vectors(vectors: np.ndarray, kind: str = "dot") -> Index:
     """An index of vectors that no model made."""
     maker: Any = SimpleNamespace(
-        source="numbers",
+        source=minibert.Source("numbers"),
         recipe=Recipe(similarity=kind),
         dimension=vectors.shape[1],
         encoder=torch.nn.Identity(),
@@ -183,11 +183,12 @@ import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
+from minibert.pretrained.source import Source
 from minibert.search import index as module
 from minibert.vectors.recipe import Recipe
 
 module.fingerprint = lambda bert: "of numbers"
-maker = SimpleNamespace(source="numbers", recipe=Recipe(similarity="dot"), dimension=4)
+maker = SimpleNamespace(source=Source("numbers"), recipe=Recipe(similarity="dot"), dimension=4)
 folder = Path(sys.argv[1])
 left = None  # file operations before the crash
 
@@ -416,7 +417,13 @@ def test_a_manifest_with_wrong_values_is_refused(tmp_path: Path, change: dict[st
 class Counting:
     """Makes vectors of the numbers in texts, at once, so that threads meet in the index and not in a model."""
 
-    source, recipe, dimension, encoder, tokenizer = "numbers", Recipe(), 8, torch.nn.Identity(), TOKENIZER
+    source, recipe, dimension, encoder, tokenizer = (
+        minibert.Source("numbers"),
+        Recipe(),
+        8,
+        torch.nn.Identity(),
+        TOKENIZER,
+    )
 
     def encode_document(self, texts: list[str], **settings: Any) -> np.ndarray:
         return np.stack([np.random.default_rng(int(text.split()[-1])).standard_normal(8) for text in texts])
@@ -552,12 +559,14 @@ import os, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, torch
+from minibert.pretrained.source import Source
 from minibert.search.index import Index
 from minibert.vectors.recipe import Recipe
 
 tokenizer = SimpleNamespace(vocab={}, do_lower_case=True, special_tokens=[])
 maker = SimpleNamespace(
-    source="numbers", recipe=Recipe(similarity="dot"), dimension=4, encoder=torch.nn.Identity(), tokenizer=tokenizer
+    source=Source("numbers"), recipe=Recipe(similarity="dot"), dimension=4, encoder=torch.nn.Identity(),
+    tokenizer=tokenizer,
 )
 folder, done = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -645,12 +654,13 @@ FORKS = """
 import os, sys
 import numpy as np, torch
 from types import SimpleNamespace
+from minibert.pretrained.source import Source
 from minibert.search.index import Index
 from minibert.vectors.recipe import Recipe
 
 tokenizer = SimpleNamespace(vocab={}, do_lower_case=True, special_tokens=[])
 maker = SimpleNamespace(
-    source="numbers", recipe=Recipe(), dimension=64, encoder=torch.nn.Identity(), tokenizer=tokenizer
+    source=Source("numbers"), recipe=Recipe(), dimension=64, encoder=torch.nn.Identity(), tokenizer=tokenizer
 )
 if sys.argv[2] == "save":
     index = Index(maker)
