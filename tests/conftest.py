@@ -14,6 +14,15 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+import minibert
+
+HOW_TO_GET_THE_DATA = (
+    "MINIBERT_EVALDATA must name a folder with published data sets, each from its repository on GitHub: "
+    "stsb/ (kduxin/firelang, data/sent-similarity/STS/STSBenchmark), wnut17/ (leondz/emerging_entities_17), "
+    "coarsewsd20/ (danlou/bert-disambiguation), "
+    "gutenberg/pg1661_sherlock_holmes.txt (GITenberg/The-Adventures-of-Sherlock-Holmes_1661, 1661.txt)"
+)
+
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -41,11 +50,17 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
+def bert(minilm: Path) -> minibert.Bert:
+    """The real model, loaded once: for tests that change nothing in it."""
+    return minibert.load(minilm)
+
+
+@pytest.fixture(scope="session")
 def evaldata() -> Path:
     """The folder of the real data sets."""
     folder = os.environ.get("MINIBERT_EVALDATA")
     if not folder:
-        pytest.skip("MINIBERT_EVALDATA does not name the folder of data sets")
+        pytest.skip(HOW_TO_GET_THE_DATA)
     return Path(folder)
 
 

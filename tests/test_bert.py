@@ -33,11 +33,6 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def bert(minilm: Path) -> minibert.Bert:
-    return minibert.load(minilm)
-
-
-@pytest.fixture(scope="module")
 def oracle(minilm: Path) -> SentenceTransformer:
     return SentenceTransformer(str(minilm), device="cpu")
 

@@ -35,11 +35,6 @@ TEXTS = [" ".join(WORDS[: 1 + number % 10] * (1 + number % 7)) for number in ran
 
 
 @pytest.fixture(scope="module")
-def bert(minilm: Path) -> minibert.Bert:
-    return minibert.load(minilm)
-
-
-@pytest.fixture(scope="module")
 def oracle(minilm: Path) -> SentenceTransformer:
     return SentenceTransformer(str(minilm), device="cpu")
 

@@ -30,11 +30,6 @@ DATA = ["reset it", {"answer": "see the link", "n": 1}, None, ["a", 1.5], True, 
 
 
 @pytest.fixture(scope="module")
-def bert(minilm: Path) -> minibert.Bert:
-    return minibert.load(minilm)
-
-
-@pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> minibert.Bert:
     return minibert.load(with_real_vocabulary(tmp_path_factory.mktemp("small"), minilm))
 

@@ -42,7 +42,8 @@ FLOAT32_AND_BFLOAT16 = [
 
 
 @pytest.fixture
-def bert(minilm: Path) -> minibert.Bert:
+def editable(minilm: Path) -> minibert.Bert:
+    """The real model, loaded for one test, which may change it."""
     return minibert.load(minilm)
 
 
@@ -88,11 +89,13 @@ def test_without_the_operators_the_plain_layers_give_the_same_vectors(
     assert_same_vectors(plain.encode(TEXTS), expected)
 
 
-def test_switching_onednn_off_is_seen_by_the_next_call(bert: minibert.Bert, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = bert.encode(TEXTS)
+def test_switching_onednn_off_is_seen_by_the_next_call(
+    editable: minibert.Bert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = editable.encode(TEXTS)
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    assert fused(bert) == 0
-    assert_same_vectors(bert.encode(TEXTS), before)
+    assert fused(editable) == 0
+    assert_same_vectors(editable.encode(TEXTS), before)
 
 
 @needs_fused_bfloat16
@@ -230,15 +233,17 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_changed_after_a_call_is_seen_by_the_next(
-    bert: minibert.Bert, change: Callable[[minibert.Bert], None]
+    editable: minibert.Bert, change: Callable[[minibert.Bert], None]
 ) -> None:
-    before = bert.encode(TEXTS)
-    change(bert)
-    after = bert.encode(TEXTS)
+    before = editable.encode(TEXTS)
+    change(editable)
+    after = editable.encode(TEXTS)
     assert np.abs(after - before).max() > 1e-4
     with torch.no_grad():
-        ids = torch.tensor([bert.tokenizer.encode(TEXTS[0])])
-        expected = F.normalize(bert.encoder(ids).last_hidden_state[0].mean(0), dim=0)  # the padded path, layer by layer
+        ids = torch.tensor([editable.tokenizer.encode(TEXTS[0])])
+        expected = F.normalize(
+            editable.encoder(ids).last_hidden_state[0].mean(0), dim=0
+        )  # the padded path, layer by layer
     assert_same_vectors(after[0], expected.numpy())
 
 
@@ -273,14 +278,14 @@ def test_vectors_after_a_step_are_those_of_the_saved_model(
     assert np.abs(after - before).max() > 1e-4
 
 
-def test_single_numbers_written_behind_the_counter_are_seen_by_a_call_with_many_texts(bert: minibert.Bert) -> None:
+def test_single_numbers_written_behind_the_counter_are_seen_by_a_call_with_many_texts(editable: minibert.Bert) -> None:
     texts = [str(number) for number in range(MANY_ROWS)]
-    before = bert.encode(texts)
+    before = editable.encode(texts)
     with torch.no_grad():
-        bert.layers[3].attention.value.weight.data[17, 5] = 40.0
-    after = bert.encode(iter(texts))
+        editable.layers[3].attention.value.weight.data[17, 5] = 40.0
+    after = editable.encode(iter(texts))
     assert np.abs(after - before).max() > 1e-3
-    assert_same_vectors(after[:3], minibert.Bert(bert.model, bert.tokenizer, bert.recipe).encode(texts[:3]))
+    assert_same_vectors(after[:3], minibert.Bert(editable.model, editable.tokenizer, editable.recipe).encode(texts[:3]))
 
 
 @hypothesis.given(st.integers(1, 12), st.integers(1, 12))
@@ -291,27 +296,27 @@ def test_a_sample_has_a_number_of_16_neighbouring_rows_and_columns(rows: int, co
     assert np.diff([-1, *sorted(set(found % (16 * columns))), 16 * columns]).max() <= 16
 
 
-def test_a_hook_sees_what_goes_by_and_leaves_no_trace_when_removed(bert: minibert.Bert) -> None:
-    before, seen = bert.encode(TEXTS), []
-    handle = bert.layers[4].register_forward_hook(lambda module, inputs, output: seen.append(output))
-    assert_same_vectors(bert.encode(TEXTS), before)
+def test_a_hook_sees_what_goes_by_and_leaves_no_trace_when_removed(editable: minibert.Bert) -> None:
+    before, seen = editable.encode(TEXTS), []
+    handle = editable.layers[4].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    assert_same_vectors(editable.encode(TEXTS), before)
     assert len(seen) == 1
     assert seen[0].shape[1] == 384
     handle.remove()
-    assert np.array_equal(bert.encode(TEXTS), before)
+    assert np.array_equal(editable.encode(TEXTS), before)
     assert len(seen) == 1
 
 
-def test_a_class_of_the_users_own_is_run(bert: minibert.Bert) -> None:
+def test_a_class_of_the_users_own_is_run(editable: minibert.Bert) -> None:
     class Halved(EncoderLayer):
         def forward(self, x: Tensor, layout: Any) -> Tensor:
             return super().forward(x, layout) * 0.5
 
-    before = bert.encode(TEXTS)
-    layer = Halved(bert.config)
-    layer.load_state_dict(bert.layers[3].state_dict())
-    bert.layers[3] = layer.eval()
-    assert np.abs(bert.encode(TEXTS) - before).max() > 1e-4
+    before = editable.encode(TEXTS)
+    layer = Halved(editable.config)
+    layer.load_state_dict(editable.layers[3].state_dict())
+    editable.layers[3] = layer.eval()
+    assert np.abs(editable.encode(TEXTS) - before).max() > 1e-4
 
 
 class OwnModel(minibert.BertModel):
@@ -332,37 +337,37 @@ def with_layers_in_a_container_of_its_own(bert: minibert.Bert) -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("change", [with_a_model_of_its_own, with_layers_in_a_container_of_its_own])
 def test_the_users_own_model_stays_what_it_is(
-    bert: minibert.Bert, change: Callable[[minibert.Bert], None], training: bool
+    editable: minibert.Bert, change: Callable[[minibert.Bert], None], training: bool
 ) -> None:
-    expected = bert.encode(TEXTS)
-    change(bert)
-    bert.model.train(training)
-    parts = dict(bert.model.named_modules())
-    assert_same_vectors(bert.encode(TEXTS), expected)
-    assert dict(bert.model.named_modules()) == parts
+    expected = editable.encode(TEXTS)
+    change(editable)
+    editable.model.train(training)
+    parts = dict(editable.model.named_modules())
+    assert_same_vectors(editable.encode(TEXTS), expected)
+    assert dict(editable.model.named_modules()) == parts
 
 
-def test_the_dropout_of_a_class_of_the_users_own_is_off(bert: minibert.Bert) -> None:
+def test_the_dropout_of_a_class_of_the_users_own_is_off(editable: minibert.Bert) -> None:
     class Own(EncoderLayer):
         pass
 
-    expected = bert.encode(TEXTS)
-    layer = Own(bert.config)
-    layer.load_state_dict(bert.layers[3].state_dict())
-    bert.layers[3] = layer
+    expected = editable.encode(TEXTS)
+    layer = Own(editable.config)
+    layer.load_state_dict(editable.layers[3].state_dict())
+    editable.layers[3] = layer
     assert layer.dropout.p > 0
     for training in (True, False, True):
         layer.train(training)
-        assert_same_vectors(bert.encode(TEXTS), expected)
+        assert_same_vectors(editable.encode(TEXTS), expected)
         assert layer.dropout.training == training
 
 
-def test_a_hook_is_given_the_module_that_it_was_put_on(bert: minibert.Bert) -> None:
-    names, seen = {module: name for name, module in bert.model.named_modules()}, []
+def test_a_hook_is_given_the_module_that_it_was_put_on(editable: minibert.Bert) -> None:
+    names, seen = {module: name for name, module in editable.model.named_modules()}, []
     for part in ("embeddings", "encoder.layers.2", "encoder.layers.3.attention"):
-        module = bert.model.get_submodule(part)
+        module = editable.model.get_submodule(part)
         module.register_forward_hook(lambda module, inputs, output: seen.append(names[module]))
-    bert.encode("one")
+    editable.encode("one")
     assert seen == ["embeddings", "encoder.layers.2", "encoder.layers.3.attention"]
 
 
@@ -388,19 +393,21 @@ def test_a_norm_without_parameters_runs_plain(minilm: Path, dtype: torch.dtype, 
 
 
 @pytest.mark.parametrize("text", ["one", TEXTS])
-def test_autocast_changes_nothing(minilm: Path, bert: minibert.Bert, text: Any) -> None:
-    expected = bert.encode(text)
+def test_autocast_changes_nothing(minilm: Path, editable: minibert.Bert, text: Any) -> None:
+    expected = editable.encode(text)
     with torch.autocast("cpu", torch.bfloat16):
-        assert np.array_equal(bert.encode(text), expected)
+        assert np.array_equal(editable.encode(text), expected)
         fresh = minibert.load(minilm)
         assert np.array_equal(fresh.encode(text), expected)
-        assert fused(fresh) == fused(bert)
+        assert fused(fresh) == fused(editable)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
-def test_torchs_default_dtype_and_device_change_nothing(minilm: Path, bert: minibert.Bert, dtype: torch.dtype) -> None:
+def test_torchs_default_dtype_and_device_change_nothing(
+    minilm: Path, editable: minibert.Bert, dtype: torch.dtype
+) -> None:
     texts = [*TEXTS, "word " * 300]
-    expected = bert.encode(texts, truncation="window")
+    expected = editable.encode(texts, truncation="window")
     try:
         torch.set_default_dtype(dtype)
         torch.set_default_device("meta")
@@ -411,35 +418,35 @@ def test_torchs_default_dtype_and_device_change_nothing(minilm: Path, bert: mini
         torch.set_default_device(None)
 
 
-def test_layers_are_those_that_are_there(bert: minibert.Bert) -> None:
-    fifth = bert.encode(TEXTS, layers=5)
-    del bert.layers[5]
+def test_layers_are_those_that_are_there(editable: minibert.Bert) -> None:
+    fifth = editable.encode(TEXTS, layers=5)
+    del editable.layers[5]
     for layers in (None, -1, 5, [5]):
-        assert_same_vectors(bert.encode(TEXTS, layers=layers), fifth)
+        assert_same_vectors(editable.encode(TEXTS, layers=layers), fifth)
     with pytest.raises(ValueError, match=r"layers \(6\) must be whole numbers between -6 and 5"):
-        bert.encode(TEXTS, layers=6)
+        editable.encode(TEXTS, layers=6)
 
 
-def test_training_mode_is_neither_used_nor_lost(bert: minibert.Bert) -> None:
-    expected = bert.encode(TEXTS)
-    bert.model.train()
-    assert np.array_equal(bert.encode(TEXTS), expected)  # no dropout
-    assert all(module.training for module in bert.model.modules())
-    fresh = minibert.Bert(bert.model, bert.tokenizer, bert.recipe)
+def test_training_mode_is_neither_used_nor_lost(editable: minibert.Bert) -> None:
+    expected = editable.encode(TEXTS)
+    editable.model.train()
+    assert np.array_equal(editable.encode(TEXTS), expected)  # no dropout
+    assert all(module.training for module in editable.model.modules())
+    fresh = minibert.Bert(editable.model, editable.tokenizer, editable.recipe)
     assert np.array_equal(fresh.encode(TEXTS), expected)
-    assert all(module.training for module in bert.model.modules())
+    assert all(module.training for module in editable.model.modules())
 
 
-def test_gradients_are_as_they_were(bert: minibert.Bert) -> None:
-    bert.encode(TEXTS)
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in bert.model.parameters())
-    bert.model(torch.tensor([[101, 102]])).last_hidden_state.sum().backward()
-    assert bert.layers[0].attention.query.weight.grad is not None
+def test_gradients_are_as_they_were(editable: minibert.Bert) -> None:
+    editable.encode(TEXTS)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in editable.model.parameters())
+    editable.model(torch.tensor([[101, 102]])).last_hidden_state.sum().backward()
+    assert editable.layers[0].attention.query.weight.grad is not None
 
 
-def test_copies_and_pickles_give_the_same_vectors(bert: minibert.Bert) -> None:
-    expected = bert.encode(TEXTS)
-    for other in (copy.deepcopy(bert), pickle.loads(pickle.dumps(bert))):
+def test_copies_and_pickles_give_the_same_vectors(editable: minibert.Bert) -> None:
+    expected = editable.encode(TEXTS)
+    for other in (copy.deepcopy(editable), pickle.loads(pickle.dumps(editable))):
         assert np.array_equal(other.encode(TEXTS), expected)
 
 

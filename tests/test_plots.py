@@ -30,11 +30,6 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def bert(minilm: Path) -> minibert.Bert:
-    return minibert.load(minilm)
-
-
 def pixels(figure: Any, folder: Path) -> np.ndarray:
     """The picture as matplotlib reads it back, (height, width, 3)."""
     image = pytest.importorskip("matplotlib.image")

@@ -47,11 +47,6 @@ WITHOUT = [  # the word
 
 
 @pytest.fixture(scope="module")
-def bert(minilm: Path) -> minibert.Bert:
-    return minibert.load(minilm)
-
-
-@pytest.fixture(scope="module")
 def theirs(minilm: Path) -> Any:
     model = transformers.BertModel.from_pretrained(minilm).eval()
     return model, transformers.AutoTokenizer.from_pretrained(minilm)

@@ -38,11 +38,6 @@ ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
 @pytest.fixture(scope="module")
-def bert(minilm: Path) -> minibert.Bert:
-    return minibert.load(minilm)
-
-
-@pytest.fixture(scope="module")
 def theirs(minilm: Path) -> Any:
     model = transformers.BertModel.from_pretrained(minilm, output_hidden_states=True).eval()
     return model, transformers.AutoTokenizer.from_pretrained(minilm)
