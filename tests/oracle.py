@@ -67,9 +67,9 @@ def pair_of(
     return ours, theirs
 
 
-def with_real_vocabulary(folder: Path, minilm: Path, kind: str = "BertForMaskedLM") -> Path:
+def with_real_vocabulary(folder: Path, minilm: Path, kind: str = "BertForMaskedLM", **config: Any) -> Path:
     """A small random checkpoint with the tokenizer of bert-base-uncased, saved in `folder`."""
-    theirs_of(kind, folder, vocab_size=30522, initializer_range=0.5)
+    theirs_of(kind, folder, **{"vocab_size": 30522, "initializer_range": 0.5, **config})
     for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(minilm / name, folder)
     return folder

@@ -46,7 +46,8 @@ def test_probabilities_sum_to_one_and_a_fully_masked_row_stays_finite() -> None:
     mixed, probabilities = attention(q, k, v, torch.zeros(1, 1, 1, 5, dtype=torch.bool))
     torch.testing.assert_close(probabilities, torch.full((1, 2, 5, 5), 0.2))
     torch.testing.assert_close(mixed, v.mean(2, keepdim=True).expand_as(v))
-    assert fused_attention(q, k, v, torch.zeros(1, 1, 5, 5, dtype=torch.bool)).isfinite().all()
+    fused = fused_attention(q, k, v, torch.zeros(1, 1, 5, 5, dtype=torch.bool))
+    assert torch.equal(fused, torch.zeros_like(v))  # torch's own answer
 
 
 def test_padding_does_not_change_other_tokens(tmp_path: Path) -> None:

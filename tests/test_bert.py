@@ -149,7 +149,6 @@ def test_neighbours_do_not_matter_in_the_shape_of_bert_base(tmp_path: Path, mini
 @hypothesis.given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=80), min_size=1, max_size=8))
 def test_any_texts_are_encoded_as_each_of_them_alone(bert: minibert.Bert, texts: list[str]) -> None:
     together = bert.encode(texts)
-    assert np.isfinite(together).all()
     for text, vector in zip(texts, together, strict=True):
         assert np.abs(bert.encode(text) - vector).max() < 1e-6
 
@@ -236,7 +235,7 @@ def test_a_transformer_in_a_folder_of_its_own_is_found(tmp_path: Path, minilm: P
     ],
 )
 def test_vectors_that_cannot_be_made_as_asked_are_refused_but_the_rest_works(
-    tmp_path: Path, minilm: Path, file: str, content: Any, message: str
+    bert: minibert.Bert, tmp_path: Path, minilm: Path, file: str, content: Any, message: str
 ) -> None:
     shutil.copytree(minilm, tmp_path, dirs_exist_ok=True)
     (tmp_path / file).write_text(json.dumps(content))
@@ -245,7 +244,8 @@ def test_vectors_that_cannot_be_made_as_asked_are_refused_but_the_rest_works(
     for refused in (lambda: loaded.encode("a"), lambda: loaded.save_pretrained(tmp_path / "again")):
         with pytest.raises(ValueError, match=re.escape(message)):
             refused()
-    assert loaded.encoder(torch.tensor([[101, 102]])).last_hidden_state.isfinite().all()
+    ids = torch.tensor([[101, 7592, 102]])
+    assert torch.equal(loaded.encoder(ids).last_hidden_state, bert.encoder(ids).last_hidden_state)
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,7 @@ def test_every_hidden_state_is_identical_whatever_the_mask(
 ) -> None:
     ours, theirs = pair_of("BertModel", tmp_path, attention, dtype)
     inputs = batch(4, 11)
-    mine, other = run_both(ours, theirs, attention, **inputs, attention_mask=mask_of(padding, 4, 11))
-    assert_identical(mine, other)
-    assert all(state.isfinite().all() for state in mine.hidden_states)
+    assert_identical(*run_both(ours, theirs, attention, **inputs, attention_mask=mask_of(padding, 4, 11)))
 
 
 @BOTH_KERNELS
@@ -156,9 +154,7 @@ def test_every_head_and_loss_is_identical(tmp_path: Path, kind: str, attention: 
     ours, theirs = pair_of(kind, tmp_path, attention, dtype, **config)
     inputs = inputs_of(kind)
     assert_identical(*run_both(ours, theirs, attention, **inputs))
-    mine, other = run_both(ours, theirs, attention, **inputs, **labels_of(kind, inputs))
-    assert kind == "BertModel" or other.loss.isfinite()
-    assert_identical(mine, other)
+    assert_identical(*run_both(ours, theirs, attention, **inputs, **labels_of(kind, inputs)))
 
 
 @pytest.mark.parametrize(

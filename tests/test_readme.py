@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from oracle import with_real_vocabulary
@@ -22,6 +24,30 @@ def test_every_python_block_runs(code: str, tmp_path: Path, minilm: Path, capsys
     # the Hub's name stands for a checkpoint of the same kind, here
     folder = with_real_vocabulary(tmp_path, minilm, "BertForPreTraining")
     exec(compile(code.replace("google-bert/bert-base-uncased", str(folder)), "README.md", "exec"), {})
+
+
+def test_the_figures_that_the_readme_prints_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    code = next(code for code in BLOCKS if "from minibert.attention import" in code)
+    exec(compile(code, "README.md", "exec"), {})
+    printed = [float(number) for number in re.findall(r"\d+\.\d+", capsys.readouterr().out)]
+    shown = re.findall(r"print\(.*\) *# (\S+) to itself, the rest shared", code)
+    assert [f"{printed[0]:.2f}"] == shown
+    assert printed[1:] == pytest.approx([(1 - printed[0]) / 2] * 2, abs=1e-4)
+
+
+def test_the_shapes_that_the_readme_shows_are_those_of_bert_base(tmp_path: Path, minilm: Path) -> None:
+    wide = with_real_vocabulary(tmp_path, minilm, "BertForPreTraining", hidden_size=768)  # as bert-base is
+    compared = 0
+    for code in BLOCKS:
+        code, names = code.replace("google-bert/bert-base-uncased", str(wide)), dict[str, Any]()
+        for statement in ast.parse(code).body:
+            exec(compile(ast.Module([statement], []), "README.md", "exec"), names)
+            shown = re.search(r"# .*?(\(\d[\d, ]*\))", code.splitlines()[statement.lineno - 1])
+            if shown:
+                made = statement.targets[0] if isinstance(statement, ast.Assign) else statement.value
+                assert str(tuple(eval(ast.unparse(made), names).shape)) == shown[1]
+                compared += 1
+    assert compared == 2
 
 
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap's, when BERTopic imports it

@@ -151,7 +151,9 @@ def test_tags_say_that_texts_are_wanted(minilm: Path) -> None:
     assert tags.input_tags.string
     assert tags.input_tags.one_d_array
     assert not tags.input_tags.two_d_array
-    assert tags.estimator_type == "transformer" or tags.transformer_tags is not None
+    assert tags.transformer_tags.preserves_dtype == []  # float32, whatever comes in
+    assert tags.estimator_type is None  # neither a classifier nor a regressor
+    assert not tags.target_tags.required
 
 
 def test_fit_learns_nothing_and_changes_no_parameter(minilm: Path) -> None:

@@ -17,8 +17,8 @@ import transformers
 from oracle import assert_same_vectors
 
 import minibert
-from minibert.engine.rows import window_starts
-from minibert.vectors.words import owners, words_to_pandas
+from minibert.engine.rows import RowMaker, window_starts
+from minibert.vectors.words import align, owners, words_to_pandas
 
 TEXT = "He robbed the bank by the river bank: un-American embeddings!"
 HARD = [
@@ -336,13 +336,29 @@ def test_windows_cover_a_text_and_share_enough(tokens: int, size: int, longest_w
 
 
 def test_no_word_is_divided_between_windows(short: minibert.Bert) -> None:
-    long_word = "antidisestablishmentarianism" * 3  # 30 pieces
-    text = " ".join(["bank", long_word] * 20)
+    text = " ".join(["a bank", "antidisestablishmentarianism" * 3] * 20)
     words = short.words(text, truncation="window")
-    assert len(words) == 40
-    assert words.vectors.any(1).all()
-    alone = short.words(long_word)
-    assert words.pieces[1] == alone.pieces[0]
+    counts = [len(pieces) for pieces in words.pieces]
+    ends = np.cumsum(counts).tolist()
+    assert counts[:3] == [1, 1, 24]  # more than the quarter that windows share otherwise
+    otherwise = window_starts(ends[-1], 64)
+    assert any(  # windows that took no care would divide some
+        not any(start <= end - count and end <= start + 64 for start in otherwise)
+        for end, count in zip(ends, counts, strict=True)
+    )
+    windows: list[tuple[int, np.ndarray]] = []
+    rows = align(short.tokenizer, [text], [None], RowMaker(short.tokenizer, 66, "window"))[1]
+    with torch.no_grad():
+        for start, ids in zip(rows.starts, rows.ids, strict=True):
+            windows.append((start, short.encoder(torch.tensor(ids[None]).long()).last_hidden_state[0, 1:-1].numpy()))
+    for vector, end, count in zip(words.vectors, ends, counts, strict=True):
+        whole = [
+            states[end - count - start : end - start].mean(0)
+            for start, states in windows
+            if start <= end - count and end <= start + len(states)
+        ]
+        assert whole
+        assert min(np.abs(vector - one).max() for one in whole) < 1e-5
 
 
 def test_a_word_longer_than_a_window_has_a_vector(minilm: Path) -> None:
