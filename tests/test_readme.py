@@ -35,10 +35,12 @@ def test_the_figures_that_the_readme_prints_are_printed(capsys: pytest.CaptureFi
     assert printed[1:] == pytest.approx([(1 - printed[0]) / 2] * 2, abs=1e-4)
 
 
-def test_the_shapes_that_the_readme_shows_are_those_of_bert_base(tmp_path: Path, minilm: Path) -> None:
+def test_the_shapes_that_are_shown_are_those_of_bert_base(tmp_path: Path, minilm: Path) -> None:
+    page = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
+    blocks = [*BLOCKS, *re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
     wide = with_real_vocabulary(tmp_path, minilm, "BertForPreTraining", hidden_size=768)  # as bert-base is
     compared = 0
-    for code in BLOCKS:
+    for code in blocks:
         code, names = code.replace("google-bert/bert-base-uncased", str(wide)), dict[str, Any]()
         for statement in ast.parse(code).body:
             exec(compile(ast.Module([statement], []), "README.md", "exec"), names)
