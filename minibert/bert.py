@@ -113,7 +113,7 @@ class Bert:
         model: PretrainedModel,
         tokenizer: BertTokenizer,
         recipe: Recipe | None = None,
-        source: Source | None = None,
+        source: Source | str | None = None,
         missing_mlm: Sequence[str] = (),
         exact_norms: Mapping[str, Tensor] | None = None,
         dtype_reason: str = "",
@@ -121,7 +121,7 @@ class Bert:
         self.model = model
         self.recipe = recipe or Recipe()
         self.tokenizer = tokenizer.lower_cased() if self.recipe.lower_case else tokenizer
-        self.source = source or Source("memory")
+        self.source = source if isinstance(source, Source) else Source(source or "memory")
         self._missing_mlm = tuple(missing_mlm)
         self._exact_norms = exact_norms
         self._dtype_reason = dtype_reason
