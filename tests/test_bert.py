@@ -46,6 +46,13 @@ def masked(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> minibert.B
 # Vectors
 
 
+def test_a_source_may_be_a_name(bert: minibert.Bert) -> None:
+    made = minibert.Bert(bert.model, bert.tokenizer, source="my model")
+    assert made.source == minibert.Source("my model")
+    assert minibert.Bert(bert.model, bert.tokenizer).source == minibert.Source("memory")
+    assert "my model" in repr(made)
+
+
 def test_minilm_gives_the_vectors_of_sentence_transformers(bert: minibert.Bert, oracle: SentenceTransformer) -> None:
     ours = bert.encode(TEXTS)
     assert ours.shape == (len(TEXTS), 384)
