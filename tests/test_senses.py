@@ -476,3 +476,16 @@ def test_the_documentation_runs(minilm: Path, masked: Path) -> None:
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         code = code.replace("google-bert/bert-base-uncased", str(masked))
         exec(compile(code.replace("sentence-transformers/all-MiniLM-L6-v2", str(minilm)), "senses.md", "exec"), names)
+
+
+def test_a_table_is_no_corpus(bert: minibert.Bert) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    table = pandas.DataFrame({"bank": ["one"], "river": ["two"]})
+    with pytest.raises(
+        minibert.MinibertError, match=r"corpus \(DataFrame\) must be several str, not a table; pass a col"
+    ):
+        minibert.expand(bert, "bank", table)
+    with pytest.raises(
+        minibert.MinibertError, match=r"texts \(DataFrame\) must be several str, not a table; pass a col"
+    ):
+        minibert.senses(bert, "bank", table)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from minibert.bert import Bert
 from minibert.engine.stream import Progress
 from minibert.errors import MinibertError
-from minibert.text import check_text, whole_number
+from minibert.text import check_text, is_table, whole_number
 from minibert.vectors.words import Aligned, Words, split_texts
 
 logger = logging.getLogger("minibert")
@@ -214,6 +214,9 @@ def as_texts(texts: Any, name: str) -> Iterable[str]:
         return [texts]
     if isinstance(texts, (bytes, dict, set, frozenset)) or not isinstance(texts, Iterable):
         raise MinibertError(f"{name} ({texts!r:.40}) must be several str in an order, not {type(texts).__name__}")
+    if is_table(texts):
+        kind = type(texts).__name__
+        raise MinibertError(f"{name} ({kind}) must be several str, not a table; pass a column, table['column']")
     return texts
 
 
