@@ -9,7 +9,6 @@ from pathlib import Path
 
 import minibert
 from minibert.errors import MinibertError
-from minibert.integrations import as_dtype
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BERT_BASE = "google-bert/bert-base-uncased"  # has the masked-LM head that all-MiniLM-L6-v2 lacks
@@ -54,7 +53,7 @@ def load(options: argparse.Namespace) -> minibert.Bert:
         options.model,
         revision=options.revision,
         local_files_only=options.offline,
-        dtype=as_dtype(options.dtype),
+        dtype=options.dtype,
         device=options.device,
     )
 

@@ -5,26 +5,44 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minibert.bert import Bert
 from minibert.errors import MinibertError
 from minibert.integrations import open_bert
 
 
-class LangChainEmbeddings:
-    """What LangChain calls Embeddings: texts in, lists of numbers out.
+class Adapter:
+    """A `Bert`, and the settings with which another library's calls are answered.
 
     Args:
         model: a repository's name, a folder, or a `Bert`.
-        revision, dtype, device: as for `minibert.load`; `dtype` may also be a name.
+        revision, dtype, device: as for `minibert.load`.
         settings: of `Bert.encode`, for queries and documents alike: normalize_embeddings, truncate_dim, ...
     """
 
     def __init__(
         self, model: Any, *, revision: str | None = None, dtype: Any = None, device: Any = None, **settings: Any
     ) -> None:
+        super().__init__()  # a backend also inherits from the other library's class
         self.bert = open_bert(model, revision=revision, dtype=dtype, device=device)
         self.settings = settings
         check_settings(self.bert, settings)
+
+
+class Backend(Adapter):
+    """What KeyBERT and BERTopic call: one method for documents and words alike."""
+
+    def embed(self, documents: list[str], verbose: bool = False) -> NDArray[np.float32]:
+        """The vectors of texts, (n, H)."""
+        settings = {"show_progress_bar": verbose, **self.settings}
+        vectors: NDArray[np.float32] = self.bert.encode(list_of(documents), **settings)
+        return vectors
+
+
+class LangChainEmbeddings(Adapter):
+    """What LangChain calls Embeddings: texts in, lists of numbers out. The arguments are those of `Adapter`."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vectors of texts that are searched, by `Bert.encode_document`."""

@@ -5,13 +5,7 @@ BERTopic knows models by the class of its own that they inherit from. For any ot
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from minibert.integrations import open_bert
-from minibert.integrations.adapters import check_settings, list_of
+from minibert.integrations.adapters import Backend
 
 try:
     from bertopic.backend import BaseEmbedder
@@ -21,26 +15,8 @@ except ImportError:
     ) from None
 
 
-class BERTopicBackend(BaseEmbedder):  # type: ignore[misc]
+class BERTopicBackend(Backend, BaseEmbedder):  # type: ignore[misc]
     """Give BERTopic the vectors of `Bert.encode`: `BERTopic(embedding_model=BERTopicBackend(...))`.
 
-    Args:
-        model: a repository's name, a folder, or a `Bert`.
-        revision, dtype, device: as for `minibert.load`; `dtype` may also be a name.
-        settings: of `Bert.encode`: normalize_embeddings, truncation, ...
+    The arguments are those of `Adapter`.
     """
-
-    def __init__(
-        self, model: Any, *, revision: str | None = None, dtype: Any = None, device: Any = None, **settings: Any
-    ) -> None:
-        super().__init__()
-        self.bert = open_bert(model, revision=revision, dtype=dtype, device=device)
-        self.settings = settings
-        check_settings(self.bert, settings)
-
-    def embed(self, documents: list[str], verbose: bool = False) -> NDArray[np.float32]:
-        """The vectors of texts and topic words, (n, H)."""
-        vectors: NDArray[np.float32] = self.bert.encode(
-            list_of(documents), **{"show_progress_bar": verbose, **self.settings}
-        )
-        return vectors

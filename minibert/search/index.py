@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from minibert.bert import Bert
 from minibert.errors import MinibertError
-from minibert.pretrained.files import locked, safetensors_header, to_disk, written_whole
+from minibert.pretrained.files import locked, path_to_disk, safetensors_header, to_disk, written_whole
 from minibert.pretrained.source import Source
 from minibert.text import check_text, several, whole_number
 from minibert.vectors.fingerprint import fingerprint
@@ -353,7 +352,7 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any]) -> Non
             for line in rows.lines():
                 file.write(line)
         to_disk(file)
-    _names_to_disk(folder)  # before the manifest that tells of these files
+    path_to_disk(folder)  # before the manifest that tells of these files
     manifest = {
         "format": FORMAT,
         "files": {kind: {"name": name, "bytes": (folder / name).stat().st_size} for kind, name in names.items()},
@@ -363,7 +362,7 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any]) -> Non
     with written_whole(folder / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as text_file:
         text_file.write(json.dumps(manifest, indent=2) + "\n")
         to_disk(text_file)
-    _names_to_disk(folder)  # before the files go that the old one tells of
+    path_to_disk(folder)  # before the files go that the old one tells of
     for path in folder.iterdir():
         if OURS.match(path.name) and path.name not in names.values():
             with suppress(PermissionError):  # Windows keeps a file that is mapped; a later save deletes it
@@ -665,12 +664,3 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "minibert that made it"
         )
     return manifest  # type: ignore[no-any-return]
-
-
-def _names_to_disk(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
