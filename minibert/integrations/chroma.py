@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert.errors import MinibertError
-from minibert.integrations import open_bert
-from minibert.integrations.adapters import check_settings, list_of
+from minibert.integrations.adapters import Adapter, list_of
 
 try:
     from chromadb.utils.embedding_functions import register_embedding_function
@@ -22,7 +21,7 @@ except ImportError:
 SPACES = {"cosine": "cosine", "dot": "ip", "euclidean": "l2", "manhattan": "l2"}  # the nearest thing that Chroma has
 
 
-class ChromaEmbeddingFunction:
+class ChromaEmbeddingFunction(Adapter):
     """What Chroma calls an embedding function.
 
     Args:
@@ -34,9 +33,7 @@ class ChromaEmbeddingFunction:
     def __init__(
         self, model: Any, *, revision: str | None = None, dtype: Any = None, device: Any = None, **settings: Any
     ) -> None:
-        self.bert = open_bert(model, revision=revision, dtype=dtype, device=device)
-        self.settings = settings
-        check_settings(self.bert, settings)
+        super().__init__(model, revision=revision, dtype=dtype, device=device, **settings)
         self._model = str(model) if isinstance(model, (str, Path)) else None
         if self._model is not None and Path(self._model).is_dir():  # found from another directory, too
             self._model = str(Path(self._model).absolute())
