@@ -68,7 +68,7 @@ def test_a_save_that_is_killed_leaves_the_old_model_or_the_new_one(tmp_path: Pat
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 40

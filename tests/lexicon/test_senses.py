@@ -471,7 +471,7 @@ def test_an_excerpt_is_the_sentence() -> None:
 
 
 def test_the_documentation_runs(minilm: Path, masked: Path) -> None:
-    page = (Path(__file__).parent.parent / "docs" / "senses.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "senses.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         code = code.replace("google-bert/bert-base-uncased", str(masked))
