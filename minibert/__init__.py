@@ -20,15 +20,14 @@ To read the code, follow the data, and never turn back:
     heads.py        the pooler, the masked-LM head, classifiers
     outputs.py      what a model returns
     model.py        BertModel, BertFor...: the parts above, joined
-    fill_mask.py    text with [MASK] -> candidates
     bert.py         tokenizer + model + what the checkpoint says about using them: vectors, filled masks
     loading.py      `load`: a checkpoint becomes a `Bert`
     cli/            a file for each command; demo.py is the tour that one of them gives
 
 and the folders: pretrained/ (name -> files -> tensors -> our names); engine/ (many texts through the model, fast);
-vectors/ (hidden states -> vectors of texts and words); search/, lexicon/ and corpus/ (what is done with vectors: an
-index, meanings of words, files of any size); study/ (parity with transformers, pictures); integrations/ (spaCy,
-scikit-learn and others).
+vectors/ (hidden states -> vectors of texts and words); tasks/ (hidden states -> answers); study/ (the numbers inside,
+edits, parity with transformers); search/, lexicon/ and corpus/ (what is done with vectors: an index, meanings of words,
+files of any size); pictures/ and reports/ (figures and measurements); integrations/ (spaCy, scikit-learn and others).
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -37,7 +36,6 @@ from minibert.batch import BatchEncoding
 from minibert.bert import Bert
 from minibert.config import BertConfig
 from minibert.errors import MinibertError
-from minibert.fill_mask import Candidate
 from minibert.lexicon.senses import Expansion, Senses, expand, senses, substitutes
 from minibert.loading import load
 from minibert.model import (
@@ -53,6 +51,7 @@ from minibert.model import (
 from minibert.pretrained.source import Source
 from minibert.search.index import Hit, Index
 from minibert.study.parity import ParityReport, parity
+from minibert.tasks.fill_mask import Candidate
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise

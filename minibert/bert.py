@@ -23,7 +23,6 @@ from minibert.engine.engine import LAST, Combine, Engine, Plan, plan_layers
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Truncation, token_rows
 from minibert.engine.stream import Cut, Progress, chunks
 from minibert.errors import MinibertError
-from minibert.fill_mask import Candidate, fill_mask
 from minibert.model import (
     BertForMaskedLM,
     BertForPreTraining,
@@ -35,6 +34,7 @@ from minibert.pretrained.arguments import ENCODING, in_our_words
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.names import MLM_TENSORS
 from minibert.pretrained.source import Source
+from minibert.tasks.fill_mask import Candidate, fill_mask
 from minibert.text import as_list, as_stream, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.pooling import pooling_modes
@@ -523,7 +523,7 @@ class Bert:
 
         Args:
             texts: one text, or several, each with at least one [MASK].
-            top_k, targets: as in `minibert.fill_mask.fill_mask`.
+            top_k, targets: as in `minibert.tasks.fill_mask.fill_mask`.
 
         Returns:
             Candidates, the most probable first, for one text with one [MASK]; a list of such lists for several masks;

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from minibert.bert import Bert
-from minibert.fill_mask import Candidate
 from minibert.loading import load
+from minibert.tasks.fill_mask import Candidate
 
 ANSWERED = {
     "How do I reset my password?": "Choose 'Forgot password' on the sign-in page; we send you a link.",

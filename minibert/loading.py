@@ -14,22 +14,11 @@ from minibert.bert import Bert
 from minibert.config import BertConfig
 from minibert.engine.device import fastest_dtype
 from minibert.errors import MinibertError
-from minibert.model import (
-    BertForMaskedLM,
-    BertForMultipleChoice,
-    BertForNextSentencePrediction,
-    BertForPreTraining,
-    BertForQuestionAnswering,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-    BertModel,
-    PretrainedModel,
-    check_device,
-)
+from minibert.model import PretrainedModel, check_device, fullest_class
 from minibert.pretrained.arguments import LOADING, LoadingNames, in_our_words
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
-from minibert.pretrained.names import MLM_TENSORS, to_checkpoint, to_ours
+from minibert.pretrained.names import MLM_TENSORS, to_checkpoint
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 
@@ -96,28 +85,6 @@ def exact_norms(checkpoint: Checkpoint, model: PretrainedModel) -> dict[str, Ten
         and name.rpartition(".")[0].endswith("norm")
         and to_checkpoint(name) in checkpoint.tensors
     }
-
-
-def fullest_class(checkpoint: Checkpoint, config: BertConfig) -> type[PretrainedModel]:
-    """The class that uses most of the tensors of a checkpoint."""
-    parts = {(to_ours(name) or "").split(".")[0] for name in checkpoint.tensors}
-    mlm = all(name in checkpoint.tensors for name in MLM_TENSORS)
-    if mlm and {"nsp_head", "pooler"} <= parts:
-        return BertForPreTraining
-    if mlm:
-        return BertForMaskedLM
-    if {"nsp_head", "pooler"} <= parts:
-        return BertForNextSentencePrediction
-    if "span_head" in parts:
-        return BertForQuestionAnswering
-    if "classifier" not in parts:
-        return BertModel
-    if "BertForMultipleChoice" in config.architectures:
-        return BertForMultipleChoice
-    of_texts = "BertForSequenceClassification" in config.architectures or (
-        "pooler" in parts and "BertForTokenClassification" not in config.architectures
-    )
-    return BertForSequenceClassification if of_texts else BertForTokenClassification
 
 
 def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:

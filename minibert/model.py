@@ -23,6 +23,7 @@ from minibert.pretrained.arguments import FORWARD, in_our_words
 from minibert.pretrained.checkpoint import FLOAT_TYPES, Checkpoint, without_storage
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.mixin import Pretrained
+from minibert.pretrained.names import MLM_TENSORS, to_ours
 
 
 def initialize(module: nn.Module, std: float) -> None:
@@ -590,3 +591,25 @@ class BertForQuestionAnswering(PretrainedModel):
             loss = F.cross_entropy(start, start_positions.flatten().clamp(0, past), ignore_index=past)
             loss = (loss + F.cross_entropy(end, end_positions.flatten().clamp(0, past), ignore_index=past)) / 2
         return QuestionAnsweringOutput(loss, start, end, outputs.hidden_states, outputs.attentions)
+
+
+def fullest_class(checkpoint: Checkpoint, config: BertConfig) -> type[PretrainedModel]:
+    """The class that uses most of the tensors of a checkpoint."""
+    parts = {(to_ours(name) or "").split(".")[0] for name in checkpoint.tensors}
+    mlm = all(name in checkpoint.tensors for name in MLM_TENSORS)
+    if mlm and {"nsp_head", "pooler"} <= parts:
+        return BertForPreTraining
+    if mlm:
+        return BertForMaskedLM
+    if {"nsp_head", "pooler"} <= parts:
+        return BertForNextSentencePrediction
+    if "span_head" in parts:
+        return BertForQuestionAnswering
+    if "classifier" not in parts:
+        return BertModel
+    if "BertForMultipleChoice" in config.architectures:
+        return BertForMultipleChoice
+    of_texts = "BertForSequenceClassification" in config.architectures or (
+        "pooler" in parts and "BertForTokenClassification" not in config.architectures
+    )
+    return BertForSequenceClassification if of_texts else BertForTokenClassification

@@ -8,7 +8,7 @@ import json
 from minibert.cli.loading import BERT_BASE, add_loading, check_no_model_among_texts, load
 from minibert.cli.texts import read_texts
 from minibert.errors import MinibertError
-from minibert.fill_mask import Candidate
+from minibert.tasks.fill_mask import Candidate
 
 SUMMARY = "Words that could stand at [MASK]."
 DETAILS = """\

@@ -10,7 +10,7 @@ from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_column
 from minibert.corpus import files
 from minibert.errors import MinibertError
-from minibert.study import plots
+from minibert.pictures import plots
 
 SUMMARY = "A picture of texts: those that mean alike are near."
 DETAILS = "A map in two dimensions; with --kind similarity, a table of cosines; with --word, the senses of that word."

@@ -1,1 +1,1 @@
-"""Looking inside: how the model compares with transformers, tensor by tensor."""
+"""Looking inside: the numbers of one pass, edits, and how the model compares with transformers."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import minibert.model as ours_module
 from minibert.config import BertConfig
 from minibert.errors import MinibertError
-from minibert.loading import fullest_class
+from minibert.model import fullest_class
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.text import as_list

@@ -17,7 +17,7 @@ from oracle import with_real_vocabulary
 
 import minibert
 from minibert.lexicon.senses import senses
-from minibert.study import plots
+from minibert.pictures import plots
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
@@ -225,7 +225,7 @@ def test_pictures_are_written_whole_and_alike(tmp_path: Path) -> None:
 
 def test_pictures_leave_matplotlib_as_it_was() -> None:
     code = (
-        "import sys, numpy as np, minibert.study.plots as plots; assert 'matplotlib' not in sys.modules\n"
+        "import sys, numpy as np, minibert.pictures.plots as plots; assert 'matplotlib' not in sys.modules\n"
         "import matplotlib; before = matplotlib.rcParams.copy(); plots.plot_map(np.eye(3), ['a', 'b', 'c'])\n"
         "assert 'matplotlib.pyplot' not in sys.modules; assert before == matplotlib.rcParams.copy()"
     )
