@@ -1,4 +1,4 @@
-"""The commands. Each has a file: `add` declares its arguments, `run` does the work."""
+"""The commands, one file each: `add` declares the arguments, `run` does the work."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ A bug shows a traceback and exits with 1.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The arguments of all commands."""
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="minibert",
-        description="BERT: vectors of texts, words for [MASK], and proof that the numbers are right.",
+        description="BERT: encode texts, fill masks, search by meaning, and check the numbers against transformers.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -82,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code = int(options.run(options) or 0)
-            sys.stdout.flush()  # here, where a closed pipe is caught
+            sys.stdout.flush()  # flush here, so that a closed pipe is caught below
             return code
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -102,11 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mistake(error: Exception) -> str | None:
-    """What to tell the user, in one sentence; None if the error is a bug."""
+    """The message for the user, in one sentence; None if the error is a bug."""
     if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":  # from `print`
         character = error.object[error.start]
-        return f"the encoding of the output ({error.encoding}) must have {character!r}; set PYTHONIOENCODING=utf-8"
-    absent = isinstance(error, ImportError) and error.name is None  # ours say what to install; Python's have a name
+        return f"the encoding of the output ({error.encoding}) must include {character!r}; set PYTHONIOENCODING=utf-8"
+    absent = (
+        isinstance(error, ImportError) and error.name is None
+    )  # ours have no name and say what to install; Python's have one
     if absent or isinstance(error, (MinibertError, OSError)):
         return " ".join(str(error).split()) or type(error).__name__
     return None

@@ -7,8 +7,8 @@ import argparse
 from minibert.cli.loading import add_model
 from minibert.demo import demo
 
-SUMMARY = "A tour: questions matched with answers, one word in three contexts, filled masks."
-DETAILS = "Loads a checkpoint and shows what it does, where it came from and how long each step took."
+SUMMARY = "Run a demo: match questions to answers, compare a word in three contexts, fill masks."
+DETAILS = "Prints the results, where the checkpoint came from, and how long each step took."
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +17,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the tour, each line as soon as it is known."""
+    """Print each line of the demo as soon as it is ready."""
     for line in demo(options.model):
         print(line, flush=True)

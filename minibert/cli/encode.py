@@ -11,26 +11,26 @@ from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_inputs, numbers, read_texts, write_file
 from minibert.corpus import files
 
-SUMMARY = "Texts to vectors."
+SUMMARY = "Turn texts into vectors."
 DETAILS = """\
-One line per text: the text, a tab, and the numbers of its vector with spaces between them; with --json
-{"text": ..., "vector": [...]}. Texts are the arguments or, without any, the lines of standard input.
+Prints one line per text: the text, a tab, and the numbers of its vector separated by spaces. With --json, a line is
+{"text": ..., "vector": [...]}. Texts are the arguments, or the lines of standard input if there are none.
 
-With -o, the arguments are files, .txt (one text per line), .csv, .jsonl or .parquet, and OUT is one, .npy,
-.safetensors, .jsonl or .parquet. To resume an interrupted run, give the same command again."""
+With -o, the arguments are files: .txt (one text per line), .csv, .jsonl or .parquet. OUT is a .npy, .safetensors,
+.jsonl or .parquet file. To resume an interrupted run, give the same command again."""
 CHUNK = 1024  # texts between two prints
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_inputs(parser, "write the vectors into this file: .npy, .safetensors, .jsonl or .parquet")
+    add_inputs(parser, "write the vectors to this file: .npy, .safetensors, .jsonl or .parquet")
     add_loading(parser)
     parser.add_argument("--normalize", action="store_true", help="divide each vector by its length")
     parser.add_argument("--pooling", nargs="+", metavar="MODE", help="mean, cls, max, ... (default: the checkpoint's)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print a vector for each text, or write them into a file."""
+    """Print a vector for each text, or write the vectors to a file."""
     settings: dict[str, Any] = {name: getattr(options, name) for name in ("batch_size", "layers", "combine", "pooling")}
     settings |= {"normalize_embeddings": options.normalize, "truncation": options.truncation}
     if options.output:

@@ -11,19 +11,21 @@ from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_column
 from minibert.corpus import files
 
-SUMMARY = "Words that a corpus uses like this one."
+SUMMARY = "Find words that a corpus uses like the given one."
 DETAILS = """\
-A line for each: its score, the word, how often it occurs, and a sentence with it, with tabs between them;
-then, if the checkpoint has a masked-LM head and there is a context, what the head proposes instead."""
+Prints one line per word: its score, the word, its count and an example sentence, separated by tabs. If the
+checkpoint has a masked-LM head and --context is given, the head's substitutes follow."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("word", metavar="WORD", help="a word, or a few that follow one another")
-    parser.add_argument("--corpus", metavar="FILE", nargs="+", required=True, help="files of texts, or -")
-    parser.add_argument("--context", metavar="SENTENCE", help="a sentence that has the word in the sense you mean")
+    parser.add_argument("word", metavar="WORD", help="a word or a phrase")
+    parser.add_argument(
+        "--corpus", metavar="FILE", nargs="+", required=True, help="files of texts, or - for standard input"
+    )
+    parser.add_argument("--context", metavar="SENTENCE", help="a sentence that uses the word in the sense you mean")
     add_column(parser)
-    parser.add_argument("--top-k", type=int, default=10, help="how many words (default: 10)")
+    parser.add_argument("--top-k", type=int, default=10, help="number of words (default: 10)")
     add_loading(parser)
 
 

@@ -10,19 +10,21 @@ from minibert.cli.texts import read_texts
 from minibert.errors import MinibertError
 from minibert.tasks.fill_mask import Candidate
 
-SUMMARY = "Words that could stand at [MASK]."
+SUMMARY = "Predict the words at [MASK]."
 DETAILS = """\
-A line for each candidate: its probability, the token, and the text with it, with tabs between them.
+Prints one line per candidate: its probability, the token, and the filled text, separated by tabs.
 The model must have a masked-LM head."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_loading(parser, model=BERT_BASE)
-    parser.add_argument("texts", metavar="TEXT", nargs="*", help="a text with [MASK] (default: the lines of stdin)")
-    parser.add_argument("--top-k", type=int, help="how many candidates (default: 5, or all targets)")
     parser.add_argument(
-        "--targets", metavar="WORD", nargs="+", help="compare these words only; write it after the texts"
+        "texts", metavar="TEXT", nargs="*", help="a text with [MASK] (default: the lines of standard input)"
+    )
+    parser.add_argument("--top-k", type=int, help="number of candidates (default: 5, or all targets)")
+    parser.add_argument(
+        "--targets", metavar="WORD", nargs="+", help="score only these words; write this option after the texts"
     )
 
 
@@ -31,7 +33,9 @@ def run(options: argparse.Namespace) -> None:
     check_no_model_among_texts(options)
     texts = read_texts(options.texts)
     if not texts:
-        raise MinibertError("texts ([]) must hold at least one with [MASK]; write them before --targets, or to stdin")
+        raise MinibertError(
+            "texts ([]) must contain at least one with [MASK]; write texts before --targets, or to standard input"
+        )
     bert = load(options)
     for text in texts:
         result = bert.fill_mask(text, top_k=options.top_k, targets=options.targets)

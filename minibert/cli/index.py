@@ -11,18 +11,18 @@ from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_column
 from minibert.corpus import files
 
-SUMMARY = "Texts to an index, to be searched by meaning."
+SUMMARY = "Build an index of texts for `minibert search`."
 DETAILS = """\
-Files are .txt (one text per line), .csv, .jsonl or .parquet. Answered questions are indexed by the question;
---keep names what is to be found with it."""
+Files are .txt (one text per line), .csv, .jsonl or .parquet. To index answered questions, name the column of the
+questions with --text and that of the answers with --keep."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("inputs", metavar="FILE", nargs="+", help="a file of texts, or - for standard input")
-    parser.add_argument("-o", "--output", metavar="INDEX", required=True, help="folder of the index")
+    parser.add_argument("-o", "--output", metavar="INDEX", required=True, help="folder to write the index to")
     add_column(parser)
-    parser.add_argument("--keep", metavar="COLUMN", nargs="+", default=[], help="columns to keep beside the texts")
+    parser.add_argument("--keep", metavar="COLUMN", nargs="+", default=[], help="columns to store with each text")
     add_loading(parser)
 
 

@@ -8,18 +8,20 @@ import json
 from minibert.cli.loading import add_loading, check_no_model_among_texts, load
 from minibert.errors import MinibertError
 
-SUMMARY = "What a checkpoint is."
-DETAILS = "Its shape, heads, pooling, limit, dtype and commit."
+SUMMARY = "Describe a checkpoint."
+DETAILS = "Prints its shape, heads, pooling, length limit, dtype and commit."
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("texts", nargs="*", help=argparse.SUPPRESS)  # none: `info MODEL` gets an error that helps
+    parser.add_argument(
+        "texts", nargs="*", help=argparse.SUPPRESS
+    )  # takes none; parsed so that `info MODEL` gets a helpful error
     add_loading(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the facts."""
+    """Print the description."""
     check_no_model_among_texts(options)
     if options.texts:
         raise MinibertError(f"info takes no texts ({options.texts[0]!r}); name the model with --model")

@@ -16,27 +16,27 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def add_model(parser: argparse.ArgumentParser, model: str | None = MINILM, default: str = "%(default)s") -> None:
-    """Declare `--model`; `default` says what an absent one means."""
+    """Declare `--model`; `default` is how the help describes the default."""
     parser.add_argument(
-        "--model", metavar="MODEL", default=model, help=f"repository of the Hub, or folder (default: {default})"
+        "--model", metavar="MODEL", default=model, help=f"repository on the Hub, or local folder (default: {default})"
     )
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, model: str | None = MINILM, default: str = "%(default)s") -> None:
-    """Declare what names a checkpoint."""
+    """Declare the options that select a checkpoint."""
     add_model(parser, model, default)
     parser.add_argument("--revision", help="branch, tag or commit (default: the newest)")
-    parser.add_argument("--offline", action="store_true", help="use what is in the cache, ask no network")
+    parser.add_argument("--offline", action="store_true", help="use the cache only, never the network")
 
 
 def add_loading(parser: argparse.ArgumentParser, model: str | None = MINILM, default: str = "%(default)s") -> None:
-    """Declare all that `load` reads, and `--json`."""
+    """Declare every option that `load` reads, and `--json`."""
     add_checkpoint(parser, model, default)
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
         default="float32",
-        help="of the weights (default: float32; auto: bfloat16 where the hardware is fast with it)",
+        help="dtype of the weights (default: float32; auto: bfloat16 where the hardware computes in it)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
     add_json(parser)
@@ -44,7 +44,7 @@ def add_loading(parser: argparse.ArgumentParser, model: str | None = MINILM, def
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Declare `--json`."""
-    parser.add_argument("--json", action="store_true", help="one JSON object per line, for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
 def load(options: argparse.Namespace) -> minibert.Bert:

@@ -10,20 +10,20 @@ from minibert.cli.loading import add_checkpoint, add_json, check_no_model_among_
 
 SUMMARY = "Compare with transformers, tensor by tensor."
 DETAILS = """\
-Runs both on the same texts and prints the largest difference of each tensor: the embeddings, each layer's
-attention and output, the pooler, the logits. Exit code 1 if one is over the tolerance."""
+Runs both libraries on the same texts and prints the largest difference of each tensor: the embeddings, each
+layer's attention and output, the pooler, the logits. The exit code is 1 if a difference exceeds the tolerance."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_checkpoint(parser)
     add_json(parser)
-    parser.add_argument("texts", metavar="TEXT", nargs="*", help="what to run (default: a few texts)")
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="a text to run (default: five built-in texts)")
     parser.add_argument("--tolerance", type=float, default=1e-6, help="largest difference allowed (default: 1e-6)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the table; the value is 1 if parity does not hold."""
+    """Print the table. Returns 1 if parity does not hold."""
     check_no_model_among_texts(options)
     report = minibert.parity(
         options.model,

@@ -12,19 +12,21 @@ from minibert.corpus import files
 from minibert.errors import MinibertError
 from minibert.pictures import plots
 
-SUMMARY = "A picture of texts: those that mean alike are near."
-DETAILS = "A map in two dimensions; with --kind similarity, a table of cosines; with --word, the senses of that word."
+SUMMARY = "Draw a map of texts, a table of similarities, or the senses of a word."
+DETAILS = "On the map, texts with similar meanings are close together."
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("inputs", metavar="FILE", nargs="+", help="a file of texts, or - for standard input")
-    parser.add_argument("-o", "--output", metavar="PICTURE", required=True, help=".png or .svg")
+    parser.add_argument("-o", "--output", metavar="PICTURE", required=True, help="the picture to write: .png or .svg")
     add_column(parser)
-    parser.add_argument("--group", metavar="COLUMN", help="column that says which texts belong together")
+    parser.add_argument("--group", metavar="COLUMN", help="column with the group of each text")
     parser.add_argument("--kind", choices=("map", "similarity"), default="map", help="what to draw (default: map)")
-    parser.add_argument("--method", choices=("pca", "umap", "tsne"), default="pca", help="of the map (default: pca)")
-    parser.add_argument("--word", help="draw the senses of this word instead")
+    parser.add_argument(
+        "--method", choices=("pca", "umap", "tsne"), default="pca", help="projection of the map (default: pca)"
+    )
+    parser.add_argument("--word", help="draw the senses of this word instead of a map")
     add_loading(parser)
 
 
@@ -35,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     keep = [options.group] if options.group else []
     rows = [row for path in options.inputs for row in files.read_rows(path, options.text, keep)]
     if not rows:
-        raise MinibertError(f"the inputs ({', '.join(options.inputs)}) must hold at least one text; they hold none")
+        raise MinibertError(f"the inputs ({', '.join(options.inputs)}) must contain at least one text; add one")
     bert, texts = load(options), [text for text, _ in rows]
     if options.word:
         figure = plots.plot_senses(minibert.senses(bert, options.word, texts))

@@ -12,15 +12,15 @@ from minibert.cli.texts import read_texts
 from minibert.pretrained.source import Source
 from minibert.search.index import read_manifest
 
-SUMMARY = "Texts of an index that mean what a query means."
-DETAILS = "A line for each: its score, the text, and what was kept with it, with tabs between them."
+SUMMARY = "Search an index by meaning."
+DETAILS = "Prints one line per hit: its score, the text, and the columns stored with it, separated by tabs."
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("index", metavar="INDEX", help="folder of the index")
     parser.add_argument("texts", metavar="QUERY", nargs="*", help="a query (default: the lines of standard input)")
-    parser.add_argument("--top-k", type=int, default=5, help="how many texts (default: 5)")
+    parser.add_argument("--top-k", type=int, default=5, help="number of hits (default: 5)")
     add_loading(parser, model=None, default="the model that made the index")
 
 

@@ -1,4 +1,4 @@
-"""Texts that a command reads, and vectors that it writes."""
+"""The texts that a command reads and the vectors that it writes."""
 
 from __future__ import annotations
 
@@ -20,29 +20,34 @@ Compute = Callable[[minibert.Bert, list[str], int], tuple[Any, list[files.Row]]]
 
 def add_column(parser: argparse.ArgumentParser) -> None:
     """Declare `--text`."""
-    parser.add_argument("--text", metavar="COLUMN", default="text", help="column of the texts (default: text)")
+    parser.add_argument("--text", metavar="COLUMN", default="text", help="column with the texts (default: text)")
 
 
 def add_inputs(parser: argparse.ArgumentParser, output: str) -> None:
-    """Declare what `encode` and `words` share."""
-    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="texts; with -o files, or - for standard input")
+    """Declare the arguments shared by `encode` and `words`."""
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="texts; with -o, files, or - for standard input")
     parser.add_argument("-o", "--output", metavar="OUT", help=output)
     add_column(parser)
-    parser.add_argument("--batch-size", type=int, help="texts computed at once (default: what suits the machine)")
-    parser.add_argument("--layers", type=int, nargs="+", metavar="N", help="hidden states, 0 to L (default: the last)")
+    parser.add_argument("--batch-size", type=int, help="largest number of texts per batch (default: suits the machine)")
     parser.add_argument(
-        "--combine", choices=("mean", "sum", "concat"), default="mean", help="several layers (default: mean)"
+        "--layers", type=int, nargs="+", metavar="N", help="hidden states to use, 0 to L (default: the last)"
+    )
+    parser.add_argument(
+        "--combine",
+        choices=("mean", "sum", "concat"),
+        default="mean",
+        help="how to combine several layers (default: mean)",
     )
     parser.add_argument(
         "--truncation",
         choices=("warn", "error", "window"),
         default="warn",
-        help="of long texts: truncate with a warning, reject, or split into windows (default: warn)",
+        help="long texts: truncate with a warning, reject, or split into windows (default: warn)",
     )
 
 
 def read_texts(given: list[str]) -> list[str]:
-    """The arguments or, without any, the lines of standard input."""
+    """The arguments, or the lines of standard input if there are none."""
     if given:
         return given
     if sys.stdin.isatty():
@@ -51,19 +56,21 @@ def read_texts(given: list[str]) -> list[str]:
         return [line.rstrip("\r\n") for line in sys.stdin]
     except UnicodeDecodeError as error:
         raise MinibertError(
-            f"standard input must be {error.encoding}; it is not ({error.reason}): convert it, with iconv for one"
+            f"standard input ({error.reason}) must be {error.encoding}; convert it, for example with iconv"
         ) from None
 
 
 def numbers(vector: Sequence[float]) -> str:
-    """A vector as it is printed; nine digits are enough to read the same float32 back."""
+    """A vector as printed text. Nine digits restore the same float32."""
     return " ".join(f"{x:.9g}" for x in vector)
 
 
 def write_file(options: argparse.Namespace, settings: dict[str, Any], compute: Compute, words: bool = False) -> None:
     """Read files of texts and write one file of vectors; an interrupted run resumes."""
     if not options.inputs:
-        raise MinibertError("the inputs must be files, or - for standard input, where there is an output; name them")
+        raise MinibertError(
+            "the inputs ([]) must be at least one file when -o is given; name files, or - for standard input"
+        )
     total = files.count_rows(options.inputs, options.text)
     bert = load(options)
     what = {

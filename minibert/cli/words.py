@@ -15,25 +15,30 @@ from minibert.corpus import files
 from minibert.errors import MinibertError
 from minibert.vectors.words import PIECES, SPLITTERS
 
-SUMMARY = "The words of texts to vectors."
+SUMMARY = "Turn the words of texts into vectors."
 DETAILS = """\
-One line per word: the number of its text, where it begins and ends, the word, and the numbers of its vector,
-with tabs between them. With -o as for encode; .safetensors has the places of the words beside the vectors."""
+Prints one line per word: the number of its text, its start and end in characters, the word, and the numbers of its
+vector, separated by tabs. -o works as for encode, without .npy; a .safetensors file also stores the positions."""
 CHUNK = 256  # texts between two prints
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_inputs(parser, "write the words and vectors into this file: .safetensors, .jsonl or .parquet")
+    add_inputs(parser, "write the words and vectors to this file: .safetensors, .jsonl or .parquet")
     add_loading(parser)
-    parser.add_argument("--pieces", choices=PIECES, default="mean", help="of a word of several pieces (default: mean)")
     parser.add_argument(
-        "--split", choices=SPLITTERS, default="pretokenizer", help="what words are (default: pretokenizer)"
+        "--pieces", choices=PIECES, default="mean", help="how to combine the pieces of a word (default: mean)"
+    )
+    parser.add_argument(
+        "--split",
+        choices=SPLITTERS,
+        default="pretokenizer",
+        help="how to split texts into words (default: pretokenizer)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print a vector for each word, or write them into a file."""
+    """Print a vector for each word, or write the vectors to a file."""
     names = ("batch_size", "layers", "combine", "pieces", "split", "truncation")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
 
@@ -49,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     if options.output:
         if options.output.endswith(".npy"):
             raise MinibertError(
-                f"the output ({options.output}) must end in .safetensors, .jsonl or .parquet, for words"
+                f"the output of words ({options.output}) must end in .safetensors, .jsonl or .parquet; change its name"
             )
         return write_file(options, settings, compute, words=True)
     texts = read_texts(options.inputs)

@@ -238,7 +238,7 @@ def test_no_text_for_fill_mask_is_told(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert main(["fill-mask", "--model", masked, "--targets", "dog", "a [MASK]"]) == 2
-    assert "texts ([]) must hold at least one with [MASK]; write them before --targets" in capsys.readouterr().err
+    assert "texts ([]) must contain at least one with [MASK]; write texts before --targets" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_one_sentence_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,7 +328,7 @@ def test_standard_input_that_is_not_unicode_is_one_sentence(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("Zürich".encode("latin-1")), encoding="utf-8"))
     assert main(["encode"]) == 2
     told = capsys.readouterr().err
-    assert "minibert: standard input must be utf-8; it is not" in told
+    assert "must be utf-8; convert it, for example with iconv" in told
     assert len(told.splitlines()) == 1
 
 
@@ -338,7 +338,7 @@ def test_a_character_that_the_output_cannot_hold_is_one_sentence(
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert main(["encode", "北京", "--model", str(minilm)]) == 2
     told = capsys.readouterr().err
-    assert told == "minibert: the encoding of the output (ascii) must have '北'; set PYTHONIOENCODING=utf-8\n"
+    assert told == "minibert: the encoding of the output (ascii) must include '北'; set PYTHONIOENCODING=utf-8\n"
 
 
 def test_a_reader_that_stops_reading_is_no_error(minilm: Path) -> None:
@@ -409,7 +409,7 @@ def test_a_picture_of_nothing_is_one_sentence(
 ) -> None:
     (tmp_path / "empty.csv").write_text("text\n")
     assert main(["plot", str(tmp_path / "empty.csv"), "-o", str(tmp_path / "map.png"), *nothing]) == 2
-    told = f"minibert: the inputs ({tmp_path / 'empty.csv'}) must hold at least one text; they hold none\n"
+    told = f"minibert: the inputs ({tmp_path / 'empty.csv'}) must contain at least one text; add one\n"
     assert capsys.readouterr().err == told
 
 

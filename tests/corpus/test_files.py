@@ -563,14 +563,17 @@ def test_mistakes_of_the_command_are_one_sentence(
             "there.npy) must not exist yet; choose another name, or delete it",
         ),
         ([str(tmp_path / "no.txt"), "-o", "x.npy"], "no.txt) must be a file; there is none of that name"),
-        (["-o", "x.npy"], "the inputs must be files, or - for standard input, where there is an output; name them"),
+        (
+            ["-o", "x.npy"],
+            "the inputs ([]) must be at least one file when -o is given; name files, or - for standard input",
+        ),
     ):
         assert main(["encode", *arguments, *model]) == 2
         error = capsys.readouterr().err
         assert message in error
         assert len(error.splitlines()) == 1
     assert main(["words", source, "-o", str(tmp_path / "x.npy"), *model]) == 2
-    assert "must end in .safetensors, .jsonl or .parquet, for words" in capsys.readouterr().err
+    assert "x.npy) must end in .safetensors, .jsonl or .parquet; change its name" in capsys.readouterr().err
     assert list(files.read_rows(bad("b.jsonl", b'"a text"\n{"text": "b", "n": [1]}\n'), keep=())) == [
         ("a text", {}),
         ("b", {}),
