@@ -1,11 +1,11 @@
-"""Sentence vectors from many texts: minibert beside what one would take instead.
+"""The speed of sentence vectors: minibert beside its alternatives.
 
     python benchmarks/encode.py --model FOLDER|NAME|base --texts FILE [--latency] [--save NAME]
 
-Every subject gets the same texts and limit, tokenizes within the measured time, and is run once to warm up, then in
-turn with the others. The reference for the vectors is transformers in float32. GFLOP/s count the work for real tokens
-alone, so that padding shows as a lower figure; the share is of the rate of large
-matrix products in that dtype, measured between the rounds.
+All subjects get the same texts and length limit, and tokenization is part of the measured time. Each runs once to warm
+up; then the subjects take turns. The reference for the vectors is transformers in float32. GFLOP/s count only the work
+for real tokens, so padding lowers them. The share of GEMM is relative to the rate of large matrix products in the same
+dtype, measured between the rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 QUESTION = "How do I reset my password?"
 FEW_WORDS = 20
-CALLS = 10  # of one subject, before the next one has its turn
+CALLS = 10  # calls of one subject before the next takes its turn
 STANDARD = "sentence-transformers float32"
 LATENCY = (STANDARD, "minibert float32", "minibert bfloat16", "transformers float32, sorted")
 LATENCY_COLUMNS = {
@@ -40,7 +40,7 @@ def throughput(
     texts: list[str],
     rounds: int,
 ) -> tuple[list[dict[str, Any]], dict[str, list[float]], measure.Gemm]:
-    """The rows of the table, the raw seconds, and the rates that shares are taken of."""
+    """The rows of the table, the raw times, and the GEMM rates for the shares."""
     expected = subjects.SORTED(work, "float32")(texts)
     vectors: dict[str, NDArray[np.float32]] = {}
 
@@ -61,7 +61,7 @@ def throughput(
 
 
 def ratios(chosen: list[subjects.Subject], medians: dict[str, float]) -> list[str]:
-    """How many times as fast as each peer of its dtype minibert is, and as sentence-transformers' default."""
+    """The speed of minibert relative to each peer in the same dtype, and to sentence-transformers' default."""
     lines = []
     for us in (subject for subject in chosen if subject.package == "minibert"):
         peers = [s.name for s in chosen if s.package != "minibert" and (s.dtype == us.dtype or s.name == STANDARD)]
@@ -72,7 +72,7 @@ def ratios(chosen: list[subjects.Subject], medians: dict[str, float]) -> list[st
 
 
 def short_texts(texts: list[str]) -> list[str]:
-    """The first 32 short questions, or, if there are fewer, the first short texts."""
+    """The first 32 short questions, or the first short texts if there are fewer."""
     short = [text for text in texts if len(text.split()) <= FEW_WORDS]
     questions = [text for text in short if text.endswith("?")]
     return (questions if len(questions) >= subjects.BATCH else short)[: subjects.BATCH]
@@ -81,7 +81,7 @@ def short_texts(texts: list[str]) -> list[str]:
 def latency(
     encoders: dict[str, subjects.Encode], texts: list[str], rounds: int
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, list[float]]]]:
-    """The rows of the table, and the raw seconds of a call, for one sentence and for a few."""
+    """The rows of the table and the raw seconds per call, for one sentence and for a few."""
     few = short_texts(texts)
     rows, raw = [], {}
     for title, given in (("1 sentence", [QUESTION]), (f"{len(few)} short texts", few)):
@@ -105,19 +105,19 @@ def main() -> None:
     """Measure, print, write."""
     parser = subjects.parser(__doc__)
     parser.add_argument("--peers", nargs="*", choices=subjects.PEERS, default=subjects.PEERS)
-    parser.add_argument("--dtype", choices=("both", "float32", "bfloat16"), default="both", help="both: int8 as well")
+    parser.add_argument("--dtype", choices=("both", "float32", "bfloat16"), default="both", help="both also runs int8")
     parser.add_argument(
         "--skip", nargs="+", default=[], metavar="SUBJECT", choices=[s.name for s in subjects.SUBJECTS[1:]]
     )
-    parser.add_argument("--latency", action="store_true", help="measure single calls with few texts as well")
-    parser.add_argument("--latency-rounds", type=int, default=20, help=f"of {CALLS} calls each (default: 20)")
+    parser.add_argument("--latency", action="store_true", help="also measure single calls with few texts")
+    parser.add_argument("--latency-rounds", type=int, default=20, help=f"rounds of {CALLS} calls each (default: 20)")
     options = parser.parse_args()
     with subjects.opened(options) as (work, texts):
         report(options, work, texts)
 
 
 def report(options: argparse.Namespace, work: subjects.Work, texts: list[str]) -> None:
-    """One run, in all the forms that were asked for."""
+    """Print the results, and write the files that the options request."""
     if not subjects.installed(["transformers"]):
         measure.stop("transformers is the reference for the vectors: nothing is measured without it")
     chosen = subjects.choose(options.peers, options.dtype, options.skip)

@@ -1,9 +1,9 @@
-"""What 8-bit products would give: torch's dynamic quantisation of the encoder, beside minibert in float32 and bfloat16.
+"""8-bit matrix products: torch's dynamic quantisation of the encoder, beside minibert in float32 and bfloat16.
 
     python benchmarks/int8.py --model FOLDER|NAME|base --texts FILE [--rounds 5] [--save NAME]
 
-Weights are rounded once, a scale for each matrix; inputs at each product, a scale for each pass. The rest, attention
-included, stays float32. The cosines are to minibert's float32.
+Weights are quantised once, with one scale per matrix; inputs at each product, with one scale per pass. Everything else,
+including attention, stays float32. Cosines are to minibert in float32.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ COLUMNS = {key: column for key, column in measure.COLUMNS.items() if key != "sha
 
 
 def quantised(work: subjects.Work) -> subjects.Encode:
-    """minibert with products in int8: `encode` takes the encoder as it finds it."""
+    """minibert with int8 products: `encode` runs whatever layers the encoder has."""
     bert = copy.deepcopy(work.bert)
-    with subjects.quiet():  # torch points to torchao
+    with subjects.quiet():  # torch recommends torchao
         bert.model = torch.ao.quantization.quantize_dynamic(bert.encoder, {torch.nn.Linear})
     return bert.encode
 

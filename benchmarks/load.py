@@ -1,10 +1,11 @@
-"""What it costs to begin: the import, and loading a checkpoint of bert-base's size, beside transformers.
+"""The time to import, and to load a checkpoint of bert-base's size, beside transformers.
 
     python benchmarks/load.py [--rounds 7] [--model FOLDER] [--save NAME]
 
-Each figure is the median over fresh processes, in turn (A B A B), with the file in the page cache. Without `--model` a
-checkpoint of bert-base's shape with random weights is made. Peak memory is the growth of the process's resident memory
-(VmHWM; pages of the mapped file count) from just before loading, over the size of the file; all parameters are read.
+Each figure is the median over fresh processes, which take turns (A B A B), with the file in the page cache. Without
+`--model`, the script creates a checkpoint of bert-base's shape with random weights. Peak memory is the growth of the
+resident memory (VmHWM, including pages of the mapped file) since just before loading, divided by the size of the file;
+all parameters are read.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import json, re, sys, time, torch
 {imports}
 def resident(field):
     return int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-open("/proc/self/clear_refs", "w").write("5")  # forget the peak so far
+open("/proc/self/clear_refs", "w").write("5")  # reset the peak
 before = resident("VmRSS")
 start = time.perf_counter()
 model = {load}
@@ -44,7 +45,7 @@ THEIRS = {
 
 
 def run(code: str, *arguments: str) -> Any:
-    """Run code in a fresh process; the value is what it printed."""
+    """Run code in a fresh process and return what it prints."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=environment
@@ -53,7 +54,7 @@ def run(code: str, *arguments: str) -> Any:
 
 
 def make_checkpoint(folder: Path) -> None:
-    """bert-base's shape, random weights, saved in transformers' names."""
+    """Save random weights of bert-base's shape under transformers' names."""
     import minibert
 
     minibert.BertModel(minibert.BertConfig()).save_pretrained(folder)

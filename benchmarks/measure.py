@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, the rate it could reach at best, fair timing, tables, files and figures."""
+"""Shared by the benchmarks: facts about the machine, its peak rate, fair timing, tables, files and figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from minibert import BertConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CAPABILITIES = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX512-BF16", "avx512_f": "AVX512", "avx2": "AVX2"}
-ZEN = {25: "Zen 4", 26: "Zen 5"}  # by AMD's family, of those that compute in bfloat16
+ZEN = {25: "Zen 4", 26: "Zen 5"}  # AMD's families with bfloat16 arithmetic
 PACKAGES = ("torch", "transformers", "sentence-transformers", "onnxruntime", "openvino")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 RESULTS = Path(__file__).parent / "results"
@@ -36,7 +36,7 @@ OURS, THEIRS = "#d9622b", "#9db0c4"
 
 
 def machine(cpu: str | None = None) -> dict[str, Any]:
-    """What the figures depend on, besides the code; `cpu` names the CPU where the system does not."""
+    """What the figures depend on besides the code. `cpu` overrides the name of the CPU."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     versions = {"minibert": version_of("readable-bert") or "source"}
     versions |= {package: found for package in PACKAGES if (found := version_of(package))}
@@ -55,7 +55,7 @@ def machine(cpu: str | None = None) -> dict[str, Any]:
 
 
 def machine_line() -> str:
-    """`machine()` for people."""
+    """`machine()` as one line of text."""
     facts = machine()
     parts = [facts["cpu"], f"{facts['cores']} cores", f"{facts['threads']} threads", *facts["capabilities"]]
     versions = [f"{package} {number}" for package, number in facts["versions"].items()]
@@ -63,7 +63,7 @@ def machine_line() -> str:
 
 
 def cpu_fact(name: str) -> str | None:
-    """A line of /proc/cpuinfo; platform.processor() says no more than x86_64 on Linux."""
+    """A value from /proc/cpuinfo, since platform.processor() only says x86_64 on Linux."""
     with suppress(OSError):
         found = re.search(rf"^{name}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         if found:
@@ -72,7 +72,7 @@ def cpu_fact(name: str) -> str | None:
 
 
 def cpu_model(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """The name of the CPU's model, and its generation: empty if unknown, or if the name has a number of its own."""
+    """The model name of the CPU, and its generation, empty if unknown or if the name has a model number."""
     name = re.sub(r"\((R|TM)\)|\b(CPU|Processor|\d+-Core)\b|@.*", " ", facts["cpu"], flags=re.IGNORECASE)
     name = " ".join(name.split())
     numbered = any(character.isdigit() for character in name)
@@ -81,7 +81,7 @@ def cpu_model(facts: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def cpu_title(facts: Mapping[str, Any]) -> str:
-    """The CPU for readers: its name, the best that it computes with, and its cores.
+    """The CPU's title: its name, its best instruction set, and its cores.
 
     The names that virtual machines give their CPUs often lack the model's number: the generation stands for it.
     """
@@ -91,7 +91,7 @@ def cpu_title(facts: Mapping[str, Any]) -> str:
 
 
 def cpu_folder(facts: Mapping[str, Any]) -> str:
-    """The name of the folder of a CPU's results: `xeon-platinum-8481c`; without a model's number `xeon-amx`."""
+    """The folder name for a CPU's results: `xeon-platinum-8481c`, or without a model number `xeon-amx`."""
     name, generation = cpu_model(facts)
     parts = [re.sub(r"\b(Intel|AMD)\b", "", name)]
     if not any(character.isdigit() for character in name):
@@ -108,7 +108,7 @@ def version_of(package: str) -> str | None:
 
 
 def gemm_rate(dtype: torch.dtype, repetitions: int = 20) -> float:
-    """GFLOP/s that the machine keeps up in large products: the median over repetitions, of the faster of two."""
+    """The sustained GFLOP/s of large products: the median over repetitions, for the faster of two ways."""
     rates = []
     for width in (768, 3072):
         x, weight = torch.randn(4096, width, dtype=dtype), torch.randn(3072, width, dtype=dtype)
@@ -119,7 +119,7 @@ def gemm_rate(dtype: torch.dtype, repetitions: int = 20) -> float:
 
 
 class Gemm:
-    """The median of `gemm_rate` over the rounds of a run, by the name of the dtype; for machines drift."""
+    """The median of `gemm_rate` over the rounds of a run, per dtype, because machines drift."""
 
     def __init__(self, dtypes: Sequence[str]) -> None:
         self.measured: dict[str, list[float]] = {name: [] for name in dtypes if name in DTYPES}
@@ -134,7 +134,7 @@ class Gemm:
         return {name: statistics.median(rates) for name, rates in self.measured.items()}
 
     def share(self, gflops: float, dtype: str) -> float | None:
-        """What part of the rate this is; None for a dtype that was not measured, int8 for one."""
+        """The fraction of the rate; None for a dtype that was not measured, such as int8."""
         return gflops / self.rates[dtype] if dtype in self.measured else None
 
     def __str__(self) -> str:
@@ -143,7 +143,7 @@ class Gemm:
 
 
 def flops(lengths: Sequence[int], config: BertConfig) -> float:
-    """Multiplications and additions of the encoder for texts of so many tokens; padding is no work that counts."""
+    """The encoder's multiplications and additions for texts of these lengths, without padding."""
     h, i, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     products = sum(lengths) * 2 * (4 * h * h + 2 * h * i)
     attention = 4 * h * sum(length**2 for length in lengths)
@@ -156,7 +156,7 @@ def alternate(
     between: Callable[[], object] | None = None,
     warm_up: bool = True,
 ) -> dict[str, list[float]]:
-    """Seconds of each subject, in turn (A B C A B C): what slows the machine for a while slows all of them."""
+    """Seconds of each subject. They take turns (A B C A B C), so that a slow phase of the machine affects all."""
     if warm_up:
         for run in subjects.values():
             run()
@@ -172,7 +172,7 @@ def alternate(
 
 
 def speed(seconds: Sequence[float], texts: int, flop: float) -> dict[str, float]:
-    """The figures of a row."""
+    """The figures of a table row."""
     median = statistics.median(seconds)
     return {
         "seconds": median,
@@ -183,14 +183,14 @@ def speed(seconds: Sequence[float], texts: int, flop: float) -> dict[str, float]
 
 
 def agreement(vectors: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, float]:
-    """The worst cosine of a text's two vectors, and the largest difference of two numbers."""
+    """The lowest cosine between the two vectors of a text, and the largest absolute difference."""
     a, b = vectors.astype(np.float64), expected.astype(np.float64)
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     return {"cosine": float(cosines.min()), "difference": float(np.abs(a - b).max())}
 
 
 def resident(field: str = "VmRSS") -> int | None:
-    """Bytes of resident memory, now (VmRSS) or at most (VmHWM); None where the system has no /proc."""
+    """Resident memory in bytes, current (VmRSS) or peak (VmHWM); None if the system has no /proc."""
     try:
         found = re.search(field + r":\s+(\d+)", Path("/proc/self/status").read_text())
     except OSError:
@@ -199,7 +199,7 @@ def resident(field: str = "VmRSS") -> int | None:
 
 
 def growth(run: Callable[[], object]) -> int | None:
-    """How many bytes the resident memory grew at most while something ran."""
+    """The peak growth of the resident memory while something ran, in bytes."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident()
@@ -222,7 +222,7 @@ COLUMNS = {
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
-    """Markdown; `columns` gives each key of the rows a title and a format."""
+    """A Markdown table; `columns` maps keys of the rows to a title and a format."""
     lines = [[title for title, _ in columns.values()], [":--" if form == "" else "--:" for _, form in columns.values()]]
     for row in rows:
         values = [(row.get(key), form) for key, (_, form) in columns.items()]
@@ -231,23 +231,23 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, st
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """The options that say where results are written."""
-    parser.add_argument("--save", metavar="NAME", help="write NAME.json, and a picture if there is one, of this run")
+    """Declare the options for where results are written."""
+    parser.add_argument("--save", metavar="NAME", help="write NAME.json, and a figure if there is one")
     parser.add_argument(
-        "--results", type=Path, default=RESULTS, metavar="DIR", help="into DIR/CPU/ (default: benchmarks/results)"
+        "--results", type=Path, default=RESULTS, metavar="DIR", help="write to DIR/CPU/ (default: benchmarks/results)"
     )
-    parser.add_argument("--cpu", metavar="CPU", help="the CPU's name (default: as the system has it)")
+    parser.add_argument("--cpu", metavar="CPU", help="name of the CPU (default: from the system)")
 
 
 def output(options: argparse.Namespace, suffix: str) -> Path:
-    """The file that results are written to; `--save` is given."""
+    """The path of a result file; requires `--save`."""
     path: Path = options.results / cpu_folder(machine(options.cpu)) / f"{options.save}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def write_json(options: argparse.Namespace, **parts: Any) -> None:
-    """Write the machine, the settings and the figures, if they are to be saved; of files, the names alone."""
+    """With `--save`, write the machine, the settings and the figures. Paths are reduced to file names."""
     if options.save:
         settings = {key: value for key, value in vars(options).items() if key not in ("save", "results", "cpu")}
         for key, value in settings.items():
@@ -258,9 +258,9 @@ def write_json(options: argparse.Namespace, **parts: Any) -> None:
 
 
 def read_texts(path: Path, limit: int | None = None) -> list[str]:
-    """One text a line, blank ones dropped; of .csv and .tsv, which are STS-B's, both sentences of each line."""
+    """One text per line, without blank lines; for STS-B's .csv and .tsv, both sentences of each line."""
     if not path.is_file():
-        stop(f"--texts ({path}) must be a file; there is none of that name")
+        stop(f"--texts ({path}) must be a file that exists; check the name")
     lines = path.read_text(encoding="utf-8").split("\n")
     if path.suffix in (".csv", ".tsv"):
         lines = [sentence for line in lines for sentence in line.split("\t")[5:7]]
@@ -269,7 +269,7 @@ def read_texts(path: Path, limit: int | None = None) -> list[str]:
 
 
 def hush_transformers() -> None:
-    """No bars and no reports of transformers, which has ways of its own to print."""
+    """Silence transformers' progress bars and reports."""
     from transformers.utils import logging as its_logging
 
     its_logging.set_verbosity_error()
@@ -277,7 +277,7 @@ def hush_transformers() -> None:
 
 
 def base_model(folder: Path, tokenizer: Path) -> str:
-    """Write a checkpoint of bert-base's shape: random weights, always the same, and the tokenizer of another one."""
+    """Write a checkpoint of bert-base's shape: fixed random weights, and the tokenizer of another checkpoint."""
     from transformers import BertConfig, BertModel
 
     hush_transformers()
@@ -290,14 +290,14 @@ def base_model(folder: Path, tokenizer: Path) -> str:
 
 
 def stop(message: str) -> Any:
-    """End with one sentence and exit code 2."""
+    """Exit with code 2 and a one-sentence error."""
     print(message, file=sys.stderr)
     raise SystemExit(2)
 
 
 @contextmanager
 def told() -> Iterator[None]:
-    """What is wrong with something that is opened is told in one sentence."""
+    """Report errors of values and files in one sentence."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -320,7 +320,7 @@ def pyplot() -> Any:
 
 
 def save_figure(figure: Any, path: Path, title: str) -> None:
-    """Add the title, and the machine as a caption; write PNG or SVG, by the suffix."""
+    """Add the title and a caption with the machine; write PNG or SVG, depending on the suffix."""
     inches = figure.get_figwidth()
     figure.suptitle(title, fontsize=12)
     caption = textwrap.fill(machine_line(), int(inches * 16), break_on_hyphens=False)
@@ -331,7 +331,7 @@ def save_figure(figure: Any, path: Path, title: str) -> None:
 
 
 def bars(path: Path, title: str, panels: Mapping[str, Mapping[str, float]], form: str) -> None:
-    """Horizontal bars, the values beside them; a panel for each quantity, minibert's bars in a colour of their own."""
+    """Horizontal bars with their values, one panel per quantity; minibert's bars have their own colour."""
     height = 1.3 + 0.36 * max(len(values) for values in panels.values())
     figure, axes = pyplot().subplots(
         1, len(panels), figsize=(max(9.0, 3.8 * len(panels)), height), squeeze=False, layout="constrained"

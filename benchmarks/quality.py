@@ -1,11 +1,11 @@
-"""Are the vectors any good? Ours, sentence-transformers' and the published figure, on four public data sets.
+"""The quality of the vectors on four public data sets: ours, sentence-transformers' and the published figures.
 
     python benchmarks/quality.py --data DIR [--model FOLDER|NAME] [--published NAME] [--dtype float32|bfloat16|auto]
         [--save NAME]
 
-DIR holds stsb/, banking77/, stackfaq/ and coarsewsd20/ as they were published. Ours and theirs are computed in one run
-with the same evaluation, so a difference between them is one of vectors. Published figures are those of
-all-MiniLM-L6-v2; of other models there are none here, but for bert-base-uncased with mean pooling on STS-B.
+DIR contains stsb/, banking77/, stackfaq/ and coarsewsd20/ as published. Both libraries run in the same process with the
+same evaluation, so any difference is due to the vectors. The published figures are for all-MiniLM-L6-v2, and for
+bert-base-uncased with mean pooling on STS-B.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ import minibert
 
 Vectors = NDArray[np.float32]
 Encode = Callable[[list[str]], Vectors]
-WordsOf = Callable[[list[list[str]], list[int]], Vectors]  # sentences as words, and which word of each
+WordsOf = Callable[
+    [list[list[str]], list[int]], Vectors
+]  # sentences as lists of words, and the index of a word in each
 PUBLISHED = {
     "all-MiniLM-L6-v2": {  # MTEB for STS-B and Banking77; the others were measured with sentence-transformers
         "STS-B test, Spearman x 100": 82.03,
@@ -49,7 +51,7 @@ COLUMNS = {
 
 
 def stsb(folder: Path, part: str, encode: Encode) -> float:
-    """Spearman's correlation of cosine and people's scores."""
+    """Spearman's correlation of cosines with human scores."""
     from scipy.stats import spearmanr
 
     rows = [line.split("\t") for line in (folder / f"sts-{part}.csv").read_text(encoding="utf-8").splitlines()]
@@ -59,12 +61,12 @@ def stsb(folder: Path, part: str, encode: Encode) -> float:
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Each divided by its length."""
+    """Vectors of length 1."""
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def banking(folder: Path, encode: Encode) -> Iterator[tuple[str, float]]:
-    """Customers' questions, 77 intents: a linear model on the vectors, and the nearest neighbour."""
+    """Customers' questions with 77 intents: a linear classifier on the vectors, and the nearest neighbour."""
     from sklearn.linear_model import LogisticRegression
 
     parts = {}
@@ -73,14 +75,14 @@ def banking(folder: Path, encode: Encode) -> Iterator[tuple[str, float]]:
             rows = list(csv.DictReader(file))
         parts[name] = unit(encode([row["text"] for row in rows])), np.array([row["category"] for row in rows])
     (x, y), (test_x, test_y) = parts["train"], parts["test"]
-    linear = LogisticRegression(max_iter=100).fit(x, y)  # as MTEB has it
+    linear = LogisticRegression(max_iter=100).fit(x, y)  # as in MTEB
     yield "Banking77, logistic regression, accuracy", 100 * float(linear.score(test_x, test_y))
     nearest = y[(test_x @ x.T).argmax(1)]
     yield "Banking77, 1 nearest neighbour, accuracy", 100 * float((nearest == test_y).mean())
 
 
 def stackfaq(folder: Path, encode: Encode) -> Iterator[tuple[str, float]]:
-    """People's own wordings of questions, against the questions that have been answered."""
+    """Paraphrased questions, matched to the answered questions."""
     asked, answered, gold = faq_questions(folder)
     scores = unit(encode(asked)) @ unit(encode(answered)).T
     place = (scores > scores[np.arange(len(asked)), gold][:, None]).sum(1)
@@ -89,20 +91,20 @@ def stackfaq(folder: Path, encode: Encode) -> Iterator[tuple[str, float]]:
 
 
 def faq_questions(folder: Path) -> tuple[list[str], list[str], NDArray[np.int64]]:
-    """Users' questions, answered questions, and which of the latter each of the former is a wording of."""
+    """Users' questions, answered questions, and for each of the former the index of its match in the latter."""
     threads = json.loads((folder / "stackExchange-FAQ.json").read_text(encoding="utf-8"))["root"]["qapair"]
     pairs = [
         (wording, number)
         for number, thread in enumerate(threads)
         for wording in thread["rephr"]
-        if isinstance(wording, str) and wording.strip(" *")  # some lines hold an asterisk, and no question
+        if isinstance(wording, str) and wording.strip(" *")  # some lines have an asterisk instead of a question
     ]
     asked, gold = zip(*pairs, strict=True)
     return list(asked), [thread["question"] for thread in threads], np.array(gold)
 
 
 def coarse_wsd(folder: Path, words: WordsOf) -> float:
-    """A sense is the mean of its word vectors in the training sentences; the nearest by cosine is the answer."""
+    """Classify by the nearest class centroid: the mean of a sense's word vectors in the training sentences."""
     parts = {}
     for name in ("train", "test"):
         lines = (folder / f"{name}.data.txt").read_text(encoding="utf-8").splitlines()
@@ -125,7 +127,7 @@ def our_words(bert: minibert.Bert) -> WordsOf:
 
 
 def their_words(model: Any) -> WordsOf:
-    """The same by hand: sentence-transformers gives tokens, and leaves it to its user to find the word's."""
+    """The same with sentence-transformers, which gives token vectors; finding those of the word is up to the user."""
 
     def of(sentences: list[list[str]], places: list[int]) -> Vectors:
         texts = [" ".join(sentence) for sentence in sentences]
@@ -157,11 +159,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="default: %(default)s")
-    parser.add_argument("--published", choices=PUBLISHED, help="whose published figures to show (default: --model's)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="of ours")
+    parser.add_argument("--published", choices=PUBLISHED, help="model of the published figures (default: --model)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "auto"), default="float32", help="dtype of minibert")
     measure.add_output(parser)
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # texts over the limit are cut by both
+    warnings.simplefilter("ignore")  # both truncate texts over the limit
     if not options.data.is_dir():
         measure.stop(f"--data ({options.data}) must be a folder; there is none of that name")
     from sentence_transformers import SentenceTransformer

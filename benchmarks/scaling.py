@@ -1,11 +1,11 @@
-"""How the time grows: with the number of texts, and with their length.
+"""How time grows with the number of texts and with their length.
 
     python benchmarks/scaling.py --model FOLDER|NAME|base --texts FILE [--most 100000] [--save NAME]
 
-Numbers: 1, 10, 100, ... texts in one call, taken from the file again and again; few texts are timed in as many calls as
-make 100 texts, so that each number sees the same mixture. Lengths: texts of exactly 8 to 512 tokens, cut from the
-file's, as many as make about 16,384 tokens. Memory is the growth of the resident memory during the call, the vectors
-that it returns included; what earlier calls have left to be used again is no growth, and the first one pays for it.
+Numbers: 1, 10, 100, ... texts in one call, cycling through the file. Small numbers are timed over several calls, 100
+texts in total, so that every number sees the same mixture. Lengths: texts of exactly 8 to 512 tokens, cut from the
+file's texts, about 16,384 tokens in total. Memory is the growth of the resident memory during the call, including the
+vectors returned. Memory that earlier calls left for reuse does not count, so the first call accounts for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import subjects
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 TOKENS = 16_384
 LEAST_TEXTS = 100
-WARM_UP = 1_000  # beyond as many texts, everything has been run before
+WARM_UP = 1_000  # texts after which no call is the first of its kind
 COLUMNS = {
     "subject": ("subject", ""),
     "texts": ("texts", ",d"),
@@ -43,7 +43,7 @@ COLOURS = dict(zip(MEASURED, ("#f0a882", measure.OURS, measure.THEIRS), strict=T
 
 @dataclass
 class Case:
-    """One point of a curve: all of `texts` are encoded, `count` in a call."""
+    """One point of a curve: all of `texts` are encoded, `count` per call."""
 
     texts: list[str]
     count: int
@@ -58,7 +58,7 @@ def by_number(pool: list[str], most: int) -> Iterator[Case]:
 
 
 def by_length(pool: list[str], work: subjects.Work) -> Iterator[Case]:
-    """8, 16, 32, ... tokens in a text."""
+    """8, 16, 32, ... tokens per text."""
     for length in LENGTHS:
         if length <= work.max_length:
             texts = list(islice(cycle(cut(" ".join(pool), length, work)), TOKENS // length))
@@ -66,7 +66,7 @@ def by_length(pool: list[str], work: subjects.Work) -> Iterator[Case]:
 
 
 def cut(text: str, length: int, work: subjects.Work) -> list[str]:
-    """Parts of `text` of exactly so many tokens; they begin and end with words, and their tokens are counted again."""
+    """Parts of `text` with exactly this many tokens. They start and end at words; their tokens are recounted."""
     encoding = work.bert.tokenizer.backend.encode(text, add_special_tokens=False)
     parts, start, size = [], 0, length - 2
     while start + size < len(encoding):
@@ -86,7 +86,7 @@ def sweep(
     gemm: measure.Gemm,
     most_peer: float = math.inf,
 ) -> tuple[list[dict[str, Any]], list[dict[str, list[float]]]]:
-    """The rows of the table, and the raw seconds of a call for each case; a peer gets `most_peer` texts at most."""
+    """The rows of the table and the raw seconds per call for each case; peers get at most `most_peer` texts."""
     chosen = [subject for subject in subjects.choose(options.peers) if subject.name in MEASURED]
     encoders = {subject: subject.make(work, subject.dtype) for subject in chosen}
     rows, raw = [], []

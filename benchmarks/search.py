@@ -1,11 +1,11 @@
-"""Search in a million vectors, beside sentence-transformers.
+"""Search among a million vectors, beside sentence-transformers.
 
     python benchmarks/search.py [--count 1000000] [--queries 100] [--top-k 10] [--rounds 5] [--save NAME]
 
-Unit vectors with random numbers, the same array for all subjects, in turn (A B A B). `semantic_search` runs with its
-defaults, which divide vectors by their lengths each time, and with `dot_score`, which does not: an index holds unit
-vectors already. Memory is the growth of the process's resident memory at most (VmHWM) while a subject runs. The hits
-are compared: a rank where two subjects name different texts counts as the same only if the scores are, to 1e-6.
+All subjects get the same array of random unit vectors and take turns (A B A B). `semantic_search` runs with its
+defaults, which normalize the vectors each time, and with `dot_score`, which does not, since an index already stores
+unit vectors. Memory is the peak growth of the resident memory (VmHWM) while a subject runs. The hits are compared: a
+rank with different texts counts as the same only if the scores agree to 1e-6.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ OURS = "minibert Index.search_vectors"
 
 
 def unit_vectors(count: int, dimension: int, seed: int) -> NDArray[np.float32]:
-    """(count, dimension) float32, evenly spread over all directions."""
+    """(count, dimension) float32 unit vectors, uniformly distributed over all directions."""
     vectors = np.random.default_rng(seed).standard_normal((count, dimension), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
 
 
 def index_of(vectors: NDArray[np.float32]) -> Index:
-    """An index of vectors that no model made."""
+    """An index of given vectors, without a model."""
     maker: Any = SimpleNamespace(source="random numbers", recipe=Recipe(), dimension=vectors.shape[1])
     index = Index(maker)
     index.add_vectors(vectors, map(str, range(len(vectors))))
@@ -43,7 +43,7 @@ def index_of(vectors: NDArray[np.float32]) -> Index:
 
 
 def subjects(vectors: NDArray[np.float32], queries: NDArray[np.float32], top_k: int) -> dict[str, Callable[[], Any]]:
-    """What is measured, by name; each gives scores and numbers, (Q, k)."""
+    """The subjects by name; each returns scores and numbers, (Q, k)."""
     from sentence_transformers.util import cos_sim, dot_score, semantic_search
 
     index = index_of(vectors)
@@ -62,7 +62,7 @@ def subjects(vectors: NDArray[np.float32], queries: NDArray[np.float32], top_k: 
 
 
 def same_hits(found: Any, expected: Any) -> float:
-    """The part of the ranks with the same text, or one that scores the same."""
+    """The fraction of ranks with the same text, or with an equal score."""
     scores = np.abs(found[0] - expected[0]) < 1e-6
     return float(((found[1] == expected[1]) | scores).mean())
 
@@ -89,7 +89,7 @@ def main() -> None:
     expected = runs["semantic_search"]()
     same = {name: same_hits(run(), expected) for name, run in runs.items()}
     memory = {name: shared.growth(run) for name, run in runs.items()}
-    seconds = shared.alternate(runs, options.rounds, warm_up=False)  # each has run twice
+    seconds = shared.alternate(runs, options.rounds, warm_up=False)  # each has already run twice
     ours = statistics.median(seconds[OURS])
     rows = [
         {

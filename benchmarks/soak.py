@@ -1,10 +1,10 @@
-"""Encode for a long time, and see whether the memory stays what it was.
+"""Encode for a long time, and check that memory is stable.
 
     python benchmarks/soak.py --model FOLDER|NAME|base --texts FILE [--total 200000] [--call 1000] [--dtype auto]
         [--save NAME]
 
-Each call draws its texts anew, so that passes of ever other sizes are computed. Exit code 1 if the resident memory at
-the end is more than 5 % and 20 MB above that after the first tenth.
+Each call draws random texts, so passes of many sizes are computed. The exit code is 1 if the resident memory at the end
+exceeds that after the first tenth by more than 5 % and 20 MB.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def soak(bert: minibert.Bert, pool: list[str], total: int, call: int) -> list[dict[str, float]]:
-    """Memory and speed after the first call and after each tenth of the way; printed as they come."""
+    """Memory and speed after the first call and after each tenth of the run, printed as measured."""
     draw = random.Random(0)
     rows: list[dict[str, float]] = []
     calls = max(10, total // call)
@@ -46,10 +46,10 @@ def soak(bert: minibert.Bert, pool: list[str], total: int, call: int) -> list[di
 
 
 def main() -> int:
-    """Measure, print, write; the value is the exit code."""
+    """Measure, print, write. Returns the exit code."""
     parser = subjects.parser(__doc__, rounds=None)
     parser.add_argument("--total", type=int, default=200_000, help="texts in all (default: 200000)")
-    parser.add_argument("--call", type=int, default=1_000, help="texts of a call (default: 1000)")
+    parser.add_argument("--call", type=int, default=1_000, help="texts per call (default: 1000)")
     parser.add_argument("--dtype", choices=("auto", *measure.DTYPES), default="auto")
     options = parser.parse_args()
     if measure.resident() is None:

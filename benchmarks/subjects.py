@@ -1,7 +1,7 @@
-"""minibert and what one would take instead, each as a function from texts to vectors.
+"""minibert and its alternatives, each as a function from texts to vectors.
 
-All of them get the same texts and the same limit, and tokenize inside the function. Those that leave batches to their
-user get the common ones: 32 texts, padded to the longest of them; the mean of the real tokens is the vector.
+All get the same texts and length limit, and tokenize inside the function. Libraries without batching of their own get
+the usual batches: 32 texts, padded to the longest. The vector is the mean of the real tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BATCH = 32
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the libraries have to say while they load and convert a model."""
+    """Silence the libraries while they load and convert a model."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def quiet() -> Iterator[None]:
 
 
 class Work:
-    """What all subjects are given alike.
+    """What all subjects share.
 
     Args:
         model: folder, or name on the Hub.
@@ -72,10 +72,10 @@ class Work:
 
     @cached_property
     def onnx(self) -> Path:
-        """The model as an ONNX file. Explicit attention: ONNX Runtime is 20 % slower with what sdpa is exported as."""
+        """The model as an ONNX file. Explicit attention: ONNX Runtime is 20 % slower with exported sdpa."""
         path = self.scratch / "model.onnx"
         model = transformers_model(self, "float32", "eager")
-        # two tensors: of one given twice, the exporter makes one input
+        # two tensors, because the exporter merges one tensor passed twice into one input
         example = {name: torch.ones(2, 8, dtype=torch.long) for name in ("input_ids", "attention_mask")}
         axes = {0: torch.export.Dim("texts", min=1, max=4096), 1: torch.export.Dim("tokens", min=2, max=512)}
         with quiet():
@@ -93,7 +93,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Subject:
-    """A way to make vectors.
+    """A way to compute vectors.
 
     Attributes:
         package: what does the work.
@@ -114,7 +114,7 @@ class Subject:
 
 
 def ours(work: Work, dtype: str) -> Encode:
-    """minibert, as it is."""
+    """minibert, with its defaults."""
     bert = minibert.load(work.model, dtype=measure.DTYPES[dtype])
     bert.recipe = work.bert.recipe
     return bert.encode
@@ -132,7 +132,7 @@ def sentence_transformers(work: Work, dtype: str) -> Encode:
 
 
 def transformers_model(work: Work, dtype: str, attention: str = "sdpa") -> Any:
-    """BertModel of transformers; no pooler, which no vector here needs."""
+    """transformers' BertModel, without a pooler, which is not needed here."""
     from transformers import BertModel
 
     measure.hush_transformers()
@@ -142,7 +142,7 @@ def transformers_model(work: Work, dtype: str, attention: str = "sdpa") -> Any:
 
 
 def transformers(work: Work, dtype: str, ordered: bool) -> Encode:
-    """transformers, in batches of texts as they come, or ordered by their tokens."""
+    """transformers, with batches in the given order or sorted by number of tokens."""
     model = transformers_model(work, dtype)
     return in_batches(work, lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state, ordered)
 
@@ -188,7 +188,7 @@ def openvino(work: Work, dtype: str) -> Encode:
 
 
 def in_batches(work: Work, hidden: Hidden, ordered: bool = True) -> Encode:
-    """What has to be written around a model that knows ids alone."""
+    """Tokenization, batching and pooling around a model that takes only ids."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(work.model)
@@ -225,7 +225,7 @@ SUBJECTS = (
     Subject("openvino", "float32", openvino),
     Subject("openvino", "bfloat16", openvino),
 )
-# What is imported, and the name that pip knows it by.
+# Module names, and their names on PyPI.
 NEEDS = {
     "sentence-transformers": {"sentence_transformers": "sentence-transformers"},
     "transformers": {"transformers": "transformers"},
@@ -236,7 +236,7 @@ PEERS = tuple(NEEDS)
 
 
 def installed(peers: Sequence[str]) -> list[str]:
-    """The peers that can be run; the others are told."""
+    """The peers that are installed; the others are reported."""
     found = []
     for peer in peers:
         missing = [package for module, package in NEEDS[peer].items() if find_spec(module) is None]
@@ -261,16 +261,16 @@ def choose(peers: Sequence[str], dtype: str = "both", skip: Sequence[str] = ()) 
 
 
 def parser(description: str | None, rounds: int | None = 5) -> argparse.ArgumentParser:
-    """The options that the benchmarks have in common; `rounds` is None for one that has none."""
+    """The options shared by the benchmarks; `rounds` is None for a benchmark without rounds."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--model", required=True, help="folder, name on the Hub, or base: bert-base's shape, random")
     result.add_argument("--tokenizer", type=Path, help="with --model base: folder of a tokenizer with bert-base's ids")
-    result.add_argument("--texts", type=Path, required=True, help="one text a line; .csv and .tsv: a file of STS-B")
-    result.add_argument("--limit", type=int, help="take the first texts alone")
-    result.add_argument("--max-length", type=int, help="tokens of a text (default: as the checkpoint says)")
+    result.add_argument("--texts", type=Path, required=True, help="one text per line; .csv and .tsv: a file of STS-B")
+    result.add_argument("--limit", type=int, help="use only the first N texts")
+    result.add_argument("--max-length", type=int, help="token limit per text (default: the checkpoint's)")
     if rounds:
         result.add_argument(
-            "--rounds", type=int, default=rounds, help=f"of which the median is taken (default: {rounds})"
+            "--rounds", type=int, default=rounds, help=f"rounds, whose median is reported (default: {rounds})"
         )
     result.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
     measure.add_output(result)
@@ -281,7 +281,7 @@ def parser(description: str | None, rounds: int | None = 5) -> argparse.Argument
 def opened(options: argparse.Namespace) -> Iterator[tuple[Work, list[str]]]:
     """The work and the texts that the options name."""
     torch.set_num_threads(options.threads)
-    warnings.filterwarnings("ignore", message=".* texts exceed")  # cutting is part of the work, and the same for all
+    warnings.filterwarnings("ignore", message=".* texts exceed")  # truncation is part of the work, and the same for all
     texts = measure.read_texts(options.texts, options.limit)
     with tempfile.TemporaryDirectory() as temporary:
         model = options.model
@@ -295,7 +295,7 @@ def opened(options: argparse.Namespace) -> Iterator[tuple[Work, list[str]]]:
 
 
 def model_title(options: argparse.Namespace, work: Work) -> str:
-    """The model by its size, for folders have any name; and by its name on the Hub."""
+    """The model's size, since a folder may have any name, and its name on the Hub."""
     config = work.bert.config
     name = "" if options.model == "base" or Path(options.model).is_dir() else f"{options.model}, "
     return f"{name}BERT of {config.num_hidden_layers} layers, H = {config.hidden_size}"

@@ -2,9 +2,9 @@
 
     python benchmarks/tables.py [--check]
 
-What stands between `<!-- table: NAME -->` and `<!-- end -->` is replaced. Each CPU gets its own columns, headed by its
-name; a CPU without a result for a table is left out of that table. `--check` writes nothing; it ends with exit code 2
-if a text differs from the files.
+The text between `<!-- table: NAME -->` and `<!-- end -->` is replaced. Each CPU gets columns headed by its name; a CPU
+without a result for a table is left out of that table. `--check` writes nothing and exits with code 2 if a text differs
+from the files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TEXTS = ("README.md", "docs/speed.md", "docs/checkpoints.md", "benchmarks/README
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 OURS, THEIRS = "minibert", "sentence-transformers"
 
-# What must be the same on all CPUs: what was computed. How often, and beside which peers, may differ.
+# Settings that must agree on all CPUs. The number of rounds and the peers may differ.
 WORK = ("texts", "limit", "max_length", "count", "dimension", "queries", "top_k", "total", "call")
 
 Row = Mapping[str, Any]
@@ -53,7 +53,7 @@ class Cpu:
 
     @property
     def capabilities(self) -> list[str]:
-        """What it computes with."""
+        """Its instruction sets."""
         return list(next(iter(self.results.values()))["machine"]["capabilities"])
 
     @property
@@ -63,7 +63,7 @@ class Cpu:
 
 
 def read_results(folder: Path = measure.RESULTS) -> list[Cpu]:
-    """All CPUs with results; those with the fastest arithmetic first."""
+    """All CPUs with results, those with the fastest arithmetic first."""
     cpus = []
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         results = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.glob("*.json"))}
@@ -84,7 +84,7 @@ def beside(
     values: Columns,
     last: Columns | None = None,
 ) -> str:
-    """A table: a row for each subject; `keys` name it, `values` have a column for each CPU, `last` are of all CPUs."""
+    """A table with one row per subject: `keys` name it, `values` get one column per CPU, `last` cover all CPUs."""
     columns: dict[Any, tuple[str, str]] = dict(keys)
     for cpu in cpus:
         for key, (title, form) in values.items():
@@ -100,12 +100,12 @@ def beside(
 
 
 def bullet(text: str) -> str:
-    """An item of a list, in lines of 120 columns at most."""
+    """A list item, wrapped at 120 columns."""
     return textwrap.fill(f"- {text}", 120, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 def captions(cpus: Sequence[Cpu], name: str, more: Callable[[dict[str, Any]], str] = lambda _: "") -> str:
-    """A line for each CPU: how often was measured, the rate of large products, and what else is to be said."""
+    """A list with one item per CPU: the rounds, the rate of large products, and other facts."""
     lines = []
     for cpu in cpus:
         result = cpu.results[name]
@@ -122,7 +122,7 @@ def captions(cpus: Sequence[Cpu], name: str, more: Callable[[dict[str, Any]], st
 
 
 def pictures(cpus: Sequence[Cpu], name: str) -> str:
-    """The pictures of a run, one for each CPU."""
+    """The figures of a run, one per CPU."""
     return "\n".join(
         f"![{name} on {cpu.label}](results/{cpu.folder}/{name}.png)"
         for cpu in cpus
@@ -136,7 +136,7 @@ def medians(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def like_for_like(result: Mapping[str, Any]) -> str:
-    """How many times as fast as each peer minibert is in the same dtype."""
+    """The speed of minibert relative to each peer in the same dtype."""
     seconds = medians(result)
     parts = []
     for dtype in measure.DTYPES:
@@ -152,7 +152,7 @@ def like_for_like(result: Mapping[str, Any]) -> str:
 
 
 def ratio(cpus: Sequence[Cpu], name: str) -> tuple[str, str]:
-    """The column of speed ratios; its title says what they refer to, which is the same for all CPUs."""
+    """The column of speed ratios. Its title names the reference, which must be the same on all CPUs."""
     subjects = {row["subject"] for cpu in cpus for row in cpu.results[name]["rows"] if row["ratio"] == 1}
     if len(subjects) > 1:
         raise ValueError(f"the speed ratios of {name} ({', '.join(sorted(subjects))}) must refer to one subject")
@@ -190,12 +190,12 @@ def headline(cpus: Sequence[Cpu], name: str) -> str:
 
 
 def bold(subject: str) -> str:
-    """minibert's rows stand out."""
+    """A subject, in bold if it is minibert."""
     return f"**{subject}**" if subject.startswith(OURS) else subject
 
 
 def machines(cpus: Sequence[Cpu], name: str) -> str:
-    """The CPUs, and what the figures depend on besides."""
+    """The CPUs, and everything else the figures depend on."""
     lines = []
     for cpu in cpus:
         facts = cpu.results[name]["machine"]
@@ -230,7 +230,7 @@ def encode(cpus: Sequence[Cpu], name: str) -> str:
 
 
 def scaling(cpus: Sequence[Cpu], name: str) -> str:
-    """By the number of texts, and by their length."""
+    """A run of scaling.py: by the number of texts, and by their length."""
     keys = {"subject": ("subject", ""), "texts": ("texts", ",d"), "length": ("tokens of a text", ".1f")}
     counts = {
         "texts_per_second": ("texts/s", ",.0f"),
@@ -247,7 +247,7 @@ def scaling(cpus: Sequence[Cpu], name: str) -> str:
 
 
 def load(cpus: Sequence[Cpu], name: str) -> str:
-    """Import and load, without pictures: docs/checkpoints.md shows the same."""
+    """A run of load.py, without figures: docs/checkpoints.md shows the same table."""
 
     def rows_of(cpu: Cpu) -> list[Row]:
         quantities = ("import (s)", "load (s)", "peak memory / file")
@@ -262,7 +262,7 @@ def load(cpus: Sequence[Cpu], name: str) -> str:
 
 
 def soak(cpus: Sequence[Cpu], name: str) -> str:
-    """The memory of a process, as it goes on."""
+    """A run of soak.py: memory over time."""
     values = {
         "megabytes": ("resident memory (MB)", ",.1f"),
         "texts_per_second": ("texts/s since the row before", ",.0f"),
@@ -271,7 +271,7 @@ def soak(cpus: Sequence[Cpu], name: str) -> str:
 
 
 def memory(cpus: Sequence[Cpu], name: str) -> str:
-    """docs/speed.md: the soak in a sentence."""
+    """For docs/speed.md: the soak in one sentence."""
     lines = []
     for cpu in cpus:
         rows = cpu.results[name]["rows"]
@@ -324,11 +324,11 @@ def quality(cpus: Sequence[Cpu], name: str) -> str:
 
 
 def join(*parts: str) -> str:
-    """Those that are not empty, with an empty line between them."""
+    """Join the non-empty parts with blank lines."""
     return "\n\n".join(part for part in parts if part)
 
 
-# What may stand in a marker: the file that the figures come from, and what writes them.
+# Table names: the file with the figures, and the function that renders them.
 BLOCKS: dict[str, tuple[str, Callable[[Sequence[Cpu], str], str]]] = {
     "headline": ("work1", headline),
     "machines": ("work1", machines),
@@ -341,7 +341,7 @@ BLOCKS: dict[str, tuple[str, Callable[[Sequence[Cpu], str], str]]] = {
 
 
 def rewrite(text: str, cpus: Sequence[Cpu]) -> str:
-    """The text with all its blocks written anew."""
+    """The text with all blocks regenerated."""
 
     def block(found: re.Match[str]) -> str:
         start, name, _, end = found.groups()
@@ -361,7 +361,7 @@ def rewrite(text: str, cpus: Sequence[Cpu]) -> str:
 
 
 def outdated(root: Path = ROOT, results: Path = measure.RESULTS) -> Iterator[tuple[Path, str]]:
-    """The files whose text differs from what the results give, and what they should hold."""
+    """The files that differ from the results, and their new content."""
     cpus = read_results(results)
     for name in TEXTS:
         path = root / name
@@ -371,7 +371,7 @@ def outdated(root: Path = ROOT, results: Path = measure.RESULTS) -> Iterator[tup
 
 
 def main() -> None:
-    """Write, or check."""
+    """Write or check the texts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a text differs from the results")
     options = parser.parse_args()

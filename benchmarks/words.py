@@ -1,8 +1,8 @@
-"""Word vectors beside sentence vectors: what it costs to find the words and to give each its vector.
+"""The cost of word vectors relative to sentence vectors.
 
     python benchmarks/words.py --model FOLDER|NAME|base --texts FILE [--rounds 5] [--save NAME]
 
-Both run on the same engine; `encode` gives a vector for each text, `words` one for each word, with place and pieces.
+Both use the same engine. `encode` returns one vector per text; `words` returns one per word, with position and pieces.
 """
 
 from __future__ import annotations
