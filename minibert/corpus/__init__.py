@@ -1,1 +1,1 @@
-"""Files of any size, read and written in parts."""
+"""Text files of any size, read and written in parts."""

@@ -1,9 +1,9 @@
-"""Files of texts in, files of vectors out: streamed, and resumed after an interruption.
+"""Encode files of texts to files of vectors: streamed, and resumable after an interruption.
 
-While vectors are computed they are kept in a folder beside the output, `OUT.partial`. What is made of a block of texts
-is appended to its data files, and then a line to its journal, which counts the texts, vectors and bytes of the block,
-and has their digests. An interruption of any kind leaves that folder, and the same command resumes from it. The output
-itself appears when it is whole.
+Until the output is complete, its data is in a folder next to it, `OUT.partial`. For each block of texts, the vectors
+are appended to the data files, then a line to the journal, with the block's number of texts, vectors and bytes, and
+their digests. After an interruption of any kind, the same command resumes from that folder. The output itself appears
+only when it is complete.
 """
 
 from __future__ import annotations
@@ -30,41 +30,44 @@ from minibert.pretrained.files import locked, path_to_disk, safetensors_header, 
 INPUTS = (".txt", ".csv", ".jsonl", ".parquet")
 OUTPUTS = (".npy", ".safetensors", ".jsonl", ".parquet")
 STDIN = "-"
-DATA = ("vectors", "rows")  # files of an unfinished output
-BLOCK = 4_096  # rows read or written at once
-SECONDS = 4.0  # of computing between two lines of the journal: what an interruption loses
-FIRST_BLOCK = 8_192  # characters, while nothing is known about the speed
-MOST_TEXTS, MOST_CHARACTERS = 16_384, 1_000_000  # of a block: the vectors of its words lie in memory
-FORMAT = 1  # of the journal
+DATA = ("vectors", "rows")  # data files of an unfinished output
+BLOCK = 4_096  # rows per read or write
+SECONDS = 4.0  # computing time between two lines of the journal: the most that an interruption loses
+FIRST_BLOCK = 8_192  # characters, before the speed is known
+MOST_TEXTS, MOST_CHARACTERS = 16_384, 1_000_000  # limits of a block, whose word vectors are in memory
+FORMAT = 1  # version of the journal
 
 Vectors = NDArray[np.float32]
 Row = dict[str, Any]
 
 
-# In
+# Input
 
 
 def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
-    """The texts of a file, one after the other.
+    """Read the texts of a file one by one.
 
     Args:
-        path: of a .txt file, a text a line; a .csv file with a header; a .jsonl file, an object or a text a line; a
-            .parquet file; or "-", standard input, a text a line.
-        text: the column with the texts, where there are columns.
-        keep: other columns that are wanted.
+        path: a .txt file with one text per line; a .csv file with a header; a .jsonl file with one object or string per
+            line; a .parquet file; or "-" for standard input, with one text per line.
+        text: the column with the texts, if the file has columns.
+        keep: other columns to return.
 
     Yields:
-        Each text, and the values of the columns that are kept.
+        Each text, and the values of its columns in `keep`.
 
     Raises:
-        FileNotFoundError: no such file.
-        MinibertError: another kind of file; no such column; a row whose text is none; with the number of the line.
-        ImportError: .parquet, and pyarrow is not installed.
+        FileNotFoundError: the file does not exist.
+        MinibertError: the file type is unknown, a column is missing, or a text is not a string; the message has the
+            line number.
+        ImportError: the file is .parquet and pyarrow is not installed.
     """
     check_input(path)
     kind = Path(path).suffix.lower()
     if keep and (path == STDIN or kind == ".txt"):
-        raise MinibertError(f"columns to keep ({', '.join(keep)}) need a file with columns, which {path} is not")
+        raise MinibertError(
+            f"columns to keep ({', '.join(keep)}) must be of a file with columns, not {path}; omit them"
+        )
     rows = _lines(path) if path == STDIN or kind == ".txt" else READERS[kind](path)
     wanted = [text, *keep]
     for place, row in rows:
@@ -75,21 +78,21 @@ def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterat
         if missing:
             raise MinibertError(
                 f"{place} must have the column {missing[0]!r}; it has {', '.join(map(repr, row)) or 'none'}: "
-                "name the column of the texts with --text"
+                "name the column with --text"
             )
         if not isinstance(row[text], str):
-            raise MinibertError(f"{place} must hold a text in {text!r}, not {row[text]!r:.40}; leave such rows out")
+            raise MinibertError(f"{place} must have a text in {text!r}, not {row[text]!r:.40}; remove such rows")
         for name in wanted:
             _check_characters(place, name, row[name])
         yield row[text], {name: row[name] for name in keep}
 
 
 def check_input(path: str) -> None:
-    """Refuse what `read_rows` would refuse, without reading it."""
+    """Reject a path that `read_rows` would reject, without reading the file."""
     if path != STDIN and Path(path).suffix.lower() not in INPUTS:
-        raise MinibertError(f"the input ({path}) must end in {', '.join(INPUTS)}, or be - for standard input")
+        raise MinibertError(f"the input ({path}) must end in {', '.join(INPUTS)}; use - for standard input")
     if path != STDIN and not Path(path).is_file():
-        raise FileNotFoundError(f"the input ({path}) must be a file; there is none of that name")
+        raise FileNotFoundError(f"the input ({path}) must be a file that exists; check the name")
 
 
 def _check_characters(place: str, name: str, value: Any) -> None:
@@ -99,21 +102,21 @@ def _check_characters(place: str, name: str, value: Any) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise MinibertError(
-            f"{place} must hold valid Unicode in {name!r}; it has a lone surrogate, {value[error.start]!r}, at "
-            f"{error.start}: correct it, or leave the row out"
+            f"{place} must have valid Unicode in {name!r}, but it has a lone surrogate ({value[error.start]!r} at "
+            f"{error.start}); fix or remove the row"
         ) from None
 
 
 def _decoded(path: str) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file, each with its number and its line end."""
+    """The lines of a UTF-8 file, with their numbers and line endings."""
     with nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise MinibertError(
-                    f"{path}, line {number}, must be UTF-8; it is not, from its byte {error.start} on: convert the "
-                    "file, with iconv for one"
+                    f"{path}, line {number}, must be UTF-8, but its byte {error.start} is not; convert the file, for "
+                    "example with iconv"
                 ) from None
 
 
@@ -127,16 +130,18 @@ def _read_csv(path: str) -> Iterator[tuple[str, Row]]:
     try:
         header = next(reader, None)
         if header is None:
-            raise MinibertError(f"{path} must begin with the names of its columns; it is empty")
+            raise MinibertError(f"{path} must start with a header, but it is empty; add the names of its columns")
         for values in reader:
             place = f"{path}, line {reader.line_num},"
             if not values:
                 continue
             if len(values) != len(header):
-                raise MinibertError(f"{place} must have {len(header)} values, as the header has; it has {len(values)}")
+                raise MinibertError(
+                    f"{place} must have {len(header)} values, like the header, but it has {len(values)}; fix it"
+                )
             yield place, dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise MinibertError(f"{path}, line {reader.line_num}, must be CSV; it is not ({error}): correct it") from None
+        raise MinibertError(f"{path}, line {reader.line_num}, must be valid CSV ({error}); fix it") from None
 
 
 def _read_jsonl(path: str) -> Iterator[tuple[str, Row]]:
@@ -147,11 +152,11 @@ def _read_jsonl(path: str) -> Iterator[tuple[str, Row]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise MinibertError(f"{place} must be JSON; it is not ({error}): correct it") from None
+            raise MinibertError(f"{place} must be valid JSON ({error}); fix it") from None
         if isinstance(row, str):
             row = {"text": row}
         if not isinstance(row, dict):
-            raise MinibertError(f"{place} must be a JSON object, or a text; it is a {type(row).__name__}")
+            raise MinibertError(f"{place} must be a JSON object or string, not {type(row).__name__}; fix it")
         yield place, row
 
 
@@ -166,7 +171,7 @@ def _read_parquet(path: str) -> Iterator[tuple[str, Row]]:
                     number += 1
                     yield f"{path}, row {number},", row
     except ArrowInvalid as error:
-        raise MinibertError(f"{path} must be Parquet; it is not ({error}): correct it") from None
+        raise MinibertError(f"{path} must be valid Parquet ({error}); write it again") from None
 
 
 READERS: dict[str, Callable[[str], Iterator[tuple[str, Row]]]] = {
@@ -185,46 +190,46 @@ def _parquet() -> Any:
 
 
 def count_rows(paths: Sequence[str], text: str) -> int | None:
-    """How many texts there are, for the time that is left; None where that cannot be known beforehand.
+    """The number of texts, for the progress bar; None for standard input.
 
-    All of a file is read once for this, and what is wrong with it is told before hours of work.
+    This reads each file once, which reports invalid lines before hours of work.
     """
     if STDIN in paths:
         return None
     return sum(1 for path in paths for _ in read_rows(path, text))
 
 
-# Out
+# Output
 
 
 class Output:
-    """A file of vectors in the making, to be used in a `with` statement: one process at a time makes it.
+    """An unfinished file of vectors, as a context manager. Only one process at a time can hold it.
 
     Args:
-        path: the file; its ending says the form.
-        what: all that decides what will be in it; an unfinished file of something else is not resumed.
-        width: numbers of a vector.
-        counts_rows: whether "text", "start" and "end" of a row are numbers, those of words.
+        path: the file; its suffix determines the format.
+        what: everything that determines the content; an unfinished output with another value is not resumed.
+        width: the dimension of the vectors.
+        counts_rows: whether rows are words, whose "text", "start" and "end" are numbers.
 
     Attributes:
-        blocks: the lines of the journal, but for its first: what was made so far.
+        blocks: the journal without its first line: the blocks done so far.
 
     Raises:
-        BlockingIOError: another process is making it.
-        MinibertError: an unknown form; an unfinished output that belongs to another command, or that was damaged.
-        FileExistsError: the file is there already.
+        BlockingIOError: another process is writing it.
+        MinibertError: the format is unknown, or the unfinished output belongs to another command or is damaged.
+        FileExistsError: the file already exists.
     """
 
     def __init__(self, path: str, what: dict[str, Any], width: int, counts_rows: bool = False) -> None:
         self.path, self.width, self.counts_rows = Path(path), width, counts_rows
         self.kind = self.path.suffix.lower()
         if self.kind not in OUTPUTS:
-            raise MinibertError(f"the output ({path}) must end in {', '.join(OUTPUTS)}")
+            raise MinibertError(f"the output ({path}) must end in {', '.join(OUTPUTS)}; change its name")
         if self.kind == ".parquet":
             _parquet()
         self.folder = self.path.with_name(self.path.name + ".partial")
         self.blocks: list[Row] = []
-        self._seal = ""  # of the journal's last line
+        self._seal = ""  # digest in the journal's last line
         busy = f"the output ({path}) is being written by another process; wait for it, or choose another name"
         with ExitStack() as stack:
             stack.enter_context(locked(self.path.with_name(self.path.name + ".partial.lock"), busy))
@@ -240,12 +245,12 @@ class Output:
 
     @property
     def texts(self) -> int:
-        """How many texts are done."""
+        """The number of texts done."""
         return sum(block["texts"] for block in self.blocks)
 
     @property
     def rows(self) -> int:
-        """How many vectors there are."""
+        """The number of vectors done."""
         return sum(block["vectors"] for block in self.blocks)
 
     def _check_absent(self, remedy: str) -> None:
@@ -253,14 +258,14 @@ class Output:
             raise FileExistsError(f"the output ({self.path}) must not exist yet; {remedy}")
 
     def _resume(self, what: Row) -> None:
-        """Start where the journal ends, and drop what was written after it; or begin."""
+        """Resume at the end of the journal and truncate data written after it, or start a new journal."""
         self.folder.mkdir(exist_ok=True)
         journal = self.folder / "journal"
         if not journal.exists():
             others = [path.name for path in self.folder.iterdir() if not path.name.startswith(".journal.")]
             if others:
                 raise MinibertError(
-                    f"{self.folder} must hold a journal to be resumed; it does not, but has {min(others)}: delete the "
+                    f"{self.folder} must have a journal to be resumed, but it has only {min(others)}; delete the "
                     "folder, or choose another output"
                 )
             with written_whole(journal) as temporary:
@@ -274,8 +279,8 @@ class Output:
         (head, *self.blocks), end = self._read_journal(journal)
         if head["what"] != what:
             raise MinibertError(
-                f"{self.folder} must be of the same command to be resumed; it is of another one "
-                f"({_differences(head['what'], what)}): give that one again, or delete the folder"
+                f"{self.folder} must be from the same command to be resumed, but they differ "
+                f"({_differences(head['what'], what)}); repeat that command, or delete the folder"
             )
         sizes = self._check_data()
         for name, size in {"journal": end, **sizes}.items():
@@ -283,7 +288,7 @@ class Output:
                 file.truncate(size)
 
     def _read_journal(self, journal: Path) -> tuple[list[Row], int]:
-        """The lines of the journal, and where the last whole one ends; the one after it may have been cut off."""
+        """The complete lines of the journal, and their size in bytes; the last line may be cut off."""
         lines = journal.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
@@ -297,26 +302,26 @@ class Output:
                 whole = False
             if not whole:
                 raise MinibertError(
-                    f"the journal ({journal}) must be as this minibert wrote it; its line {number} is not: delete "
-                    f"{self.folder} to begin again"
+                    f"the journal ({journal}) must be intact and of this version, but its line {number} is not; delete "
+                    f"{self.folder} to start over"
                 )
             entries.append(entry)
         return entries, sum(map(len, lines))
 
     def _sealed(self, entry: Row) -> bytes:
-        """A line of the journal, with a digest of itself and of all lines before it."""
+        """A line of the journal, with a digest of it and all earlier lines."""
         content = json.dumps(entry, sort_keys=True)
         self._seal = hashlib.sha256((self._seal + content).encode()).hexdigest()
         return (json.dumps({**entry, "seal": self._seal}, sort_keys=True) + "\n").encode()
 
     def _check_data(self) -> dict[str, int]:
-        """Read the data files and compare them with the journal, block by block.
+        """Check the data files against the digests in the journal, block by block.
 
         Returns:
-            By name, how many bytes the journal knows of.
+            For each file, the number of bytes that the journal records.
 
         Raises:
-            MinibertError: a file is too small, or holds something else than was written.
+            MinibertError: a file is too small, or its content has changed.
         """
         sizes = {}
         for name in DATA:
@@ -325,8 +330,8 @@ class Output:
             there = path.stat().st_size if path.is_file() else 0
             if there < size:
                 raise MinibertError(
-                    f"{path} ({there:,} bytes) must have at least {size:,}, as its journal says; it was cut off: "
-                    f"delete {self.folder} to begin again"
+                    f"{path} ({there:,} bytes) must have at least {size:,}, as recorded in the journal; it was "
+                    f"truncated: delete {self.folder} to start over"
                 )
             sizes[name] = size
             if not size:
@@ -336,13 +341,13 @@ class Output:
                 for number, block in enumerate(self.blocks, 1):
                     if _digest_of_file(file, block["bytes"][name]) != block["digests"][name]:
                         raise MinibertError(
-                            f"{path} must hold what was written; it has been changed in block {number} of "
-                            f"{len(self.blocks)}: delete {self.folder} to begin again"
+                            f"{path} must be unchanged, but block {number} of {len(self.blocks)} differs from what was "
+                            f"written; delete {self.folder} to start over"
                         )
         return sizes
 
     def add(self, texts: Sequence[str], vectors: Vectors, rows: Iterable[Row]) -> None:
-        """Add what was made of the next texts: their vectors (n, H), and what is known of each of these."""
+        """Append the results for the next texts: vectors (n, H), and a row for each vector."""
         data = {"vectors": np.ascontiguousarray(vectors, dtype="<f4").tobytes()}
         data["rows"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
         for name, content in data.items():
@@ -362,30 +367,28 @@ class Output:
         self.blocks.append(block)
 
     def finish(self) -> None:
-        """Check what was written, make the output of it, whole, and remove what was kept for it."""
+        """Check the data, write the output atomically, and delete the folder."""
         sizes = self._check_data()
         for name, size in sizes.items():
             there = (self.folder / name).stat().st_size
             if there != size:
-                raise MinibertError(
-                    f"{self.folder / name} ({there:,} bytes) must have {size:,}; give the command again"
-                )
+                raise MinibertError(f"{self.folder / name} ({there:,} bytes) must have {size:,}; repeat the command")
         whole = self.folder / f"whole{self.kind}"
         WRITERS[self.kind](whole, self)
         path_to_disk(whole)
-        self._check_absent(f"it has appeared meanwhile: move it away, and give the command again to use {self.folder}")
+        self._check_absent(f"it was created meanwhile: move it away, and repeat the command to use {self.folder}")
         whole.rename(self.path)
-        path_to_disk(self.path.parent)  # before what it was made of goes
+        path_to_disk(self.path.parent)  # before its data is deleted
         shutil.rmtree(self.folder)
 
     def vectors(self) -> Vectors:
-        """All vectors, mapped."""
+        """All vectors, memory-mapped."""
         if not self.rows:
             return np.empty((0, self.width), dtype=np.float32)
         return np.memmap(self.folder / "vectors", dtype="<f4", mode="r", shape=(self.rows, self.width))
 
     def table(self) -> Iterator[list[tuple[Row, Vectors]]]:
-        """What is known of each vector, and the vector; in blocks."""
+        """The rows and their vectors, in blocks."""
         vectors = self.vectors()
         with (self.folder / "rows").open(encoding="utf-8") as file:
             for start in range(0, self.rows, BLOCK):
@@ -458,19 +461,19 @@ def fill(
     compute: Callable[[list[str], int], tuple[Vectors, list[Row]]],
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[int]:
-    """Compute what is missing of an output, block by block, and finish it.
+    """Compute the missing blocks of an output, then finish it.
 
     Args:
-        output: what is made.
-        paths, text: where the texts are; as for `read_rows`.
-        compute: gives the vectors of texts, and what is to be kept of each vector; told the number of the first text.
-        clock: the time, in seconds.
+        output: the output.
+        paths, text: the files and the column of the texts, as for `read_rows`.
+        compute: takes texts and the number of the first one; returns their vectors, and a row for each vector.
+        clock: returns the time in seconds.
 
     Yields:
-        After each block, how many texts are done.
+        The number of texts done, after each block.
 
     Raises:
-        MinibertError: the texts of the blocks that are done are not what they were.
+        MinibertError: the texts of the finished blocks have changed.
     """
     texts = (row for path in paths for row, _ in read_rows(path, text))
     first = 0
@@ -478,8 +481,8 @@ def fill(
         again = list(islice(texts, done["texts"]))
         if digest_of_texts(again) != done["read"]:
             raise MinibertError(
-                f"the texts ({', '.join(paths)}) must be the same as before to be resumed; they differ between text "
-                f"{first + 1:,} and {first + done['texts']:,}: give the same texts, or delete {output.folder}"
+                f"the texts ({', '.join(paths)}) must be the same as before to resume, but they differ between text "
+                f"{first + 1:,} and {first + done['texts']:,}; use the same texts, or delete {output.folder}"
             )
         first += done["texts"]
     room = float(FIRST_BLOCK)
@@ -487,7 +490,7 @@ def fill(
         start = clock()
         vectors, rows = compute(block, output.texts)
         output.add(block, vectors, rows)
-        # a small block may be quick or slow by chance; no time at all is the clock's fault
+        # the time of a small block varies by chance; the clock may even return 0
         speed = sum(map(_cost, block)) / max(clock() - start, 1e-3)
         room = min(speed * SECONDS, 8 * room, MOST_CHARACTERS)
         yield output.texts
@@ -495,7 +498,7 @@ def fill(
 
 
 def _taken(texts: Iterator[str], room: float) -> Iterator[str]:
-    """The next texts, up to so many characters, one at least."""
+    """The next texts, up to `room` characters, but at least one."""
     for text in islice(texts, MOST_TEXTS):
         yield text
         room -= _cost(text)
@@ -504,11 +507,11 @@ def _taken(texts: Iterator[str], room: float) -> Iterator[str]:
 
 
 def _cost(text: str) -> int:
-    return len(text) + 8  # [CLS] and [SEP] are computed, too
+    return len(text) + 8  # [CLS] and [SEP] cost time, too
 
 
 def digest_of_texts(texts: Sequence[str]) -> str:
-    """A digest that tells lists of texts apart."""
+    """A digest of a list of texts."""
     digest = hashlib.sha256()
     for text in texts:
         content = text.encode()
@@ -517,7 +520,7 @@ def digest_of_texts(texts: Sequence[str]) -> str:
 
 
 def _digest_of_file(file: IO[bytes], size: int) -> str:
-    """The digest of the next bytes."""
+    """The digest of the next `size` bytes."""
     digest = hashlib.sha256()
     while size and (part := file.read(min(size, 1 << 20))):
         digest.update(part)

@@ -1,5 +1,6 @@
-"""What a word means where it stands: its occurrences grouped into senses, the words that are used like it, and, beside
-them, the static table, which has one vector for all senses of a word, as Word2Vec has.
+"""Word meaning in context: group the occurrences of a word into senses, and find words that are used like it.
+
+For comparison there is the static token table, which has one vector for all senses of a word, as Word2Vec does.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from minibert.vectors.words import Aligned, Words, split_texts
 logger = logging.getLogger("minibert")
 
 Vectors = NDArray[np.float32]
-PORTION_CHARACTERS = 50_000  # of text whose words have their vectors in memory at once: 30 MB of bert-base's
-# The best occurrences of a word say how well it fits, since a rare sense has few: three, or a hundredth of a frequent
-# word. Three of the thousands of "the" in a novel are always like the word that is asked for.
+PORTION_CHARACTERS = 50_000  # text whose word vectors are in memory at the same time: 30 MB for bert-base
+# A word is scored by its best occurrences, since a rare sense has few: three, or a hundredth for a frequent word. Among
+# the thousands of "the" in a novel, three are always similar to the query.
 BEST, ONE_IN = 3, 100
 EXAMPLE_WIDTH = 200
 EXEMPLARS = 3
@@ -39,8 +40,8 @@ EXEMPLAR_WIDTH = 90
 MOST_SENSES = 6
 RESTARTS = 10
 MOST_STEPS = 100
-# Measured with all-MiniLM-L6-v2: the senses of CoarseWSD-20's words are seen best in few directions, and the silhouette
-# of a good split of them is above this; of words with one sense it is below, most often.
+# Measured with all-MiniLM-L6-v2 on CoarseWSD-20: few directions separate senses best, and a good split has a silhouette
+# above CONVINCING. For words with one sense it is usually below.
 DIRECTIONS = 5
 CONVINCING = 0.48
 SENTENCE_END = re.compile(r"[.!?]['\")]*\s|\n\s*\n")
@@ -50,31 +51,31 @@ SENTENCE_END = re.compile(r"[.!?]['\")]*\s|\n\s*\n")
 
 
 class Query:
-    """A word, or several that follow one another, and where texts hold it.
+    """A word or phrase, and how to find it in texts.
 
     Args:
-        bert: whose tokenizer splits it, and whose vectors it has.
-        word: as people write it; capitals make no difference.
-        settings: those of `Bert.words`; what is too long for the model is computed in windows, unless they say else.
+        bert: its tokenizer splits the word; its model computes the vectors.
+        word: a word or a phrase; case is ignored.
+        settings: keyword arguments of `Bert.words`; `truncation` defaults to "window".
 
     Attributes:
-        bert, word, settings: these.
-        keys: its words, as `key_of` has them.
+        bert, word, settings: the arguments.
+        keys: the words of the phrase, normalized by `key_of`.
 
     Raises:
-        MinibertError: it holds no word; `spans` among the settings.
+        MinibertError: `word` contains no word, or the settings contain `spans`.
     """
 
     def __init__(self, bert: Bert, word: str, settings: dict[str, Any]) -> None:
         if settings.get("spans") is not None:
             raise MinibertError(
-                "spans must be left out here, since words are looked for; pass split= to say what words are"
+                f"spans ({settings['spans']!r:.40}) must be left out, since words are looked up; set split= instead"
             )
         check_text([word])
         self.bert, self.word, self.settings = bert, word, {"truncation": "window", **settings}
         self.keys = [key_of(word[start:end]) for start, end in self._spans(word)]
         if not self.keys:
-            raise MinibertError(f"word ({word!r}) must hold at least one word that the tokenizer keeps; it holds none")
+            raise MinibertError(f"word ({word!r}) must contain at least one word that the tokenizer keeps; change it")
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         spans = split_texts([text], 0, self.settings.get("split", "pretokenizer"), None)[1][0]
@@ -83,38 +84,38 @@ class Query:
         return [(start, end) for start, end in spans.tolist()]
 
     def is_in(self, text: str) -> bool:
-        """Whether a text holds it. Few texts need to be split for this: in most, its characters are not there."""
+        """Whether a text contains the word. A substring check avoids splitting most texts."""
         folded = fold(text)
         return all(key in folded for key in self.keys) and self.span(text) is not None
 
     def find(self, keys: Sequence[str]) -> list[int]:
-        """The numbers of the words with which it begins, among the keys of a text's words."""
+        """The positions at which the word starts, given the keys of a text's words."""
         size = len(self.keys)
         return [
             first for first, key in enumerate(keys) if key == self.keys[0] and keys[first : first + size] == self.keys
         ]
 
     def span(self, text: str) -> tuple[int, int] | None:
-        """Where a text holds it first, in characters."""
+        """The first (start, end) of the word in a text, in characters; None if it is absent."""
         spans = self._spans(text)
         found = self.find([key_of(text[start:end]) for start, end in spans])
         return (spans[found[0]][0], spans[found[0] + len(self.keys) - 1][1]) if found else None
 
     def uses(self, words: Words) -> list[tuple[tuple[int, int], Vectors]]:
-        """Where words of a text are this one, in characters, and its unit vector there: the mean of its words'."""
+        """The (start, end) of each occurrence in a text, and its unit vector: the mean over the words of the phrase."""
         found, spans = [], words.spans
         for first in self.find(list(map(key_of, words.words))):
             last = first + len(self.keys) - 1
             vector = words.vectors[first : last + 1].mean(0)
-            if vector.any():  # none, where the text was cut before it
+            if vector.any():  # zeros if the text was truncated before the word
                 found.append(((spans[first][0], spans[last][1]), unit(vector)))
         return found
 
     def vector_in(self, context: str) -> Vectors:
-        """Its unit vector where a sentence holds it first.
+        """The unit vector of the first occurrence in a sentence.
 
         Raises:
-            MinibertError: the sentence does not hold it.
+            MinibertError: the sentence does not contain the word.
         """
         check_text([context])
         uses = self.uses(self.bert.words(context, **self.settings))
@@ -123,19 +124,19 @@ class Query:
         return uses[0][1]
 
     def absent(self, context: str) -> MinibertError:
-        """The error for a sentence that does not hold it."""
+        """The error for a sentence that does not contain the word."""
         return MinibertError(
-            f"context ({context!r:.60}) must hold the word ({self.word!r}); it does not: pass a sentence that does"
+            f"context ({context!r:.60}) must contain the word ({self.word!r}); pass a sentence that uses it"
         )
 
 
 def fold(text: str) -> str:
-    """A text without the difference of capitals, and of composed and decomposed accents."""
+    """A text in case-folded NFC form."""
     return (text if text.isascii() else unicodedata.normalize("NFC", text)).casefold()
 
 
 def key_of(word: str) -> str:
-    """What makes two words the same: capitals do not, nor punctuation around them; but punctuation alone is a word."""
+    """The key by which words are equal: case and surrounding punctuation are ignored; punctuation alone is kept."""
     folded = fold(word)
     if folded.isalnum():
         return folded
@@ -148,8 +149,8 @@ def key_of(word: str) -> str:
 
 
 def excerpt(text: str, start: int, end: int, width: int) -> str:
-    """The sentence around a span, in one line; of a long one, about `width` characters around the span."""
-    low, high = max(0, start - width), min(len(text), end + width)  # a book may be one text
+    """The sentence around a span, on one line; if it is long, about `width` characters around the span."""
+    low, high = max(0, start - width), min(len(text), end + width)  # a text may be a whole book
     begins = max((match.end() for match in SENTENCE_END.finditer(text, low, start)), default=low)
     stop = SENTENCE_END.search(text, end, high)
     ends = high if stop is None else stop.end()
@@ -158,14 +159,14 @@ def excerpt(text: str, start: int, end: int, width: int) -> str:
     right = max(end, min(ends, left + width))
     before, after = text[left:start], text[end:right]
     if left > begins:
-        before = "…" + before.partition(" ")[2]  # no half words
+        before = "…" + before.partition(" ")[2]  # no partial words
     if right < ends:
         after = after.rpartition(" ")[0] + "…"
     return " ".join((before + text[start:end] + after).split())
 
 
 def portions(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Cut a stream of texts into lists that are computed at once, each text checked."""
+    """Group a stream of texts into lists that are computed together, and check each text."""
     portion: list[str] = []
     room, number = PORTION_CHARACTERS, 0
     for number, text in enumerate(texts):
@@ -180,15 +181,15 @@ def portions(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def read(query: Query, texts: Iterable[str], holding: bool) -> Iterator[tuple[int, Words]]:
-    """Read texts a portion at a time, each word with its vector.
+    """Compute the word vectors of texts, a portion at a time.
 
     Args:
-        query: the word that is looked for, with the checkpoint and the settings.
-        texts: any number of them.
-        holding: True: only the texts that hold the word are computed; False: only those that do not.
+        query: the word to look for, with the checkpoint and the settings.
+        texts: any number of texts.
+        holding: True computes only texts that contain the word, False only those that do not.
 
     Yields:
-        The number of the text, and its words.
+        The number of each text computed, and its words.
     """
     settings = {**query.settings, "show_progress_bar": False}
     shown = query.settings.get("show_progress_bar")
@@ -205,10 +206,10 @@ def read(query: Query, texts: Iterable[str], holding: bool) -> Iterator[tuple[in
 
 
 def as_texts(texts: Any, name: str) -> Iterable[str]:
-    """One text or several.
+    """One text or several, as an iterable.
 
     Raises:
-        MinibertError: neither.
+        MinibertError: it is neither.
     """
     if isinstance(texts, str):
         return [texts]
@@ -221,34 +222,34 @@ def as_texts(texts: Any, name: str) -> Iterable[str]:
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Vectors divided by their lengths; a vector of zeros stays one."""
+    """Vectors of length 1; a zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32)
 
 
-# Words that are used like this one
+# Words used like a given one
 
 
 class Expansion(NamedTuple):
-    """A word that a corpus uses like the one that was asked for.
+    """A word that a corpus uses like the query.
 
     Attributes:
-        word: without capitals.
-        score: the mean cosine of its best three occurrences, or of as many as there are; of a word with more than 300
+        word: in lower case.
+        score: the mean cosine of its best three occurrences (fewer if it has fewer); for a word with more than 300
             occurrences, of the best hundredth.
-        count: how often the texts that were compared have it, in whatever sense.
+        count: its number of occurrences, in any sense, in the texts that were compared.
         example: the sentence of its best occurrence.
     """
 
     word: str
     score: float
-    count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
+    count: int  # type: ignore[assignment]  # shadows tuple.count, which nobody needs here
     example: str
 
 
 @dataclass
 class Use:
-    """What is kept of a word of the corpus: how often it occurs, its best cosines, and where the best was."""
+    """The statistics of a word of the corpus: its count, its best cosines, and the sentence of the best."""
 
     count: int = 0
     best: list[float] = field(default_factory=list)
@@ -256,8 +257,9 @@ class Use:
     example: str = ""
 
     def add(self, cosine: float) -> None:
-        """Count an occurrence, and keep its cosine if it is among the best: twice as many as make the score are kept,
-        since more count later.
+        """Count an occurrence, and keep its cosine if it is among the best.
+
+        Twice as many are kept as the score uses, because the score uses more of them as the count grows.
         """
         self.count += 1
         heapq.heappush(self.best, cosine)
@@ -266,7 +268,7 @@ class Use:
 
     @property
     def score(self) -> float:
-        """The mean of the best three cosines; of a frequent word, of the best hundredth."""
+        """The mean of the best three cosines; for a frequent word, of the best hundredth."""
         best = heapq.nlargest(max(BEST, self.count // ONE_IN), self.best)
         return sum(best) / len(best)
 
@@ -274,33 +276,33 @@ class Use:
 def expand(
     bert: Bert, word: str, corpus: Iterable[str], context: str | None = None, top_k: int = 10, **settings: Any
 ) -> list[Expansion]:
-    """Find the words that a corpus uses most like this one, in the sense that is meant.
+    """Find the words that a corpus uses most like the given one, in the sense that the context shows.
 
-    Each occurrence of each word has a vector of its own. A word of the corpus scores the mean cosine of its best three
-    occurrences with the word in its context: so the financial sense of "deposit" is found, though most of its
-    occurrences may be geological. Of a word with more than 300 occurrences, the best hundredth counts.
+    Every occurrence of a word has its own vector. A word of the corpus is scored by the mean cosine of its best three
+    occurrences with the target. This finds "deposit" in its financial sense, even if most of its occurrences are
+    geological. For a word with more than 300 occurrences, the best hundredth counts.
 
-    Texts that hold the word itself are left out, with a context and without: attention mixes a word into its
-    neighbours, so "the" beside "bank" is more like "bank" than most nouns are. Punctuation and numbers are left out.
+    Texts that contain the word itself are skipped, with or without a context. Attention mixes a word into its
+    neighbours, so "the" beside "bank" is closer to "bank" than most nouns are. Punctuation and numbers are skipped.
 
-    The corpus is read in portions, and no text is computed twice. What is kept grows with the number of different
-    words, hardly with that of the texts.
+    The corpus is read in portions, and no text is computed twice. Memory grows with the number of distinct words,
+    hardly with the number of texts.
 
     Args:
         bert: a loaded checkpoint.
-        word: a word, or several that follow one another, "credit card"; capitals make no difference.
-        corpus: texts, sentences or documents; any iterable. What can be read only once is copied to a temporary file.
-        context: a sentence that holds the word in the sense that is meant, once or first. None: all senses that the
-            corpus has, in the mean.
-        top_k: how many words.
-        settings: those of `Bert.words`; `truncation` is "window" unless they say else.
+        word: a word or a phrase, such as "credit card"; case is ignored.
+        corpus: any iterable of texts, sentences or documents. A one-shot iterator is copied to a temporary file.
+        context: a sentence whose first occurrence of the word has the intended sense. None uses the mean of all
+            occurrences in the corpus.
+        top_k: the number of words.
+        settings: keyword arguments of `Bert.words`; `truncation` defaults to "window".
 
     Returns:
         The words, best first.
 
     Raises:
-        MinibertError: the context, or without one the corpus, does not hold the word; all texts hold it; what is not
-            text.
+        MinibertError: the context, or the corpus if there is none, does not contain the word; all texts contain it; an
+            item is not a string.
     """
     query, top_k = Query(bert, word, settings), whole_number("top_k", top_k)
     corpus = as_texts(corpus, "corpus")
@@ -315,8 +317,8 @@ def expand(
             compared += 1
     if not compared:
         raise MinibertError(
-            f"corpus must hold texts without the word ({query.word!r}), whose words are compared with it; it holds "
-            "none: pass more texts, or split long ones into sentences"
+            f"the corpus must have texts that do not contain the word ({query.word!r}), to compare with it; pass more "
+            "texts, or split long ones into sentences"
         )
     scored = (Expansion(key, use.score, use.count, use.example) for key, use in uses.items())
     return heapq.nsmallest(top_k, scored, key=lambda one: (-one.score, one.word))
@@ -352,14 +354,14 @@ def mean_use(query: Query, corpus: Iterable[str]) -> Vectors:
             total = vector if total is None else total + vector
     if total is None:
         raise MinibertError(
-            f"word ({query.word!r}) must occur in the corpus if there is no context; it does not: pass context=, a "
-            "sentence that holds it"
+            f"word ({query.word!r}) must occur in the corpus if there is no context; pass context=, a sentence that "
+            "uses it"
         )
     return unit(total)
 
 
 def note_uses(uses: dict[str, Use], words: Words, cosines: Vectors) -> None:
-    """Add the words of a text to what is known of the corpus."""
+    """Update the statistics of the corpus with the words of a text."""
     spans = words.spans
     for number, (word, cosine) in enumerate(zip(words.words, cosines.tolist(), strict=True)):
         key = key_of(word)
@@ -372,19 +374,19 @@ def note_uses(uses: dict[str, Use], words: Words, cosines: Vectors) -> None:
 
 
 def substitutes(bert: Bert, word: str, context: str, top_k: int = 10) -> list[Any]:
-    """Say what the masked-LM head would put in the place of a word: what BERT expects there, of its own vocabulary.
+    """Predict substitutes for a word with the masked-LM head, from the vocabulary of the checkpoint.
 
     Args:
         bert: a checkpoint with a masked-LM head.
-        word: a word, or several that follow one another; one [MASK] takes the place of all.
-        context: a sentence that holds it; its first occurrence is meant.
-        top_k: how many.
+        word: a word or a phrase, which one [MASK] replaces.
+        context: a sentence that contains the word; its first occurrence is masked.
+        top_k: the number of substitutes.
 
     Returns:
-        `Candidate`s, the most probable first; neither the word itself nor what is no whole word.
+        `Candidate`s, most probable first. The word itself and tokens that are not whole words are left out.
 
     Raises:
-        MinibertError: the context does not hold the word; the checkpoint has no masked-LM head.
+        MinibertError: the context does not contain the word, or the checkpoint has no masked-LM head.
     """
     query, top_k = Query(bert, word, {}), whole_number("top_k", top_k)
     check_text([context])
@@ -397,7 +399,7 @@ def substitutes(bert: Bert, word: str, context: str, top_k: int = 10) -> list[An
     asked = min(whole, 4 * (top_k + 8))
     while True:
         found = bert.fill_mask(masked, top_k=asked)
-        if isinstance(found[0], list):  # the context has masks of its own
+        if isinstance(found[0], list):  # the context itself contains masks
             found = found[context[: span[0]].count(mask)]
         kept = [one for one in found if is_word(one.token) and fold(one.token) != held]
         if len(kept) >= top_k or asked == whole:
@@ -409,12 +411,12 @@ def substitutes(bert: Bert, word: str, context: str, top_k: int = 10) -> list[An
 
 
 class Occurrence(NamedTuple):
-    """Where a word occurs.
+    """An occurrence of a word.
 
     Attributes:
         text: the number of the text.
-        span: (start, end) in it, in characters.
-        example: the sentence, cut to one line.
+        span: its (start, end) in the text, in characters.
+        example: the sentence, shortened to one line.
     """
 
     text: int
@@ -424,14 +426,14 @@ class Occurrence(NamedTuple):
 
 @dataclass(frozen=True)
 class Sense:
-    """One meaning of a word, as its occurrences show it.
+    """A sense of a word: a cluster of its occurrences.
 
     Attributes:
-        number: 0 for the most frequent.
+        number: 0 for the most frequent sense.
         occurrences: in the order of the texts.
-        centroid: (H,) the mean of their unit vectors, as a unit vector.
-        exemplars: the occurrences nearest to the centroid, the nearest first.
-        share: its part of all occurrences of the word.
+        centroid: (H,) the normalized mean of their unit vectors.
+        exemplars: the occurrences nearest to the centroid, nearest first.
+        share: its fraction of all occurrences of the word.
     """
 
     number: int
@@ -442,14 +444,16 @@ class Sense:
 
 
 class Senses:
-    """A word's occurrences, grouped by meaning. Made by `senses`; printing it shows the groups.
+    """The senses of a word. `senses` returns it; printing it shows the senses with examples.
+
+    `len`, indexing and iteration work on `senses`.
 
     Attributes:
         word: the word.
-        senses: the most frequent first; so are `len`, indexing and iteration.
-        occurrences: all of them, in the order of the texts.
-        vectors: (n, H) the unit vector of each.
-        labels: (n,) the number of the sense of each.
+        senses: the most frequent first.
+        occurrences: all occurrences, in the order of the texts.
+        vectors: (n, H) the unit vector of each occurrence.
+        labels: (n,) the number of the sense of each occurrence.
     """
 
     def __init__(
@@ -490,10 +494,10 @@ class Senses:
         return iter(self.senses)
 
     def assign(self, text: str) -> Sense:
-        """The sense in which a text uses the word, where it stands first: the group whose middle is nearest.
+        """The sense of the first occurrence of the word in a text: the one with the nearest centroid.
 
         Raises:
-            MinibertError: the text does not hold the word.
+            MinibertError: the text does not contain the word.
         """
         seen = self._contrast(self._query.vector_in(text))
         return self.senses[int((self._middles @ seen).argmax())]
@@ -512,21 +516,23 @@ class Senses:
 def senses(bert: Bert, word: str, texts: Iterable[str], n_senses: int | None = None, **settings: Any) -> Senses:
     """Group the occurrences of a word by meaning.
 
-    Each occurrence has a unit vector. Spherical k-means makes groups of them, in the few directions in which they
-    differ most: the others are the noise of single sentences. Without `n_senses`, the number of groups is the one of 2
-    to 6 with the best silhouette, and 1 where even that is poor. With fewer than 25 occurrences that is a guess.
+    Spherical k-means clusters the unit vectors of the occurrences, projected on the few directions in which they vary
+    most; the other directions are noise of single sentences. If `n_senses` is None, the number of clusters is the one
+    from 2 to 6 with the best silhouette, or 1 if that silhouette is poor. With fewer than 25 occurrences this is a
+    guess.
 
     Args:
         bert: a loaded checkpoint.
-        word: a word, or several that follow one another; capitals make no difference.
-        texts: that hold it; others are skipped.
-        n_senses: how many groups; None: as many as the occurrences show.
-        settings: those of `Bert.words`; `truncation` is "window" unless they say else.
+        word: a word or a phrase; case is ignored.
+        texts: texts that contain the word; others are skipped.
+        n_senses: the number of senses; None chooses it from the occurrences.
+        settings: keyword arguments of `Bert.words`; `truncation` defaults to "window".
 
     Raises:
-        MinibertError: the texts do not hold the word, or not as often as there should be senses; what is not text.
+        MinibertError: the texts do not contain the word, or contain it fewer than `n_senses` times; an item is not a
+            string.
 
-    Source: Dhillon and Modha 2001 (spherical k-means); Arthur and Vassilvitskii 2007 (where it starts); Rousseeuw 1987
+    Source: Dhillon and Modha 2001 (spherical k-means); Arthur and Vassilvitskii 2007 (initialisation); Rousseeuw 1987
         (silhouette).
     """
     query = Query(bert, word, settings)
@@ -537,13 +543,11 @@ def senses(bert: Bert, word: str, texts: Iterable[str], n_senses: int | None = N
             occurrences.append(Occurrence(number, span, excerpt(words.text, *span, EXEMPLAR_WIDTH)))
             vectors.append(vector)
     if not vectors:
-        raise MinibertError(
-            f"texts must hold the word ({word!r}) for its senses to be found; pass texts in which it stands"
-        )
+        raise MinibertError(f"the texts must contain the word ({word!r}); pass texts that use it")
     if n_senses is not None and n_senses > len(vectors):
         raise MinibertError(
-            f"n_senses ({n_senses}) must not exceed the occurrences of {word!r} ({len(vectors)}); pass more texts, or "
-            "ask for fewer senses"
+            f"n_senses ({n_senses}) must not exceed the number of occurrences of {word!r} ({len(vectors)}); pass more "
+            "texts, or request fewer senses"
         )
     units = np.stack(vectors)
     contrast = Contrast(units)
@@ -553,7 +557,7 @@ def senses(bert: Bert, word: str, texts: Iterable[str], n_senses: int | None = N
 
 
 class Contrast:
-    """Vectors seen in the directions in which these differ most: less their mean, turned, and cut to a few numbers.
+    """A projection on the directions in which the given vectors vary most: subtract the mean, rotate, keep a few.
 
     Args:
         units: (n, H) of length 1.
@@ -562,8 +566,8 @@ class Contrast:
     def __init__(self, units: Vectors) -> None:
         self.mean = units.mean(0)
         centred = (units - self.mean).astype(np.float64)
-        variances, directions = np.linalg.eigh(centred.T @ centred / len(units))  # the least variance first
-        kept = np.flatnonzero(variances > 1e-9)[-DIRECTIONS:]  # none, where all vectors are equal but for rounding
+        variances, directions = np.linalg.eigh(centred.T @ centred / len(units))  # in ascending order of variance
+        kept = np.flatnonzero(variances > 1e-9)[-DIRECTIONS:]  # empty if all vectors are equal up to rounding
         self.directions = directions[:, kept].astype(np.float32)  # (H, at most DIRECTIONS)
 
     def __call__(self, units: Vectors) -> Vectors:
@@ -572,7 +576,7 @@ class Contrast:
 
 
 def best_clusters(units: Vectors) -> NDArray[np.int64]:
-    """The clusters of the number, 1 to 6, that the vectors themselves speak for."""
+    """The clustering with the best silhouette, of 1 to 6 clusters."""
     labels = np.zeros(len(units), dtype=np.int64)
     best = CONVINCING
     for number in range(2, min(MOST_SENSES, len(units) - 1) + 1):
@@ -584,15 +588,15 @@ def best_clusters(units: Vectors) -> NDArray[np.int64]:
 
 
 def clusters(units: Vectors, number: int, seed: int = 0) -> NDArray[np.int64]:
-    """Spherical k-means: the groups for which the cosines of vectors with their group's centroid are largest, in sum.
+    """Spherical k-means: maximise the sum of the cosines of vectors with the centroid of their cluster.
 
     Args:
         units: (n, H) of length 1.
-        number: of groups.
-        seed: of the random starts.
+        number: the number of clusters.
+        seed: for the random starts.
 
     Returns:
-        (n,) the group of each, 0 to `number` - 1; groups are fewer where vectors are equal.
+        (n,) the cluster of each vector, 0 to `number` - 1; there are fewer clusters if vectors are equal.
     """
     generator = np.random.default_rng(seed)
     best, labels = -np.inf, np.zeros(len(units), dtype=np.int64)
@@ -618,21 +622,21 @@ def clusters(units: Vectors, number: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def far_apart(units: Vectors, number: int, generator: np.random.Generator) -> Vectors:
-    """Vectors to start from: the farther from those drawn before, the likelier one is drawn (k-means++)."""
+    """Initial centroids (k-means++): vectors far from those already drawn are more likely to be drawn."""
     chosen = [int(generator.integers(len(units)))]
     while len(chosen) < number:
         distances = (1 - (units @ units[chosen].T).max(1)).clip(0).astype(np.float64)
         total = distances.sum()
-        chances = distances / total if total > 1e-6 else None  # all equal: any
+        chances = distances / total if total > 1e-6 else None  # all equal: draw uniformly
         chosen.append(int(generator.choice(len(units), p=chances)))
     return units[chosen]
 
 
 def silhouette(units: Vectors, labels: NDArray[np.int64]) -> float:
-    """How much nearer vectors are to their own group than to the next: the mean over vectors, -1 to 1, in cosines.
+    """The silhouette coefficient with cosine distance, -1 to 1: how much nearer vectors are to their own cluster.
 
-    A vector that is a group of its own counts 0. The mean of cosines with a group is the cosine with its mean, so that
-    no table of all pairs is needed.
+    A vector alone in its cluster counts 0. The mean cosine with a cluster is the product with its mean, which avoids a
+    matrix of all pairs.
     """
     number = int(labels.max()) + 1
     counts = np.bincount(labels, minlength=number)
@@ -650,28 +654,28 @@ def silhouette(units: Vectors, labels: NDArray[np.int64]) -> float:
     return float(scores.mean())
 
 
-# The static table, where a word has one vector
+# The static table: one vector per word
 
 
 class Neighbour(NamedTuple):
-    """A word of the vocabulary, and the cosine of its static vector with that of the word asked for."""
+    """A word of the vocabulary, and the cosine of its static vector with the query's."""
 
     word: str
     score: float
 
 
 def static_vectors(bert: Bert, words: str | Sequence[str]) -> Vectors:
-    """The vectors that words have before any context: rows of the checkpoint's token table, as Word2Vec has them.
+    """Context-free vectors of words: rows of the checkpoint's token embeddings, comparable to Word2Vec.
 
     Args:
         bert: a loaded checkpoint.
-        words: one or several; one of several pieces has the mean of its pieces' rows.
+        words: one word or several; a word of several pieces gets the mean of its pieces' rows.
 
     Returns:
         (H,) for one word, (N, H) for several; float32.
 
     Raises:
-        MinibertError: a word that is not made of the vocabulary's pieces.
+        MinibertError: a word does not consist of pieces of the vocabulary.
     """
     single = isinstance(words, str)
     asked = [words] if isinstance(words, str) else list(words)
@@ -681,18 +685,19 @@ def static_vectors(bert: Bert, words: str | Sequence[str]) -> Vectors:
     for number, encoding in enumerate(bert.tokenizer.backend.encode_batch(asked, add_special_tokens=False)):
         if not encoding.ids or bert.tokenizer.unk_token_id in encoding.ids:
             raise MinibertError(
-                f"word ({asked[number]!r}) must be made of the vocabulary's pieces; it is not: choose another word"
+                f"word ({asked[number]!r}) must consist of pieces of the vocabulary; choose another word"
             )
         vectors[number] = table[encoding.ids].float().mean(0).cpu().numpy()
     return vectors[0] if single else vectors
 
 
 def static_neighbours(bert: Bert, word: str, top_k: int = 10) -> list[Neighbour]:
-    """The whole words of the vocabulary whose static vectors are nearest to that of a word, by cosine: all its senses
-    at once, whatever sentence it stands in.
+    """The whole words of the vocabulary with the static vectors nearest to a word's, by cosine.
+
+    The static vector mixes all senses of the word.
 
     Raises:
-        MinibertError: a word that is not made of the vocabulary's pieces.
+        MinibertError: a word does not consist of pieces of the vocabulary.
     """
     top_k = whole_number("top_k", top_k)
     own = torch.from_numpy(static_vectors(bert, word))
@@ -707,6 +712,6 @@ def static_neighbours(bert: Bert, word: str, top_k: int = 10) -> list[Neighbour]
 
 
 def is_word(token: str) -> bool:
-    """Whether a token of the vocabulary is a word by itself: no piece that goes on from another, no mark, no number."""
+    """Whether a token is a whole word: not a continuation piece, not special, and with at least one letter."""
     special = token.startswith("[") and token.endswith("]")
     return any(map(str.isalpha, token)) and not token.startswith("##") and not special

@@ -1,7 +1,7 @@
-"""Pictures: vectors on a map, a table of similarities, the senses of a word. They need matplotlib, which is an extra.
+"""Plots: a map of vectors, a table of similarities, the senses of a word. They need matplotlib, an optional package.
 
-Each function returns a `matplotlib.figure.Figure` of its own, without the global state of pyplot; a notebook shows it,
-`save` writes it.
+Each function returns a new `matplotlib.figure.Figure` and does not touch pyplot's global state. A notebook displays the
+figure; `save` writes it to a file.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 Method = Literal["pca", "umap", "tsne"]
 METHODS = {"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}
-# Okabe and Ito's colours, which colour-blind people tell apart, without the yellow that is pale on white; the shapes
-# say the same once more, and go on where the colours begin again.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, without the yellow that is pale on white. Marker
+# shapes repeat the information, and their period differs, so that more groups than colours stay distinct.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 INK, PALE = "#222222", "#9A9A9A"
 LABEL_CHARACTERS = 28
 ORDINALS = ("first", "second")
-PRINTED_CELLS = 15  # rows or columns of a table whose numbers can still be read
+PRINTED_CELLS = 15  # most rows or columns for which the cells show their numbers
 MARGIN_INCHES, BAR_GAP_INCHES, BAR_INCHES = 0.1, 0.15, 0.2
 SUFFIXES = (".png", ".svg")
-# Where a label may stand, beside its point: (right, up) in points, and which of its sides is there.
+# Candidate positions of a label: the offset (right, up) from its point, in points, and the alignment.
 PLACES = [
     ((6, 0), "left", "center"), ((-6, 0), "right", "center"), ((0, 6), "center", "bottom"), ((0, -6), "center", "top"),
     ((5, 5), "left", "bottom"), ((-5, 5), "right", "bottom"), ((5, -5), "left", "top"), ((-5, -5), "right", "top"),
@@ -57,23 +57,22 @@ def plot_map(
     most_labels: int = 60,
     seed: int = 0,
 ) -> Figure:
-    """Draw vectors as points of a plane: those that are alike are near.
+    """Plot vectors as points in two dimensions; similar vectors are close together.
 
     Args:
         vectors: (N, H), an array, tensor or list.
-        labels: a text for each point; a long one is cut, and one for which there is no room is left out, which the
-            picture says.
-        groups: something for each point that says which belong together: each has its colour and shape, and a line of
-            the legend.
-        method: "pca": the two directions in which the vectors differ most, straight and repeatable; "umap" and "tsne"
-            show neighbourhoods better, but their distances between clusters mean nothing.
-        title: above the picture.
-        most_labels: how many labels at most.
-        seed: for "umap" and "tsne".
+        labels: a text for each point. Long labels are shortened, and labels that do not fit are omitted; the plot says
+            how many it shows.
+        groups: a value for each point. Each group gets a colour, a marker and an entry in the legend.
+        method: "pca" is linear and reproducible; "umap" and "tsne" show neighbourhoods better, but their distances
+            between clusters mean nothing.
+        title: the title of the plot.
+        most_labels: the maximum number of labels.
+        seed: the random seed for "umap" and "tsne".
 
     Raises:
-        MinibertError: no vectors; labels or groups that are not as many as vectors; an unknown method.
-        ImportError: what draws, or what the method needs, is not installed.
+        MinibertError: there are no vectors, the number of labels or groups is wrong, or the method is unknown.
+        ImportError: matplotlib, or the package for the method, is not installed.
     """
     points = as_rows(vectors)
     labels = None if labels is None else as_many("labels", labels, points)
@@ -104,18 +103,21 @@ def plot_similarity(
     kind: str = "cosine",
     title: str | None = None,
 ) -> Figure:
-    """Draw how alike vectors are: a row for each of `a`, a column for each of `b`. Small tables have their numbers.
+    """Plot a matrix of similarities: one row per vector of `a`, one column per vector of `b`.
+
+    Cells show their numbers if there are at most 15 rows and columns.
 
     Args:
         a: (N, H).
-        b: (M, H); None: `a` again.
-        labels: of the rows; of the columns, too, if `b` is None.
-        other_labels: of the columns.
+        b: (M, H); None means `a`.
+        labels: labels of the rows, and of the columns if `b` is None.
+        other_labels: labels of the columns.
         kind: as for `minibert.vectors.similarity.similarity`.
-        title: above the picture.
+        title: the title of the plot.
 
     Raises:
-        MinibertError: no vectors; of different lengths; labels that are not as many; an unknown kind.
+        MinibertError: there are no vectors, their dimensions differ, the number of labels is wrong, or the kind is
+            unknown.
         ImportError: matplotlib is not installed.
     """
     rows = as_rows(a)
@@ -129,7 +131,7 @@ def plot_similarity(
         cell = 0.62 if small else min(0.62, 9 / max(values.shape))
         figure: Figure = new_figure()
         axes, bar = figure.add_axes((0, 0, 1, 1)), figure.add_axes((0, 0, 1, 1))
-        # cosines share one scale, so that two pictures can be compared; distances have none
+        # a fixed scale makes plots of cosines comparable; distances have no natural scale
         low, high = (min(0.0, float(values.min())), 1.0) if kind == "cosine" else (None, None)
         image = axes.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="equal")
         for axis, names, count in ((axes.yaxis, labels, len(rows)), (axes.xaxis, other_labels, len(columns))):
@@ -151,11 +153,11 @@ def plot_similarity(
 
 
 def plot_senses(senses: Senses, *, title: str | None = None) -> Figure:
-    """Draw the occurrences of a word as points of a plane (PCA), a colour for each sense, and its exemplars beside it.
+    """Plot the occurrences of a word in two dimensions (PCA), coloured by sense, with example sentences beside them.
 
     Args:
-        senses: what `Bert.senses` found.
-        title: above the picture.
+        senses: the result of `minibert.senses`.
+        title: the title of the plot.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -193,29 +195,32 @@ def plot_senses(senses: Senses, *, title: str | None = None) -> Figure:
 
 
 def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
-    """Write a picture, whole or not at all: PNG or SVG, as the suffix of the path says.
+    """Write a figure atomically, as PNG or SVG depending on the suffix of the path.
 
     Raises:
-        MinibertError: another suffix.
+        MinibertError: the suffix is another one.
     """
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
         raise MinibertError(f"the suffix of {str(path)!r} ({kind!r}) must be {' or '.join(SUFFIXES)}; change the path")
     rc_context = import_module("matplotlib").rc_context
-    with written_whole(path) as temporary, rc_context({"svg.hashsalt": "minibert"}):  # the same picture, the same bytes
+    with (
+        written_whole(path) as temporary,
+        rc_context({"svg.hashsalt": "minibert"}),
+    ):  # the same figure gives the same bytes
         figure.savefig(temporary, format=kind[1:], dpi=dpi, metadata={"Date": None} if kind == ".svg" else None)
 
 
-# From many dimensions to two
+# Projection to two dimensions
 
 
 def project(points: NDArray[np.float32], method: str, seed: int = 0) -> tuple[NDArray[np.float64], tuple[str, str]]:
-    """Vectors as points of a plane, (N, 2), and what its axes are called.
+    """Project vectors to two dimensions. Returns the points (N, 2) and the titles of the axes.
 
     Raises:
-        MinibertError: an unknown method; too few vectors for it.
-        ImportError: it is not installed.
+        MinibertError: the method is unknown, or there are too few vectors for it.
+        ImportError: the package for the method is not installed.
     """
     if method not in METHODS:
         raise MinibertError(f"method ({method!r}) must be one of {', '.join(map(repr, METHODS))}")
@@ -226,7 +231,9 @@ def project(points: NDArray[np.float32], method: str, seed: int = 0) -> tuple[ND
         )
         return xy, (first, second)
     if len(points) < 4:
-        raise MinibertError(f"the vectors ({len(points)}) must be at least 4 for {METHODS[method]}; pass method='pca'")
+        raise MinibertError(
+            f"the number of vectors ({len(points)}) must be at least 4 for {METHODS[method]}; pass method='pca'"
+        )
     if method == "tsne":
         manifold = optional("sklearn.manifold", "method='tsne'", "scikit-learn")
         perplexity = min(30.0, (len(points) - 1) / 3)
@@ -234,14 +241,17 @@ def project(points: NDArray[np.float32], method: str, seed: int = 0) -> tuple[ND
     else:
         umap = optional("umap", "method='umap'", "umap-learn")
         neighbours = min(15, len(points) - 1)
-        init = "spectral" if len(points) > 10 else "random"  # the spectral one needs more vectors than dimensions
+        init = (
+            "spectral" if len(points) > 10 else "random"
+        )  # the spectral initialisation needs more vectors than dimensions
         xy = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1, init=init).fit_transform(points)
     return np.asarray(xy, dtype=np.float64), ("", "")
 
 
 def pca(points: NDArray[Any]) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """The two directions in which vectors differ most: where each vector is along them, (N, 2), and their parts of the
-    variance. Of the two signs that a direction may have, the one that makes its largest number positive.
+    """The first two principal components: coordinates (N, 2), and each component's share of the variance.
+
+    The sign of a component is chosen to make its largest entry positive.
     """
     centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
     left, scales, directions = np.linalg.svd(centred, full_matrices=False)
@@ -255,12 +265,12 @@ def pca(points: NDArray[Any]) -> tuple[NDArray[np.float64], tuple[float, float]]
     return xy, (float(shares[0]), float(shares[1]))
 
 
-# What is drawn
+# Drawing
 
 
 @contextmanager
 def drawing() -> Iterator[Any]:
-    """matplotlib's `Figure`, with readable type whatever the user's settings are.
+    """Yield matplotlib's `Figure` class, with fixed font settings, whatever the user's are.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -280,7 +290,7 @@ def drawing() -> Iterator[Any]:
         yield figure
 
 
-# DejaVu has Latin, Greek, Cyrillic, Arabic and Hebrew; one of these, where it is installed, has Chinese and the rest
+# DejaVu covers Latin, Greek, Cyrillic, Arabic and Hebrew; these fonts, if installed, cover Chinese and other scripts
 OTHER_SCRIPTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC",
     "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
@@ -288,10 +298,10 @@ OTHER_SCRIPTS = (
 
 
 def optional(module: str, what: str, package: str) -> Any:
-    """A module that is not needed by anything else.
+    """Import a module of an optional package.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: the package is not installed; the message says how to install it.
     """
     try:
         return import_module(module)
@@ -300,51 +310,54 @@ def optional(module: str, what: str, package: str) -> Any:
 
 
 def as_rows(vectors: Any) -> NDArray[np.float32]:
-    """Vectors of any kind, (N, H), as an array.
+    """Vectors of any kind as an array (N, H).
 
     Raises:
-        MinibertError: none, of another shape, or with numbers that are none.
+        MinibertError: there are none, the shape is another one, or a number is not finite.
     """
     if isinstance(vectors, (list, tuple)):
         vectors = np.stack([as_array(vector) for vector in vectors]) if vectors else np.empty((0, 0))
     array = as_array(vectors)
     if array.ndim != 2 or 0 in array.shape:
         raise MinibertError(
-            f"vectors {array.shape} must be (N, H), at least one; pass what encode gives for a list of texts"
+            f"vectors {array.shape} must be (N, H) with N > 0; pass the result of encode for a list of texts"
         )
     if not np.isfinite(array).all():
         raise MinibertError(
-            f"vectors must be finite; {int((~np.isfinite(array)).any(1).sum())} of {len(array)} are not"
+            f"vectors must be finite, but {int((~np.isfinite(array)).any(1).sum())} of {len(array)} are not; drop those"
         )
     return array
 
 
 def as_array(vectors: Any) -> NDArray[np.float32]:
-    """An array or a tensor, from whatever device and of whatever dtype, as float32."""
+    """An array, or a tensor on any device, as a float32 array."""
     if isinstance(vectors, Tensor):
         return vectors.detach().float().cpu().numpy()
     return np.asarray(vectors, dtype=np.float32)
 
 
 def as_many(name: str, values: Sequence[Any], points: NDArray[Any]) -> list[Any]:
-    """One value for each point.
+    """A list with one value per point.
 
     Raises:
-        MinibertError: not as many.
+        MinibertError: the number of values is another one.
     """
     listed = list(values)
     if isinstance(values, str) or len(listed) != len(points):
-        raise MinibertError(f"{name} ({len(listed)}) must be as many as vectors ({len(points)}); pass one for each")
+        raise MinibertError(
+            f"{name} ({type(values).__name__} of {len(listed)}) must be a list with one value for each of the "
+            f"{len(points)} vectors; pass as many"
+        )
     return listed
 
 
 def look(number: int) -> tuple[str, str]:
-    """Colour and shape of a group."""
+    """The colour and marker of a group."""
     return COLOURS[number % len(COLOURS)], SHAPES[number % len(SHAPES)]
 
 
 def scatter(axes: Axes, xy: NDArray[np.float64], names: Sequence[str], known: Sequence[str] = ()) -> None:
-    """Draw points, each in the look of its group; `known` are the groups in their order, if not as they come."""
+    """Draw points in the colour and marker of their group. `known` is the order of groups (default: as they occur)."""
     size = float(np.clip(3000 / len(xy), 12, 60))
     for number, name in enumerate(known or dict.fromkeys(names)):
         own = [row for row, other in enumerate(names) if other == name]
@@ -353,9 +366,9 @@ def scatter(axes: Axes, xy: NDArray[np.float64], names: Sequence[str], known: Se
 
 
 def fit(figure: Figure, axes: Axes, bar: Axes, width: float, height: float) -> None:
-    """Place a table of this size, in inches, and its colour bar, in a figure as large as all their labels need.
+    """Resize the figure to fit a table of this size in inches, its colour bar, and all labels.
 
-    Only the table's size is chosen. What stands around it depends on fonts, so it is measured.
+    The size of the labels depends on the fonts, so it is measured.
     """
     renderer = import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure).get_renderer()
     figure.set_size_inches(width + 2, height)
@@ -373,7 +386,7 @@ def fit(figure: Figure, axes: Axes, bar: Axes, width: float, height: float) -> N
 
 
 def plain(axes: Axes, titles: tuple[str, str]) -> None:
-    """Take away what says nothing here: the frame, and the numbers of the axes."""
+    """Remove the ticks and part of the frame, which carry no information here."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[["top", "right"]].set_visible(False)
@@ -384,7 +397,7 @@ def plain(axes: Axes, titles: tuple[str, str]) -> None:
 
 
 def legend(axes: Axes, names: Sequence[str]) -> None:
-    """Name the groups, outside of the points."""
+    """Add a legend of the groups outside the axes."""
     lines = import_module("matplotlib.lines")
     handles = []
     for number in range(len(names)):
@@ -399,18 +412,18 @@ def legend(axes: Axes, names: Sequence[str]) -> None:
     )
     for text, name in zip(shown.get_texts(), names, strict=True):
         text.set_parse_math(False)
-        text.set_text(shorten(name))  # here, since matplotlib leaves out names that begin with "_"
+        text.set_text(shorten(name))  # set afterwards, because matplotlib skips names that begin with "_"
 
 
 def place_labels(figure: Figure, axes: Axes, xy: NDArray[np.float64], labels: Sequence[str], most: int) -> int:
-    """Write labels beside their points where they cover neither one another nor other points; how many found room."""
+    """Place labels next to their points without covering labels or other points. Returns the number placed."""
     canvas = import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    canvas.draw()  # the layout is known only now
+    canvas.draw()  # computes the layout
     renderer = canvas.get_renderer()
     points = axes.transData.transform(xy)  # (N, 2), in pixels
     frame = axes.get_window_extent(renderer)
     taken: list[Any] = []
-    # of many, some that are spread evenly over them: each takes milliseconds to place
+    # try an evenly spaced subset: placing a label takes milliseconds
     for row in np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 3 * most)).astype(int)).tolist():
         label = labels[row]
         if not label or len(taken) >= most:
@@ -424,7 +437,7 @@ def place_labels(figure: Figure, axes: Axes, xy: NDArray[np.float64], labels: Se
             parse_math=False,
             annotation_clip=False,
         )
-        text.set_in_layout(False)  # the layout is made, and shall stay
+        text.set_in_layout(False)  # keep the layout as it is
         others = np.delete(points, row, axis=0)
         if not any(fits(text, place, renderer, others, taken, frame) for place in PLACES):
             text.remove()
@@ -436,7 +449,7 @@ def place_labels(figure: Figure, axes: Axes, xy: NDArray[np.float64], labels: Se
 def fits(
     text: Annotation, place: Any, renderer: Any, others: NDArray[np.float64], taken: list[Any], frame: Any
 ) -> bool:
-    """Put a label at a place beside its point, and say whether it covers nothing there and is in the picture."""
+    """Move a label to a candidate position. Returns whether it is inside the axes and covers nothing."""
     offset, horizontal, vertical = place
     text.set(position=offset, horizontalalignment=horizontal, verticalalignment=vertical)
     box = text.get_window_extent(renderer)
@@ -447,11 +460,11 @@ def fits(
 
 
 def shorten(label: object) -> str:
-    """A label in one line that is not too long."""
+    """A label on one line, truncated to `LABEL_CHARACTERS`."""
     line = " ".join(str(label).split())
     return line if len(line) <= LABEL_CHARACTERS else line[: LABEL_CHARACTERS - 1].rstrip() + "…"
 
 
 def quoted(example: str) -> list[str]:
-    """An example in lines as wide as the panel beside the picture."""
+    """An example sentence, wrapped to the width of the panel."""
     return textwrap.wrap(f"“{example}”", 62, max_lines=2, placeholder=" …”")

@@ -1,4 +1,4 @@
-"""Texts found by what they mean: their vectors, searched exactly, in blocks, and kept in a folder."""
+"""Search by meaning: an index of texts and their vectors, searched exactly, in blocks, and saved in a folder."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from minibert.text import check_text, several, whole_number
 from minibert.vectors.fingerprint import fingerprint
 from minibert.vectors.similarity import ALL_PAIRS, LONGEST, as_vectors, check_lengths, unit_vectors
 
-FORMAT = 2  # 1: another digest of the model
+FORMAT = 2  # 1 used another digest of the model
 MANIFEST = "manifest.json"
 LOCK = ".index.lock"
-# Vectors and queries whose scores are computed at once: 8 MB of them at most. More blocks would cost more than the
-# caches give, since the threads wait for one another at the end of each product.
+# Vectors and queries per matrix product: at most 8 MB of scores. Smaller blocks fit the caches better but cost more, as
+# the threads wait for one another at the end of each product.
 BLOCK = 16_384
 QUERIES = 128
 EXACTLY = 2_048  # pairs of vectors compared in float64 at once
@@ -47,13 +47,13 @@ Vectors = NDArray[np.float32]
 
 
 class Hit(NamedTuple):
-    """A text that was found.
+    """A search result.
 
     Attributes:
-        score: how alike query and text are; the more, the higher.
+        score: the similarity of query and text; higher is better.
         text: the text.
-        data: what was added with it.
-        number: which of the texts it is, in the order in which they were added.
+        data: the value added with the text.
+        number: the position of the text in the order of addition.
     """
 
     score: float
@@ -64,12 +64,12 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """What an index holds at one moment. It never changes: adding makes another, and who reads keeps one.
+    """An immutable snapshot of an index. Adding creates a new one; a reader keeps the one it started with.
 
     Attributes:
-        blocks: (n, H) float32 each; of unit vectors where the similarity is cosine.
-        rows: the texts of each block, and what goes with them.
-        mapped: how many of the blocks are files.
+        blocks: (n, H) float32 each; unit vectors if the similarity is cosine.
+        rows: the texts and data of each block.
+        mapped: how many blocks are memory-mapped files. They come first.
     """
 
     blocks: tuple[Tensor, ...] = ()
@@ -90,9 +90,9 @@ class Contents:
         raise IndexError(f"number ({number}) must be at least {-len(self)} and less than {len(self)}")
 
     def appended(self, block: Tensor, rows: Rows) -> Contents:
-        """These, then one block more; it is joined to the last blocks that are no larger, so that there are few.
+        """A snapshot with one more block, merged with the last blocks that are no larger, which keeps blocks few.
 
-        What is mapped stays so: there is nothing to join it with but what is larger.
+        Mapped blocks are never merged.
         """
         blocks, kept = list(self.blocks), list(self.rows)
         while len(blocks) > self.mapped and len(blocks[-1]) <= len(block):
@@ -100,7 +100,7 @@ class Contents:
         return Contents((*blocks, block), (*kept, rows), self.mapped)
 
     def joined(self) -> Contents:
-        """The same in one block."""
+        """The same contents as one block."""
         if len(self.blocks) < 2:
             return self
         rows = self.rows[0]
@@ -110,22 +110,22 @@ class Contents:
 
 
 class Index:
-    """Texts, anything beside them, and their vectors; made by adding texts, or by `Index.load`.
+    """An index of texts, optional data for each, and their vectors. Create one and add texts, or use `Index.load`.
 
-    Several threads may add, search, read and save at once. What is added in one call stays together, and a search
-    sees all of it or nothing.
+    An index is thread-safe: several threads may add, search, read and save at the same time. The texts of one `add`
+    stay together, and a search sees all of them or none.
 
     Args:
-        bert: what makes vectors, of texts and of queries; prompts are those of `encode_document` and `encode_query`.
+        bert: encodes texts with `encode_document` and queries with `encode_query`, which apply their prompts.
     """
 
     def __init__(self, bert: Bert) -> None:
         self.bert = bert
         self._contents = Contents()
-        self._lock = Lock()  # held while `_contents` is replaced; reading needs none
+        self._lock = Lock()  # held while `_contents` is replaced; readers do not need it
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and pickled: all but the lock."""
+        """The state for copies and pickles: everything except the lock."""
         return {**vars(self), "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -140,7 +140,7 @@ class Index:
 
     @property
     def vectors(self) -> NDArray[np.float32]:
-        """(N, H) float32: of unit length where the similarity is cosine."""
+        """(N, H) float32, read-only; unit vectors if the similarity is cosine."""
         with self._lock:
             self._contents = contents = self._contents.joined()
         view = contents.blocks[0].numpy().view() if len(contents) else np.empty((0, self.bert.dimension), np.float32)
@@ -149,19 +149,19 @@ class Index:
 
     @property
     def texts(self) -> list[str]:
-        """All texts, in the order in which they were added; `index[number]` reads one."""
+        """All texts, in the order of addition; `index[number]` reads one."""
         return [text for rows in self._contents.rows for text, _ in map(rows.__getitem__, range(len(rows)))]
 
     def add(self, texts: Iterable[str], data: Iterable[Any] | None = None, **settings: Any) -> None:
         """Add texts.
 
         Args:
-            texts: any number.
-            data: a JSON value for each: an answer, an address, an object with several of them.
-            settings: those of `Bert.encode`.
+            texts: any number of texts.
+            data: a JSON value for each text, for example an answer, an address, or an object.
+            settings: keyword arguments of `Bert.encode`.
 
         Raises:
-            ValueError: what is not text; not as many values as texts, or one that is not JSON. Nothing is added then.
+            MinibertError: an item is not a string, the lengths differ, or a value is not JSON. Nothing is added then.
         """
         texts = several("texts", texts)
         check_text(texts)
@@ -169,17 +169,18 @@ class Index:
         self.add_vectors(self.bert.encode_document(texts, **settings), texts, data)
 
     def add_vectors(self, vectors: Any, texts: Iterable[str], data: Iterable[Any] | None = None) -> None:
-        """Add texts whose vectors (N, H) were made elsewhere, by the same model.
+        """Add texts whose vectors (N, H) the same model computed elsewhere.
 
         Raises:
-            MinibertError: as for `add`; vectors of another length, or what `as_vectors` and `check_lengths` refuse.
+            MinibertError: as for `add`; or the vectors have another shape or are rejected by `as_vectors` or
+                `check_lengths`.
         """
         texts = several("texts", texts)
         values = [None] * len(texts) if data is None else several("data", data)
         check_text(texts)
         if len(values) != len(texts):
             raise MinibertError(
-                f"data ({len(values)} values) must be as many as texts ({len(texts)}); None for those without"
+                f"data ({len(values)} values) must have one value per text ({len(texts)}); use None for no data"
             )
         rows = Rows.of(texts, values)
         block = self._comparable(vectors, len(texts))
@@ -188,14 +189,14 @@ class Index:
                 self._contents = self._contents.appended(block, rows)
 
     def _comparable(self, vectors: Any, count: int | None = None) -> Tensor:
-        """Vectors (N, H) as they are kept and compared, in memory of their own.
+        """A copy of the vectors (N, H), in the form in which they are stored and compared.
 
         Args:
-            vectors: of texts, or of queries.
-            count: how many texts; None where the vectors are of queries.
+            vectors: of texts or of queries.
+            count: the number of texts; None for queries.
 
         Raises:
-            MinibertError: another shape, or what `as_vectors` and `check_lengths` refuse.
+            MinibertError: the vectors have another shape, or `as_vectors` or `check_lengths` rejects them.
         """
         values = as_vectors(vectors).detach().cpu()
         if values.shape != (len(values) if count is None and values.ndim else count, self.bert.dimension):
@@ -221,25 +222,25 @@ class Index:
     def search(self, queries: Sequence[str], top_k: int = 10, **settings: Any) -> list[list[Hit]]: ...
 
     def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> list[Hit] | list[list[Hit]]:
-        """Find the texts most like a query.
+        """Find the texts most similar to a query.
 
         Args:
-            queries: one, or several.
-            top_k: how many texts; as many as there are, if there are fewer.
-            settings: those of `Bert.encode`.
+            queries: one query or several.
+            top_k: the number of hits per query; all texts if there are fewer.
+            settings: keyword arguments of `Bert.encode`.
 
         Returns:
-            Hits, the best first, of equals the one added first; a list of such lists for several queries.
+            A list of hits, best first; ties go to the text added first. For several queries, a list of such lists.
 
         Raises:
-            MinibertError: what is not text; `top_k` below 1.
+            MinibertError: a query is not a string, or `top_k` is below 1.
         """
         single = isinstance(queries, str)
         several = [queries] if single else list(queries)
         check_text(several)
         top_k = whole_number("top_k", top_k)
         vectors = self._comparable(self.bert.encode_query(several, **settings))
-        contents = self._contents  # one state for scores and texts, whatever is added meanwhile
+        contents = self._contents  # one snapshot for scores and texts, even if texts are added meanwhile
         scores, numbers = self._nearest(contents, vectors, top_k)
         hits = [
             [Hit(score, *contents.row(number), number) for score, number in zip(*row, strict=True)]
@@ -252,12 +253,13 @@ class Index:
         return self._contents.row(number)
 
     def search_vectors(self, vectors: Any, top_k: int = 10) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The same for vectors (Q, H): scores (Q, k) and numbers (Q, k).
+        """Like `search`, for query vectors (Q, H). Returns scores (Q, k) and numbers (Q, k).
 
-        Scores do not depend on the queries and texts beside: see `nearest`.
+        A score does not depend on the other queries and texts: see `nearest`.
 
         Raises:
-            MinibertError: as for `search`; vectors of another length, or what `as_vectors` and `check_lengths` refuse.
+            MinibertError: as for `search`; or the vectors have another shape or are rejected by `as_vectors` or
+                `check_lengths`.
         """
         return self._nearest(self._contents, self._comparable(vectors), whole_number("top_k", top_k))
 
@@ -271,10 +273,10 @@ class Index:
         return np.concatenate([scores for scores, _ in parts]), np.concatenate([numbers for _, numbers in parts])
 
     def approximate(self, **settings: Any) -> Approximate:
-        """An index that finds most of the best texts, quicker: worth it from a million texts on.
+        """Build an approximate index: faster, but it misses some of the best texts. Worthwhile from a million texts.
 
         Args:
-            settings: those of `usearch.index.Index`.
+            settings: keyword arguments of `usearch.index.Index`.
 
         Raises:
             ImportError: usearch is not installed.
@@ -284,33 +286,33 @@ class Index:
     # Files
 
     def save(self, folder: str | Path) -> None:
-        """Write the index into a folder: its vectors, its texts, and a manifest that names them and the model.
+        """Save the index to a folder: its vectors, its texts, and a manifest that names these files and the model.
 
-        The manifest is written last, and takes the place of the old one at once: whenever this is interrupted, the
-        folder holds the old index or the new one, whole. Threads and processes that save to one folder take turns, and
-        the last one stays.
+        The manifest is written last and replaces the old one atomically. An interrupted save leaves the old index or
+        the new one, complete. Threads and processes that save to the same folder take turns, and the last one wins.
 
         Raises:
-            MinibertError: the folder holds something else than an index.
+            MinibertError: the folder contains something other than an index.
         """
         folder, description = Path(folder), described(self.bert)
         others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         if others and MANIFEST not in others and not all(name == LOCK or OURS.match(name) for name in others):
             raise MinibertError(
-                f"the folder ({folder}) must be empty, or hold an index; it holds {others[0]}: choose another"
+                f"the folder ({folder}) must be empty or hold an index, but it holds {others[0]}; choose another"
             )
         with locked(folder / LOCK, f"the index ({folder}) is being saved", wait=True):
-            _write(self._contents, folder, description)  # what it holds now, not when it began to wait
+            _write(self._contents, folder, description)  # the contents of now, not of when the wait began
 
     @classmethod
     def load(cls, folder: str | Path, bert: Bert) -> Index:
-        """Open an index: vectors and texts are checked once and mapped; texts are parsed when they are found.
+        """Load an index. Vectors and texts are validated once and memory-mapped; a text is parsed when it is a hit.
 
-        While another process saves, this is the old index or the new one.
+        If another process is saving, this loads the old index or the new one.
 
         Raises:
-            FileNotFoundError: no index there.
-            MinibertError: it was made with another model, by another version, or its files are not whole or not valid.
+            FileNotFoundError: the folder has no index.
+            MinibertError: the index was made with another model or another version, or its files are incomplete or
+                invalid.
         """
         folder = Path(folder)
         manifest, ours = read_manifest(folder), described(bert)
@@ -318,9 +320,8 @@ class Index:
             different = [name for name in ours if name != "model" and manifest.get(name) != ours[name]]
             if different:
                 raise MinibertError(
-                    f"the index ({folder}) must be searched with the model that it was made with, "
-                    f"{_named(manifest)}; {bert.source} differs from it in {', '.join(different)}: load that one, "
-                    "or make the index anew"
+                    f"the model ({bert.source}) must be the one that made the index ({folder}), {_named(manifest)}; "
+                    f"they differ in {', '.join(different)}: load that model, or rebuild the index"
                 )
             try:
                 contents = _mapped(folder, manifest, bert)
@@ -328,7 +329,7 @@ class Index:
                 old, manifest = manifest, read_manifest(folder)
                 if manifest["files"]["vectors"]["name"] == old["files"]["vectors"]["name"]:
                     raise
-                continue  # somebody has saved meanwhile, and deleted the files of the old manifest
+                continue  # another save has deleted the files of the old manifest
             index = cls(bert)
             index._contents = contents
             return index
@@ -338,7 +339,7 @@ OURS = re.compile(r"(vectors-\w{8}\.safetensors|texts-\w{8}\.jsonl|\.manifest\.j
 
 
 def _write(contents: Contents, folder: Path, description: dict[str, Any]) -> None:
-    """Write an index into a folder that nobody else writes to, and delete what older ones have left."""
+    """Write an index to a locked folder, and delete the files of older ones."""
     version = uuid4().hex[:8]
     names = {"vectors": f"vectors-{version}.safetensors", "texts": f"texts-{version}.jsonl"}
     with (folder / names["vectors"]).open("wb") as file:
@@ -352,7 +353,7 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any]) -> Non
             for line in rows.lines():
                 file.write(line)
         to_disk(file)
-    path_to_disk(folder)  # before the manifest that tells of these files
+    path_to_disk(folder)  # before the manifest, which names these files
     manifest = {
         "format": FORMAT,
         "files": {kind: {"name": name, "bytes": (folder / name).stat().st_size} for kind, name in names.items()},
@@ -362,27 +363,27 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any]) -> Non
     with written_whole(folder / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as text_file:
         text_file.write(json.dumps(manifest, indent=2) + "\n")
         to_disk(text_file)
-    path_to_disk(folder)  # before the files go that the old one tells of
+    path_to_disk(folder)  # before the files of the old manifest are deleted
     for path in folder.iterdir():
         if OURS.match(path.name) and path.name not in names.values():
-            with suppress(PermissionError):  # Windows keeps a file that is mapped; a later save deletes it
-                path.unlink()  # elsewhere, what is mapped from it stays valid until it is let go
+            with suppress(PermissionError):  # Windows does not delete a mapped file; a later save will
+                path.unlink()  # on other systems, existing maps of it stay valid
 
 
 def _mapped(folder: Path, manifest: dict[str, Any], bert: Bert) -> Contents:
-    """The files of an index, mapped, once they have been checked.
+    """Validate the files of an index and memory-map them.
 
-    All vectors are read for it, as by every search: it takes about as long as two of them.
+    This reads all vectors and takes about as long as two searches.
 
     Raises:
-        MinibertError: a file is not whole, or holds what this library would not have written.
+        MinibertError: a file is incomplete, or holds something that this library would not have written.
     """
     for part in manifest["files"].values():
         path = folder / part["name"]
         there = path.stat().st_size if path.is_file() else 0
         if there != part["bytes"]:
             raise MinibertError(
-                f"{path.name} of the index ({folder}, {there} bytes) must have {part['bytes']}; copy the index again"
+                f"{path.name} of the index ({folder}, {there} bytes) must have {part['bytes']} bytes; copy it again"
             )
     paths = {kind: folder / part["name"] for kind, part in manifest["files"].items()}
     wanted = [manifest["texts"], bert.dimension]
@@ -392,46 +393,50 @@ def _mapped(folder: Path, manifest: dict[str, Any], bert: Bert) -> Contents:
             found = [vectors.get_dtype(), *vectors.get_shape()]
             if found != ["F32", *wanted]:
                 raise MinibertError(
-                    f"the vectors of the index ({folder}, {found}) must be {['F32', *wanted]}; make it anew"
+                    f"the vectors of the index ({folder}, {found}) must be {['F32', *wanted]}; rebuild the index"
                 )
             block = file.get_tensor("vectors")
-    except (SafetensorError, RuntimeError) as error:  # torch's, which opens the file once more to map it
+    except (SafetensorError, RuntimeError) as error:  # RuntimeError is torch's, which opens the file again to map it
         raise MinibertError(
-            f"{paths['vectors']} must be a safetensors file with vectors; {error}: make it anew"
+            f"{paths['vectors']} must be a safetensors file with vectors ({error}); rebuild the index"
         ) from None
     if not manifest["texts"]:
         return Contents()
     _check_file(paths["vectors"], wanted[1], str(bert.recipe.similarity))
     rows = Rows.open(paths["texts"])
     if len(rows) != manifest["texts"]:
-        raise MinibertError(f"the index ({folder}) must hold {manifest['texts']} texts; it does not: make it anew")
+        raise MinibertError(
+            f"the index ({folder}) must hold {manifest['texts']} texts, but it holds {len(rows)}; rebuild it"
+        )
     return Contents((block,), (rows,), mapped=1)
 
 
 def _check_file(path: Path, dimension: int, kind: str) -> None:
-    """Refuse vectors that `Index.add_vectors` would not have kept so.
+    """Reject vectors that `Index.add_vectors` would not have stored.
 
-    They are read, not mapped, so that they do not count as memory of this process.
+    The file is read in parts, not mapped, which keeps the resident memory small.
     """
     first = 0
     with path.open("rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         while len(part := np.fromfile(file, "<f4", BLOCK * dimension)):
             part = part.reshape(-1, dimension)
-            lengths = np.sqrt(np.einsum("nh,nh->n", part, part))  # torch would start threads: no fork after that
+            lengths = np.sqrt(
+                np.einsum("nh,nh->n", part, part)
+            )  # numpy: torch would start threads, which forbids a later fork
             right = (np.abs(lengths - 1) < 1e-4) | (lengths == 0) if kind == "cosine" else lengths < LONGEST
             if not right.all():
                 place = int(right.argmin())
-                rule = "of length 1, or 0" if kind == "cosine" else f"finite, and shorter than {LONGEST:.3g}"
+                rule = "of length 1 or 0" if kind == "cosine" else f"finite and shorter than {LONGEST:.3g}"
                 raise MinibertError(
-                    f"vector {first + place} of {path} (of length {float(lengths[place]):.4g}) must be {rule}; make "
-                    "the index anew"
+                    f"vector {first + place} of {path} (length {float(lengths[place]):.4g}) must be {rule}; "
+                    "rebuild the index"
                 )
             first += len(lengths)
 
 
 class Rows:
-    """Texts and what goes with them, as lines of JSON; those of a file stay there until they are asked for."""
+    """Texts and their data as lines of JSON. Rows of a file are read only when they are accessed."""
 
     def __init__(self, data: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
         self._data, self._ends = data, ends
@@ -447,15 +452,17 @@ class Rows:
         for number, (text, value) in enumerate(zip(texts, values, strict=True)):
             try:
                 line = json.dumps({"text": text, "data": value}, ensure_ascii=False, allow_nan=False).encode()
-            except (TypeError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError, too
-                raise MinibertError(f"data of text {number} ({value!r:.40}) must be a JSON value; {error}") from None
+            except (TypeError, ValueError, RecursionError) as error:  # ValueError includes a lone surrogate
+                raise MinibertError(
+                    f"data of text {number} ({value!r:.40}) must be a JSON value ({error}); convert it"
+                ) from None
             lines.append(line + b"\n")
         ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
         return cls(np.frombuffer(b"".join(lines), dtype=np.uint8), ends)
 
     @classmethod
     def open(cls, path: Path) -> Rows:
-        """Rows of a file, mapped."""
+        """Rows of a memory-mapped file."""
         data = np.memmap(path, dtype=np.uint8, mode="r")
         steps = range(0, len(data), 1 << 24)
         ends = [np.flatnonzero(data[start : start + (1 << 24)] == 10) + start + 1 for start in steps]
@@ -470,18 +477,18 @@ class Rows:
         return row["text"], row["data"]
 
     def joined(self, other: Rows) -> Rows:
-        """These rows, then the other ones."""
+        """These rows followed by the others."""
         ends = np.concatenate([self._ends, other._ends + len(self._data)])
         return Rows(np.concatenate([self._data, other._data]), ends)
 
     def lines(self) -> Iterable[bytes]:
-        """All lines, in large pieces."""
+        """All lines, in large chunks."""
         for start in range(0, len(self._data), 1 << 24):
             yield self._data[start : start + (1 << 24)].tobytes()
 
 
 class Approximate:
-    """What `Index.approximate` makes; searched in the same way."""
+    """The result of `Index.approximate`; it has the same `search`."""
 
     def __init__(self, index: Index, settings: dict[str, Any]) -> None:
         try:
@@ -494,7 +501,7 @@ class Approximate:
                 f"similarity ({index._kind!r}) must be one of {', '.join(metrics)} for approximate search"
             )
         self.index = index
-        self._contents = index._contents.joined()  # what is added to the index later is not in the graph
+        self._contents = index._contents.joined()  # a snapshot: later additions are not in the graph
         self._graph = Graph(ndim=index.bert.dimension, metric=metrics[index._kind], dtype="f32", **settings)
         for vectors in self._contents.blocks:
             self._graph.add(np.arange(len(vectors)), vectors.numpy())
@@ -506,7 +513,7 @@ class Approximate:
     def search(self, queries: Sequence[str], top_k: int = 10, **settings: Any) -> list[list[Hit]]: ...
 
     def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> list[Hit] | list[list[Hit]]:
-        """As `Index.search`; the scores are exact, but a text may be missed."""
+        """Like `Index.search`. Scores are exact, but a text may be missed."""
         single = isinstance(queries, str)
         several = [queries] if single else list(queries)
         check_text(several)
@@ -527,20 +534,20 @@ class Approximate:
 def nearest(
     blocks: Sequence[Tensor], queries: Tensor, top_k: int, kind: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The vectors most like each query: exactly, though most of the work is done in float32.
+    """Find the vectors most similar to each query. The result is exact, although most of the work is in float32.
 
-    Rough scores of a block, one matrix product, serve to find the few vectors that can be among the best: none that is
-    worse than the worst of them by more than the error of the product. These few are compared in float64. So a score
-    is right to the last bit of a float32, and equal vectors have equal scores, wherever they lie.
+    One matrix product per block gives rough scores. A vector is a candidate unless its rough score is below the worst
+    of the best so far by more than the rounding error of the product. The few candidates are scored in float64. So a
+    score is right to the last bit of float32, and equal vectors have equal scores, whatever their position.
 
     Args:
         blocks: (n, H) each.
         queries: (Q, H).
-        top_k: how many vectors; all, if there are fewer.
+        top_k: the number of vectors per query; all if there are fewer.
         kind: a key of `PAIRWISE`; with "cosine", all vectors have length 1.
 
     Returns:
-        Scores and numbers, (Q, k), the best first, of equals the one with the lower number.
+        Scores and numbers, (Q, k), best first; ties go to the lower number.
     """
     best = Best(len(queries), min(top_k, sum(map(len, blocks))))
     lengths = torch.linalg.vector_norm(queries, dim=1)
@@ -549,7 +556,7 @@ def nearest(
         scores, error = (found.numpy() for found in rough_scores(queries, lengths, part, kind))
         worst = _as_rough(best.scores[:, -1], lengths.numpy(), kind) - error
         better = np.flatnonzero(scores.max(1) > worst)
-        if len(better):  # all below is in numpy: a few rows, not worth waking the threads for
+        if len(better):  # numpy from here on: too few rows to be worth torch's threads
             scores, worst = scores[better], worst[better]
             if best.count < len(part):
                 kept = np.partition(scores, -best.count, axis=1)[:, -best.count]
@@ -562,11 +569,11 @@ def nearest(
 
 
 def rough_scores(queries: Tensor, lengths: Tensor, part: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Scores (Q, n), the larger the more alike, and by how much they may be wrong, (Q,).
+    """Rough scores (Q, n), higher is more similar, and a bound on their error, (Q,).
 
-    Of euclidean distances d it is (|q|^2 - d^2) / 2 = qv - |v|^2 / 2: one product, and the same order.
+    For euclidean distances d the score is (|q|^2 - d^2) / 2 = qv - |v|^2 / 2: one product, and the same order.
     """
-    unit = (queries.shape[1] + 8) * 2.0**-23  # of a sum of H products in float32, and of what is done with it: twice
+    unit = (queries.shape[1] + 8) * 2.0**-23  # twice the error of a sum of H float32 products and later steps
     if kind == "cosine":
         return queries @ part.T, unit * lengths
     norms = torch.linalg.vector_norm(part, dim=1)
@@ -579,14 +586,14 @@ def rough_scores(queries: Tensor, lengths: Tensor, part: Tensor, kind: str) -> t
 
 
 def _as_rough(scores: NDArray[Any], lengths: NDArray[Any], kind: str) -> NDArray[Any]:
-    """What `rough_scores` would give, but for its error."""
+    """Exact scores, converted to the scale of `rough_scores`."""
     return (lengths**2 - scores**2) / 2 if kind == "euclidean" else scores
 
 
 def exact_scores(
     queries: Vectors, part: Vectors, owners: NDArray[np.int64], places: NDArray[np.int64], kind: str
 ) -> Vectors:
-    """The scores of pairs of a query and a vector, computed in float64."""
+    """The scores of (query, vector) pairs, computed in float64."""
     scores = np.empty(len(owners), dtype=np.float32)
     for start in range(0, len(owners), EXACTLY):
         some = slice(start, start + EXACTLY)
@@ -595,7 +602,7 @@ def exact_scores(
 
 
 class Best:
-    """The best scores of each query so far, (Q, k), and the numbers of the vectors they are of."""
+    """The best scores of each query so far, (Q, k), and the numbers of their vectors."""
 
     def __init__(self, queries: int, count: int) -> None:
         self.count = count
@@ -605,7 +612,7 @@ class Best:
     def add(
         self, queries: NDArray[np.int64], owners: NDArray[np.int64], scores: NDArray[Any], numbers: NDArray[np.int64]
     ) -> None:
-        """Take in scores, and the numbers of their vectors; `owners` says for which of some queries each is."""
+        """Merge in scores and the numbers of their vectors; `owners` gives the index in `queries` of each."""
         own = np.repeat(np.arange(len(queries)), self.count)
         owners = np.concatenate([own, owners])
         scores = np.concatenate([self.scores[queries].ravel(), scores])
@@ -617,7 +624,7 @@ class Best:
 
 
 def described(bert: Bert) -> dict[str, Any]:
-    """What an index and the model that searches it must have in common, and the model's name."""
+    """What an index and the model that searches it must share, and the model's source."""
     recipe = bert.recipe
     return {
         "model": asdict(bert.source),
@@ -630,7 +637,7 @@ def described(bert: Bert) -> dict[str, Any]:
 
 
 def _named(manifest: dict[str, Any]) -> str:
-    """The model of a manifest, for messages."""
+    """The name of a manifest's model, for messages."""
     return str(Source(**manifest["model"]))
 
 
@@ -639,11 +646,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        MinibertError: it is not valid, or of another version.
+        MinibertError: it is invalid, or has another format version.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"the index ({folder}) must be a folder with a {MANIFEST}; make one with Index.save")
+        raise FileNotFoundError(f"the index ({folder}) must be a folder with a {MANIFEST}; create one with Index.save")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version, parts = manifest["format"], manifest["files"]
@@ -655,12 +662,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError):
         valid = False
     if not valid:
-        raise MinibertError(
-            f"the manifest of the index ({folder}) must be one of minibert; it is not: make the index anew"
-        )
+        raise MinibertError(f"the manifest of the index ({folder}) must be valid; rebuild the index")
     if version != FORMAT:
         raise MinibertError(
-            f"the format of the index ({folder}, {version}) must be {FORMAT}; make the index anew, or use the "
-            "minibert that made it"
+            f"the format of the index ({folder}, {version}) must be {FORMAT}; rebuild the index, or use the "
+            "version of minibert that made it"
         )
     return manifest  # type: ignore[no-any-return]

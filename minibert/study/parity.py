@@ -1,4 +1,4 @@
-"""Ours and transformers', on the same input, tensor by tensor."""
+"""Compare this library with transformers on the same input, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor, compared.
+    """The comparison of one tensor.
 
     Attributes:
-        tensor: what it is.
+        tensor: its name.
         shape: its shape.
         difference: the largest absolute difference.
-        place: where that is, as an index; None where the tensors are equal.
+        place: the index of that difference; None if the tensors are equal.
     """
 
     tensor: str
@@ -50,14 +50,14 @@ class Row:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """The comparison; printing it prints the table.
+    """The result of `parity`; printing it shows the table.
 
     Attributes:
         source: the checkpoint.
-        model: the class that was compared.
-        rows: in the order in which the data flows.
-        tolerance: the largest difference that is allowed.
-        versions: of torch and transformers.
+        model: the name of the model class.
+        rows: one per tensor, in the order of computation.
+        tolerance: the largest difference allowed.
+        versions: the versions of torch and transformers.
     """
 
     source: str
@@ -68,12 +68,12 @@ class ParityReport:
 
     @property
     def largest(self) -> float:
-        """The largest difference of all."""
+        """The largest difference of all tensors."""
         return max(row.difference for row in self.rows)
 
     @property
     def first_over(self) -> Row | None:
-        """The first tensor that is over the tolerance (or not a number)."""
+        """The first tensor whose difference exceeds the tolerance or is NaN; None if there is none."""
         return next((row for row in self.rows if not row.difference <= self.tolerance), None)
 
     @property
@@ -113,13 +113,13 @@ def parity(
 ) -> ParityReport:
     """Run this library and transformers on the same texts, in float32 on the CPU, and compare ids and every tensor.
 
-    The class is the one that uses most of what the checkpoint holds; the texts make one padded batch. Positions of
-    padding are not compared.
+    The model class is the one that uses most tensors of the checkpoint. The texts form one padded batch; padding
+    positions are not compared.
 
     Args:
-        name_or_folder: a repository of the Hub or a local folder.
-        texts: what to run; a few of various lengths when None.
-        tolerance: the largest absolute difference that `ok` allows.
+        name_or_folder: a repository on the Hub or a local folder.
+        texts: the texts to run; None runs five texts of various lengths.
+        tolerance: the largest absolute difference for which `ok` is true.
 
     Raises:
         ImportError: transformers is not installed.
@@ -128,16 +128,14 @@ def parity(
     try:
         import transformers
     except ImportError:
-        raise ImportError(
-            "parity compares with transformers, which is not installed; pip install transformers"
-        ) from None
+        raise ImportError("parity needs transformers, which is not installed; pip install transformers") from None
 
     if not tolerance >= 0:
         raise MinibertError(f"tolerance ({tolerance}) must be a number of at least 0; 1e-6 is the default")
     repository = Repository.open(
         name_or_folder, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
     )
-    repository.file("config.json")  # fixes the commit, of which all else is asked
+    repository.file("config.json")  # pins the commit for all other files
     repository = repository.inside(Recipe.read(repository).folder)
     config = BertConfig.from_repository(repository)
     checkpoint = Checkpoint.open(repository)
@@ -154,7 +152,7 @@ def parity(
 
     chosen = as_list(TEXTS if texts is None else texts)
     if not chosen:
-        raise MinibertError("texts ([]) must hold at least one text; leave it out for a few of various lengths")
+        raise MinibertError("texts ([]) must hold at least one text; omit it to use the default texts")
     limit = config.max_position_embeddings
     inputs: dict[str, Any] = dict(
         tokenizer(chosen, padding=True, truncation=True, max_length=limit, return_tensors="pt")
@@ -163,7 +161,7 @@ def parity(
     if kind is ours_module.BertForMultipleChoice:
         inputs = {name: value[None] for name, value in inputs.items()}
     with torch.no_grad():
-        asked = {"output_attentions": False, "output_hidden_states": False}  # whatever the configuration says
+        asked = {"output_attentions": False, "output_hidden_states": False}  # overrides the configuration
         inputs.update(asked)
         mine = _tensors(ours, inputs, "embeddings", "encoder.layers.{}.attention_norm", "encoder.layers.{}")
         other = _tensors(theirs, inputs, "embeddings", "encoder.layer.{}.attention", "encoder.layer.{}")
@@ -176,12 +174,12 @@ def parity(
 def _folder(repository: Repository) -> Path:
     path = repository.file("config.json")
     if path is None:
-        raise FileNotFoundError(f"{repository} must hold config.json; it does not")
+        raise FileNotFoundError(f"{repository} must have a config.json; choose another")
     return path.parent
 
 
 def _tensors(model: Any, inputs: dict[str, Any], embeddings: str, attention: str, layer: str) -> dict[str, Tensor]:
-    """Run a model and catch what flows through it, by hooks on its modules."""
+    """Run a model and capture the outputs of its modules with hooks."""
     encoder = getattr(model, "bert", model)
     places = {"embeddings": encoder.get_submodule(embeddings)}
     for i in range(model.config.num_hidden_layers):
@@ -212,12 +210,12 @@ def _tensors(model: Any, inputs: dict[str, Any], embeddings: str, attention: str
 def _their_tokenizer(transformers: Any, folder: Path) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(folder)
-    except (ValueError, OSError, KeyError):  # a configuration of the first years does not say what it is of
+    except (ValueError, OSError, KeyError):  # old configurations do not name the tokenizer class
         return transformers.BertTokenizer.from_pretrained(folder)
 
 
 def _compare_ids(ours: list[list[int]], theirs: list[list[int]]) -> Row:
-    """The token ids of whole texts: the difference is how many of them differ."""
+    """Compare the token ids of whole texts; the difference is the number of ids that differ."""
     different = [
         (i, j)
         for i, (mine, other) in enumerate(zip(ours, theirs, strict=True))
@@ -242,7 +240,7 @@ def _compare(name: str, ours: Tensor, theirs: Tensor, mask: Tensor) -> Row:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """No progress bars and no load report of transformers; its settings as before afterwards."""
+    """Silence transformers' progress bars and load report, and restore its settings afterwards."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -227,7 +227,7 @@ def test_a_full_disk_costs_nothing_that_was_done(tmp_path: Path, source: str, mo
 def test_another_command_is_not_resumed(tmp_path: Path) -> None:
     with partial(tmp_path, 1):
         pass
-    message = "must be of the same command to be resumed; it is of another one (number: 1 there, 2 here): give that"
+    message = "must be from the same command to be resumed, but they differ (number: 1 there, 2 here); repeat that"
     with pytest.raises(ValueError, match=re.escape(message)):
         partial(tmp_path, 2)
 
@@ -243,24 +243,36 @@ def changed(path: Path, change: Any) -> None:
         (
             "vectors",
             lambda data: data[:-1],
-            "vectors (71 bytes) must have at least 72, as its journal says; it was cut",
+            "vectors (71 bytes) must have at least 72, as recorded in the journal; it was truncated",
         ),
         (
             "rows",
             lambda data: b"",
-            "rows (0 bytes) must have at least 171, as its journal says; it was cut off: delete",
+            "rows (0 bytes) must have at least 171, as recorded in the journal; it was truncated: delete",
         ),
         (
             "vectors",
             lambda data: data[:30] + b"x" + data[31:],
-            "vectors must hold what was written; it has been changed",
+            "vectors must be unchanged, but block 2 of 3 differs from what was",
         ),
-        ("rows", lambda data: data.replace(b"text 4", b"text 5"), "it has been changed in block 2 of 3: delete"),
-        ("journal", lambda data: data.replace(b'"texts": 3', b'"texts": 4', 1), "minibert wrote it; its line 2 is not"),
-        ("journal", lambda data: b"".join(data.splitlines(True)[::2]), "minibert wrote it; its line 2 is not: delete"),
-        ("journal", lambda data: b"", "must be as this minibert wrote it; its line 1 is not: delete"),
-        ("journal", lambda data: b"\xff\n", "must be as this minibert wrote it; its line 1 is not: delete"),
-        ("journal", lambda data: b"[1]\n", "must be as this minibert wrote it; its line 1 is not: delete"),
+        (
+            "rows",
+            lambda data: data.replace(b"text 4", b"text 5"),
+            "must be unchanged, but block 2 of 3 differs from what was written; delete",
+        ),
+        (
+            "journal",
+            lambda data: data.replace(b'"texts": 3', b'"texts": 4', 1),
+            "must be intact and of this version, but its line 2 is not",
+        ),
+        (
+            "journal",
+            lambda data: b"".join(data.splitlines(True)[::2]),
+            "must be intact and of this version, but its line 2 is not; delete",
+        ),
+        ("journal", lambda data: b"", "must be intact and of this version, but its line 1 is not; delete"),
+        ("journal", lambda data: b"\xff\n", "must be intact and of this version, but its line 1 is not; delete"),
+        ("journal", lambda data: b"[1]\n", "must be intact and of this version, but its line 1 is not; delete"),
     ],
 )
 def test_what_was_damaged_or_edited_is_not_resumed(
@@ -277,9 +289,7 @@ def test_what_was_damaged_or_edited_is_not_resumed(
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl.partial").mkdir()
     (tmp_path / "out.jsonl.partial" / "vectors").write_text("mine")
-    with pytest.raises(
-        ValueError, match=r"partial must hold a journal to be resumed; it does not, but has vectors: del"
-    ):
+    with pytest.raises(ValueError, match=r"partial must have a journal to be resumed, but it has only vectors; del"):
         partial(tmp_path)
     assert (tmp_path / "out.jsonl.partial" / "vectors").read_text() == "mine"
 
@@ -292,7 +302,7 @@ def test_what_is_damaged_meanwhile_is_seen_before_the_output_appears(tmp_path: P
             steps = files.fill(output, [source], "text", computed)
             assert list(islice(steps, 7))[-1] == 20
             changed(output.folder / name, change)
-            with pytest.raises(ValueError, match=r"must h"):
+            with pytest.raises(ValueError, match=r"must (be unchanged|have)"):
                 next(steps)
         assert not (tmp_path / "out.jsonl").exists()
         shutil.rmtree(output.folder)
@@ -305,7 +315,7 @@ def test_an_output_that_appears_meanwhile_stays(tmp_path: Path, source: str) -> 
         steps = files.fill(output, [source], "text", computed)
         next(steps)
         out.write_text("somebody else's")
-        with pytest.raises(FileExistsError, match=r"must not exist yet; it has appeared meanwhile: move it away, and"):
+        with pytest.raises(FileExistsError, match=r"must not exist yet; it was created meanwhile: move it away, and"):
             list(steps)
     assert out.read_text() == "somebody else's"
     out.unlink()
@@ -349,7 +359,7 @@ def test_other_texts_are_not_resumed(tmp_path: Path, source: str) -> None:
         (TWENTY[:5], "differ between text 4 and 6"),
     ):
         Path(source).write_text("\n".join(other))
-        with pytest.raises(ValueError, match=f"must be the same as before to be resumed; they {place}: give"):
+        with pytest.raises(ValueError, match=f"must be the same as before to resume, but they {place}; use"):
             finished(tmp_path, source)
     assert (folder / "journal").read_bytes() == before
     more = [*TWENTY, "one more"]  # what is done is of these texts, too
@@ -490,7 +500,7 @@ def test_other_weights_in_the_same_folder_are_not_resumed(
 
     def refused(what: str) -> None:
         assert main(arguments) == 2
-        assert f"must be of the same command to be resumed; it is of another one ({what}: " in capsys.readouterr().err
+        assert f"must be from the same command to be resumed, but they differ ({what}: " in capsys.readouterr().err
 
     with torch.no_grad():  # the last bit of one number
         weight = bert.encoder.encoder.layers[3].feed_forward.up.weight
@@ -529,21 +539,21 @@ def bad(tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"one\ntw\xffo\n", "a.txt, line 2, must be UTF-8; it is not, from its byte 2 on: convert the file"),
-        ("a.csv", b"id,text\n1,one\n2\n", "a.csv, line 3, must have 2 values, as the header has; it has 1"),
+        ("a.txt", b"one\ntw\xffo\n", "a.txt, line 2, must be UTF-8, but its byte 2 is not; convert the file"),
+        ("a.csv", b"id,text\n1,one\n2\n", "a.csv, line 3, must have 2 values, like the header, but it has 1; fix it"),
         ("a.csv", b"id,body\n1,one\n", "a.csv, line 2, must have the column 'text'; it has 'id', 'body': name the col"),
-        ("a.csv", b"", "a.csv must begin with the names of its columns; it is empty"),
-        ("a.csv", b'text\n"one" x\n', "a.csv, line 2, must be CSV; it is not ("),
-        ("a.jsonl", b'{"text": "one"}\n{"text": \n', "a.jsonl, line 2, must be JSON; it is not ("),
-        ("a.parquet", b"PAR1 and no more", "a.parquet must be Parquet; it is not ("),
-        ("a.jsonl", b"[1]\n", "a.jsonl, line 1, must be a JSON object, or a text; it is a list"),
-        ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1, must hold a text in 'text', not 7; leave such rows out"),
+        ("a.csv", b"", "a.csv must start with a header, but it is empty; add"),
+        ("a.csv", b'text\n"one" x\n', "a.csv, line 2, must be valid CSV ("),
+        ("a.jsonl", b'{"text": "one"}\n{"text": \n', "a.jsonl, line 2, must be valid JSON ("),
+        ("a.parquet", b"PAR1 and no more", "a.parquet must be valid Parquet ("),
+        ("a.jsonl", b"[1]\n", "a.jsonl, line 1, must be a JSON object or string, not list; fix it"),
+        ("a.jsonl", b'{"text": 7}\n', "a.jsonl, line 1, must have a text in 'text', not 7; remove such rows"),
         (
             "a.jsonl",
             b'{"text": "one"}\n{"text": "a \\ud800"}\n',
-            "a.jsonl, line 2, must hold valid Unicode in 'text'; it has a lone surrogate, '\\ud800', at 2: correct it",
+            "a.jsonl, line 2, must have valid Unicode in 'text', but it has a lone surrogate ('\\ud800' at 2); fix or",
         ),
-        ("a.xml", b"", "a.xml) must end in .txt, .csv, .jsonl, .parquet, or be - for standard input"),
+        ("a.xml", b"", "a.xml) must end in .txt, .csv, .jsonl, .parquet; use - for standard input"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_with_its_place(bad: Any, name: str, content: bytes, message: str) -> None:
@@ -562,7 +572,7 @@ def test_mistakes_of_the_command_are_one_sentence(
             [source, "-o", str(tmp_path / "there.npy")],
             "there.npy) must not exist yet; choose another name, or delete it",
         ),
-        ([str(tmp_path / "no.txt"), "-o", "x.npy"], "no.txt) must be a file; there is none of that name"),
+        ([str(tmp_path / "no.txt"), "-o", "x.npy"], "no.txt) must be a file that exists; check the name"),
         (
             ["-o", "x.npy"],
             "the inputs ([]) must be at least one file when -o is given; name files, or - for standard input",
@@ -583,7 +593,7 @@ def test_mistakes_of_the_command_are_one_sentence(
 def test_columns_are_kept(bad: Any) -> None:
     path = bad("a.csv", b"question,answer,n\nq1,a1,1\n")
     assert list(files.read_rows(path, "question", ["answer"])) == [("q1", {"answer": "a1"})]
-    with pytest.raises(ValueError, match=re.escape("columns to keep (answer) need a file with columns, which")):
+    with pytest.raises(ValueError, match=re.escape("columns to keep (answer) must be of a file with columns, not")):
         list(files.read_rows(bad("a.txt", b"one"), keep=["answer"]))
 
 
@@ -591,7 +601,7 @@ def test_a_lone_surrogate_is_reported_before_anything_is_computed(
     bad: Any, tmp_path: Path, minilm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = bad("a.jsonl", b'{"text": "fine", "n": "fine"}\n' * 5000 + b'{"text": "fine", "n": "\\udfff"}\n')
-    message = f"{path}, line 5001, must hold valid Unicode in 'n'; it has a lone surrogate, '\\udfff', at 0: correct it"
+    message = f"{path}, line 5001, must have valid Unicode in 'n', but it has a lone surrogate ('\\udfff' at 0); fix or"
     for arguments in (["encode", path, "--text", "n"], ["index", path, "--keep", "n"]):
         assert main([*arguments, "-o", str(tmp_path / "out.npy"), "--model", str(minilm)]) == 2
         assert message in capsys.readouterr().err

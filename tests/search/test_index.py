@@ -167,14 +167,14 @@ def test_another_model_is_refused(bert: minibert.Bert, small: minibert.Bert, min
     index.add(TEXTS)
     index.save(tmp_path)
     message = (
-        f"must be searched with the model that it was made with, {bert.source}; {small.source} differs from it in "
+        f"the model ({small.source}) must be the one that made the index ({tmp_path}), {bert.source}; they differ in "
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         Index.load(tmp_path, small)
     changed = minibert.load(minilm)
     with torch.no_grad():
         changed.encoder.encoder.layers[0].attention.query.weight.mul_(1.5)
-    with pytest.raises(ValueError, match="differs from it in fingerprint: load that one, or make the index anew"):
+    with pytest.raises(ValueError, match="they differ in fingerprint: load that model, or rebuild the index"):
         Index.load(tmp_path, changed)
     assert fingerprint(minibert.load(minilm, dtype=torch.bfloat16)) == fingerprint(bert)  # the same model, rounded
 
@@ -187,20 +187,20 @@ def test_files_that_are_not_whole_are_told(small: minibert.Bert, tmp_path: Path)
         content = path.read_bytes()
         path.write_bytes(content[:-5])
         with pytest.raises(
-            ValueError, match=rf"{kind}-\w+\.\w+ of the index .* bytes\) must have {len(content)}; copy"
+            ValueError, match=rf"{kind}-\w+\.\w+ of the index .* bytes\) must have {len(content)} bytes; copy"
         ):
             Index.load(tmp_path, small)
         path.write_bytes(content)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="must be one of minibert; it is not: make the index anew"):
+    with pytest.raises(ValueError, match="must be valid; rebuild the index"):
         Index.load(tmp_path, small)
-    with pytest.raises(FileNotFoundError, match=r"must be a folder with a manifest\.json; make one with Index\.save"):
+    with pytest.raises(FileNotFoundError, match=r"must be a folder with a manifest\.json; create one with Index\.save"):
         Index.load(tmp_path / "nothing", small)
 
 
 def test_a_folder_of_something_else_is_left_alone(small: minibert.Bert, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match=r"must be empty, or hold an index; it holds thesis\.txt: choose another"):
+    with pytest.raises(ValueError, match=r"must be empty or hold an index, but it holds thesis\.txt; choose another"):
         of_vectors(small, np.ones((2, 32), dtype=np.float32)).save(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
@@ -243,9 +243,9 @@ def test_a_crash_while_saving_leaves_an_index_whole(small: minibert.Bert, tmp_pa
 def test_nothing_is_added_by_a_mistake(small: minibert.Bert) -> None:
     index = Index(small)
     for texts, data, message in (
-        (["a", "b"], [1], "data (1 values) must be as many as texts (2); None for those without"),
-        (["a", "b"], [1, {2}], "data of text 1 ({2}) must be a JSON value; "),
-        (["a"], [float("nan")], "data of text 0 (nan) must be a JSON value; "),
+        (["a", "b"], [1], "data (1 values) must have one value per text (2); use None"),
+        (["a", "b"], [1, {2}], "data of text 1 ({2}) must be a JSON value ("),
+        (["a"], [float("nan")], "data of text 0 (nan) must be a JSON value ("),
         (["a", 7], None, "text 1 (7) must be str"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):

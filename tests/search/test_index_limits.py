@@ -173,7 +173,7 @@ def test_one_text_is_not_taken_for_its_letters_nor_an_object_for_its_keys() -> N
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             index.add_vectors(np.ones((len(texts), 3)), texts, data)
-    with pytest.raises(ValueError, match=re.escape(r"data of text 0 ('\ud800') must be a JSON value; ")):
+    with pytest.raises(ValueError, match=re.escape(r"data of text 0 ('\ud800') must be a JSON value (")):
         index.add_vectors(np.ones((1, 3)), ["a"], ["\ud800"])
     assert len(index) == 1
 
@@ -338,12 +338,12 @@ def saved(folder: Path, kind: str = "cosine") -> tuple[Any, Path]:
 @pytest.mark.parametrize(
     ("kind", "value", "rule"),
     [
-        ("cosine", np.nan, "(of length nan) must be of length 1, or 0; make the index anew"),
-        ("cosine", np.inf, "(of length inf) must be of length 1, or 0"),
-        ("cosine", 7.0, "must be of length 1, or 0"),
-        ("dot", np.nan, "(of length nan) must be finite, and shorter than 4.61e+18; make the index anew"),
-        ("euclidean", -np.inf, "(of length inf) must be finite, and shorter than 4.61e+18"),
-        ("manhattan", 3e38, "(of length inf) must be finite, and shorter than 4.61e+18"),
+        ("cosine", np.nan, "(length nan) must be of length 1 or 0; rebuild the index"),
+        ("cosine", np.inf, "(length inf) must be of length 1 or 0"),
+        ("cosine", 7.0, "must be of length 1 or 0"),
+        ("dot", np.nan, "(length nan) must be finite and shorter than 4.61e+18; rebuild the index"),
+        ("euclidean", -np.inf, "(length inf) must be finite and shorter than 4.61e+18"),
+        ("manhattan", 3e38, "(length inf) must be finite and shorter than 4.61e+18"),
     ],
 )
 @pytest.mark.parametrize("place", [0, 33, 49])
@@ -389,7 +389,7 @@ def test_misshapen_vectors_in_a_file_are_refused(tmp_path: Path, tensors: dict[s
     with pytest.raises(ValueError, match=re.escape(message)):
         Index.load(tmp_path, bert)
     path.write_bytes(b"\xff" * manifest["files"]["vectors"]["bytes"])
-    with pytest.raises(ValueError, match=re.escape(f"{path} must be a safetensors file with vectors; ")):
+    with pytest.raises(ValueError, match=re.escape(f"{path} must be a safetensors file with vectors (")):
         Index.load(tmp_path, bert)
 
 
@@ -407,7 +407,7 @@ def test_a_manifest_with_wrong_values_is_refused(tmp_path: Path, change: dict[st
     bert, _ = saved(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | change))
-    with pytest.raises(ValueError, match="must be one of minibert; it is not: make the index anew"):
+    with pytest.raises(ValueError, match="must be valid; rebuild the index"):
         Index.load(tmp_path, bert)
 
 
