@@ -1,33 +1,33 @@
-"""BERT in one sitting: text in, meaning out, with code a person can read.
+"""A readable BERT in PyTorch: vectors of texts and words, filled masks, search.
 
     import minibert
 
     bert = minibert.load("google-bert/bert-base-uncased")
     bert.encode("How do I reset my password?")        # a vector
-    bert.fill_mask("Hello I'm a [MASK] model.")       # candidates
+    bert.fill_mask("Hello I'm a [MASK] model.")       # the most probable words
 
-To read the code, follow the data, and never turn back:
+To read the code, follow the data; no file imports a later one:
 
-    errors.py       what can be wrong with what a user gives
-    text.py         one text, several, a stream: told apart
-    config.py       the sizes, and the letters for them
-    wordpiece.py    BERT's rules for text, in a page of plain Python
-    batch.py        texts side by side: truncated, padded, made into tensors
-    tokenizer.py    text -> ids, by the same rules, fast
+    errors.py       the error for unusable input
+    text.py         checks of texts and counts
+    config.py       the sizes, and a letter for each
+    wordpiece.py    BERT's tokenization rules, in a page of plain Python
+    batch.py        batches: truncation, padding, tensors
+    tokenizer.py    text -> ids, the fast implementation of the same rules
     embeddings.py   ids -> (B, S, H)
     attention.py    queries, keys, values, scores, mix
-    encoder.py      feed-forward; L layers of both
+    encoder.py      feed-forward; L layers of attention and feed-forward
     heads.py        the pooler, the masked-LM head, classifiers
     outputs.py      what a model returns
-    model.py        BertModel, BertFor...: the parts above, joined
-    bert.py         tokenizer + model + what the checkpoint says about using them: vectors, filled masks
-    loading.py      `load`: a checkpoint becomes a `Bert`
-    cli/            a file for each command; demo.py is the tour that one of them gives
+    model.py        BertModel and BertFor..., built from the parts above
+    bert.py         tokenizer, model and the checkpoint's recipe: vectors, filled masks
+    loading.py      `load`: from a checkpoint to a `Bert`
+    cli/            the commands, one file each; demo.py is the text of `minibert demo`
 
-and the folders: pretrained/ (name -> files -> tensors -> our names); engine/ (many texts through the model, fast);
-vectors/ (hidden states -> vectors of texts and words); tasks/ (hidden states -> answers); study/ (the numbers inside,
-edits, parity with transformers); search/, lexicon/ and corpus/ (what is done with vectors: an index, meanings of words,
-files of any size); pictures/ and reports/ (figures and measurements); integrations/ (spaCy, scikit-learn and others).
+The folders: pretrained/ (name -> files -> tensors -> our names); engine/ (many texts through the model, fast); vectors/
+(hidden states -> vectors of texts and words); tasks/ (hidden states -> answers); study/ (inspecting and editing the
+computation, parity with transformers); search/ (an index); lexicon/ (meanings of words); corpus/ (files of any size);
+pictures/ and reports/ (figures and measurements); integrations/ (spaCy, scikit-learn and others).
 """
 
 from importlib.metadata import PackageNotFoundError, version

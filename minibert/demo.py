@@ -1,4 +1,4 @@
-"""The main job on a handful of real sentences: the tour that `minibert demo` gives."""
+"""The demo that `minibert demo` prints: matching questions, a word in context, filled masks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MASKED = ("Hello I'm a [MASK] model.", "The capital of France is [MASK].")
 
 
 def demo(name_or_folder: str) -> Iterator[str]:
-    """Yield the lines of the tour, each as soon as it is known.
+    """Yield the lines of the demo, each as soon as it is ready.
 
     Raises:
         FileNotFoundError, PermissionError, ConnectionError, MinibertError: as for `load`.
@@ -45,18 +45,18 @@ def demo(name_or_folder: str) -> Iterator[str]:
         bert = load(name_or_folder)
     yield f"{bert!r}"
     yield ""
-    yield "1. Customers' questions, each matched with the nearest of six answered ones (cosine)"
+    yield "1. Customers' questions, each matched to the nearest of six answered ones (cosine)"
     with timer("match"):
         lines = list(_match(bert))
     yield from lines
     yield ""
-    yield "2. One word, three contexts: the vectors of 'bank', compared (a static table has one for all three)"
+    yield "2. One word in three contexts: cosines of the vectors of 'bank' (a static table has one vector for all)"
     with timer("words"):
         lines = list(_bank(bert))
     yield from lines
     if bert.info()["fill_mask"]:
         yield ""
-        yield "3. What could stand at [MASK]"
+        yield "3. Predictions for [MASK]"
         with timer("fill"):
             lines = list(_fill(bert))
         yield from lines
@@ -82,7 +82,7 @@ def _bank(bert: Bert) -> Iterator[str]:
     outputs = bert.encoder(**encoded, output_hidden_states=True)
     layers = sum(outputs.hidden_states[-4:]).detach().float()  # the sum of the last four layers, (B, S, H)
     if any("bank" not in encoded.tokens(i) for i in range(len(BANK))):
-        yield "   the vocabulary of this checkpoint has no 'bank' of one piece, so there is nothing to compare"
+        yield "   skipped: 'bank' is not a single token in the vocabulary of this checkpoint"
         return
     vectors = [layers[i, encoded.tokens(i).index("bank")] for i in range(len(BANK))]
     for i, text in enumerate(BANK):
@@ -101,7 +101,7 @@ def _fill(bert: Bert) -> Iterator[str]:
 
 
 class Timer:
-    """How long each step took, in seconds, by name."""
+    """Measures the seconds of named steps."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""One text, several, or a stream of them: told apart here, once. Counts are checked here, too."""
+"""Checks of arguments: one text, several or a stream of texts; counts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from minibert.errors import MinibertError
 
 
 def as_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | None]:
-    """One text or several, and how many there are, if that can be known.
+    """One text or several as an iterable, and their number if it is known.
 
-    The texts of a list are checked at once, those of a stream as they come.
+    The texts of a list are checked immediately, those of a stream as they are read.
 
     Args:
-        texts: one text, or several in an order.
-        words: lists of words may take the place of texts; the caller checks them.
+        texts: one text, or an ordered iterable of texts.
+        words: whether items may be lists of words; the caller checks them.
 
     Raises:
         MinibertError: it is neither.
@@ -31,7 +31,7 @@ def as_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | 
     if words:
         return given, total
     if isinstance(given, (list, tuple)):
-        check_text(given)  # before hours of work, not after them
+        check_text(given)  # fail before hours of work, not after
         return given, total
     return _checked(given), total
 
@@ -52,10 +52,10 @@ def _checked(texts: Iterable[Any]) -> Iterator[str]:
 
 
 def several(name: str, values: Any) -> list[Any]:
-    """Several values as a list; a single text is not taken for its letters, nor an object for its keys.
+    """Several values as a list. A string is not split into characters, nor a dict into keys.
 
     Raises:
-        MinibertError: it is one value, or has no order.
+        MinibertError: it is a single value, a table, or unordered.
     """
     if isinstance(values, (str, bytes, dict, set, frozenset)) or not isinstance(values, Iterable):
         raise MinibertError(
@@ -68,7 +68,11 @@ def several(name: str, values: Any) -> list[Any]:
 
 
 def whole_number(name: str, value: Any) -> int:
-    """A count of at least 1, of any integer type; refuse the rest."""
+    """A count of at least 1, of any integer type.
+
+    Raises:
+        MinibertError: it is something else.
+    """
     try:
         number = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -79,10 +83,10 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def check_text(texts: Sequence[Any], is_split_into_words: bool = False, first: int = 0) -> None:
-    """Refuse what is not text, in one sentence, with its place; `first` is that of the first one.
+    """Reject anything that is not text. Errors give the position, counted from `first`.
 
     Raises:
-        MinibertError: a value that is not str (or not a list of str), or a lone surrogate, which is not a character.
+        MinibertError: a value is not a string (or a list of strings), or contains a lone surrogate.
     """
     for index, text in enumerate(texts, first):
         if is_split_into_words and not isinstance(text, (list, tuple)):
@@ -104,18 +108,18 @@ def check_text(texts: Sequence[Any], is_split_into_words: bool = False, first: i
 
 
 def is_table(values: object) -> bool:
-    """Whether it has named columns, as tables of pandas, Polars and Arrow do; iterating over it may give the names."""
+    """Whether it has named columns, like tables of pandas, Polars and Arrow; iterating over it may give the names."""
     return isinstance(values, Mapping) or hasattr(type(values), "columns")
 
 
 def short(value: object) -> str:
-    """A value as an error shows it."""
+    """The repr of a value, shortened for error messages."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
 def remedy_for(value: object) -> str:
-    """What to do with a value that is not text."""
+    """The remedy for a value that is not text, for error messages."""
     if value is None:
         return "leave missing texts out, or pass ''"
     if isinstance(value, bytes):

@@ -110,7 +110,7 @@ def test_demo_shows_the_job(minilm: Path, masked: str, capsys: pytest.CaptureFix
     assert f"Weights from {minilm}" in out
     assert re.search(r"Time: load \d+\.\d\d s, match", out)
     assert main(["demo", "--model", masked]) == 0
-    assert "What could stand at [MASK]" in capsys.readouterr().out
+    assert "3. Predictions for [MASK]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
