@@ -24,9 +24,11 @@ def as_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | 
     given = [texts] if isinstance(texts, str) else texts
     kind = type(texts).__name__
     if is_table(given):
-        raise MinibertError(f"texts ({kind}) must be str or several str, not a table; pass a column, table['column']")
+        raise MinibertError(
+            f"texts ({kind}) must be a str or a list of str, not a table; pass a column, table['column']"
+        )
     if isinstance(given, (bytes, set, frozenset)) or not isinstance(given, Iterable):
-        raise MinibertError(f"texts ({texts!r:.40}) must be str or several str in an order, not {kind}")
+        raise MinibertError(f"texts ({texts!r:.40}) must be a str or a list of str, not {kind}")
     total = len(given) if isinstance(given, Sized) else None
     if words:
         return given, total
@@ -59,11 +61,11 @@ def several(name: str, values: Any) -> list[Any]:
     """
     if isinstance(values, (str, bytes, dict, set, frozenset)) or not isinstance(values, Iterable):
         raise MinibertError(
-            f"{name} ({values!r:.40}) must be several values in an order, not {type(values).__name__}; use a list"
+            f"{name} ({values!r:.40}) must be a list of values, not {type(values).__name__}; pass a list"
         )
     if is_table(values):
         kind = type(values).__name__
-        raise MinibertError(f"{name} ({kind}) must be several values, not a table; pass a column, table['column']")
+        raise MinibertError(f"{name} ({kind}) must be a list of values, not a table; pass a column, table['column']")
     return list(values)
 
 

@@ -294,11 +294,11 @@ def test_broken_settings_are_refused_with_file_and_value(
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (None, "texts (None) must be str or several str in an order, not NoneType"),
-        (12, "texts (12) must be str or several str in an order, not int"),
-        (b"bytes", "texts (b'bytes') must be str or several str in an order, not bytes"),
-        ({"a": 1}, "texts (dict) must be str or several str, not a table; pass a column, table['column']"),
-        ({"a"}, "texts ({'a'}) must be str or several str in an order, not set"),
+        (None, "texts (None) must be a str or a list of str, not NoneType"),
+        (12, "texts (12) must be a str or a list of str, not int"),
+        (b"bytes", "texts (b'bytes') must be a str or a list of str, not bytes"),
+        ({"a": 1}, "texts (dict) must be a str or a list of str, not a table; pass a column, table['column']"),
+        ({"a"}, "texts ({'a'}) must be a str or a list of str, not set"),
         (["a", None, "b"], "text 1 (None) must be str, not NoneType; leave missing texts out, or pass ''"),
         (["a", 3], "text 1 (3) must be str, not int; convert it with str()"),
         ([b"a"], "text 0 (b'a') must be str, not bytes; decode it: text.decode('utf-8')"),

@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Draw the texts and save the picture."""
     if Path(options.output).suffix.lower() not in plots.SUFFIXES:  # before anything is computed
-        raise MinibertError(f"the output ({options.output}) must end in {' or '.join(plots.SUFFIXES)}")
+        raise MinibertError(f"the output ({options.output}) must end in {' or '.join(plots.SUFFIXES)}; change its name")
     keep = [options.group] if options.group else []
     rows = [row for path in options.inputs for row in files.read_rows(path, options.text, keep)]
     if not rows:

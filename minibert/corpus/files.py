@@ -90,7 +90,7 @@ def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterat
 def check_input(path: str) -> None:
     """Reject a path that `read_rows` would reject, without reading the file."""
     if path != STDIN and Path(path).suffix.lower() not in INPUTS:
-        raise MinibertError(f"the input ({path}) must end in {', '.join(INPUTS)}; use - for standard input")
+        raise MinibertError(f"the input ({path}) must end in one of {', '.join(INPUTS)}; use - for standard input")
     if path != STDIN and not Path(path).is_file():
         raise FileNotFoundError(f"the input ({path}) must be a file that exists; check the name")
 
@@ -224,7 +224,7 @@ class Output:
         self.path, self.width, self.counts_rows = Path(path), width, counts_rows
         self.kind = self.path.suffix.lower()
         if self.kind not in OUTPUTS:
-            raise MinibertError(f"the output ({path}) must end in {', '.join(OUTPUTS)}; change its name")
+            raise MinibertError(f"the output ({path}) must end in one of {', '.join(OUTPUTS)}; change its name")
         if self.kind == ".parquet":
             _parquet()
         self.folder = self.path.with_name(self.path.name + ".partial")
@@ -265,8 +265,8 @@ class Output:
             others = [path.name for path in self.folder.iterdir() if not path.name.startswith(".journal.")]
             if others:
                 raise MinibertError(
-                    f"{self.folder} must have a journal to be resumed, but it has only {min(others)}; delete the "
-                    "folder, or choose another output"
+                    f"{self.folder} must have a journal to be resumed, but it has only {min(others)}; delete "
+                    "the folder, or choose another output"
                 )
             with written_whole(journal) as temporary:
                 temporary.write_bytes(self._sealed({"format": FORMAT, "what": what}))
@@ -372,7 +372,9 @@ class Output:
         for name, size in sizes.items():
             there = (self.folder / name).stat().st_size
             if there != size:
-                raise MinibertError(f"{self.folder / name} ({there:,} bytes) must have {size:,}; repeat the command")
+                raise MinibertError(
+                    f"{self.folder / name} ({there:,} bytes) must have {size:,}, as in the journal; repeat the command"
+                )
         whole = self.folder / f"whole{self.kind}"
         WRITERS[self.kind](whole, self)
         path_to_disk(whole)

@@ -214,10 +214,10 @@ def as_texts(texts: Any, name: str) -> Iterable[str]:
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, (bytes, dict, set, frozenset)) or not isinstance(texts, Iterable):
-        raise MinibertError(f"{name} ({texts!r:.40}) must be several str in an order, not {type(texts).__name__}")
+        raise MinibertError(f"{name} ({texts!r:.40}) must be a list of str, not {type(texts).__name__}")
     if is_table(texts):
         kind = type(texts).__name__
-        raise MinibertError(f"{name} ({kind}) must be several str, not a table; pass a column, table['column']")
+        raise MinibertError(f"{name} ({kind}) must be a list of str, not a table; pass a column, table['column']")
     return texts
 
 

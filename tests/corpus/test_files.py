@@ -553,7 +553,7 @@ def bad(tmp_path: Path) -> Any:
             b'{"text": "one"}\n{"text": "a \\ud800"}\n',
             "a.jsonl, line 2, must have valid Unicode in 'text', but it has a lone surrogate ('\\ud800' at 2); fix or",
         ),
-        ("a.xml", b"", "a.xml) must end in .txt, .csv, .jsonl, .parquet; use - for standard input"),
+        ("a.xml", b"", "a.xml) must end in one of .txt, .csv, .jsonl, .parquet; use - for standard input"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_with_its_place(bad: Any, name: str, content: bytes, message: str) -> None:
@@ -567,7 +567,7 @@ def test_mistakes_of_the_command_are_one_sentence(
     source, model = bad("a.txt", b"one\n"), ["--model", str(minilm)]
     (tmp_path / "there.npy").write_bytes(b"")
     for arguments, message in (
-        ([source, "-o", str(tmp_path / "out.xls")], "out.xls) must end in .npy, .safetensors, .jsonl, .parquet"),
+        ([source, "-o", str(tmp_path / "out.xls")], "out.xls) must end in one of .npy, .safetensors, .jsonl, .parquet"),
         (
             [source, "-o", str(tmp_path / "there.npy")],
             "there.npy) must not exist yet; choose another name, or delete it",

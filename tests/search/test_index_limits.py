@@ -167,9 +167,9 @@ def test_texts_added_one_by_one_lie_together() -> None:
 def test_one_text_is_not_taken_for_its_letters_nor_an_object_for_its_keys() -> None:
     index = of_vectors(np.ones((1, 3), dtype=np.float32))
     for texts, data, message in (
-        ("abc", None, "texts ('abc') must be several values in an order, not str; use a list"),
-        (["a", "b"], {"x": 1, "y": 2}, "data ({'x': 1, 'y': 2}) must be several values in an order, not dict"),
-        (["a", "b"], "no", "data ('no') must be several values in an order, not str"),
+        ("abc", None, "texts ('abc') must be a list of values, not str; pass a list"),
+        (["a", "b"], {"x": 1, "y": 2}, "data ({'x': 1, 'y': 2}) must be a list of values, not dict"),
+        (["a", "b"], "no", "data ('no') must be a list of values, not str"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             index.add_vectors(np.ones((len(texts), 3)), texts, data)

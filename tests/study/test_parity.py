@@ -118,7 +118,7 @@ def test_texts_are_one_or_several_but_not_none_of_them(minilm: Path) -> None:
         minibert.parity(minilm, tolerance=float("nan"))
     with pytest.raises(ValueError, match=r"texts \(\[\]\) must hold at least one text"):
         minibert.parity(minilm, [])
-    with pytest.raises(ValueError, match="texts \\(7\\) must be str or several str in an order"):
+    with pytest.raises(ValueError, match="texts \\(7\\) must be a str or a list of str"):
         minibert.parity(minilm, 7)  # type: ignore[arg-type]
 
 

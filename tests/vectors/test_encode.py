@@ -337,11 +337,11 @@ def test_a_table_is_refused_and_its_column_taken(bert: minibert.Bert) -> None:
     frame = pd.DataFrame({"text": TEXTS[:3], "answer": TEXTS[3:6]})
     for table in tables(frame):
         kind = type(table).__name__
-        message = f"texts ({kind}) must be str or several str, not a table; pass a column, table['column']"
+        message = f"texts ({kind}) must be a str or a list of str, not a table; pass a column, table['column']"
         for refuse in (bert.encode, bert.encode_query, bert.words):
             with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
                 refuse(table)
-        with pytest.raises(ValueError, match=r"(?s)^texts .* must be several values"):
+        with pytest.raises(ValueError, match=r"(?s)^texts .* must be a list of values"):
             minibert.Index(bert).add(table)
     with pytest.raises(ValueError, match=r"^text 0 \(\{.*\) must be str, not dict; pass the text in it: row\['text'\]"):
         bert.encode(frame.to_dict("records"))

@@ -238,7 +238,7 @@ def test_settings_that_make_no_sense_are_refused(bert: minibert.Bert, arguments:
 
 def test_what_is_no_text_is_refused(bert: minibert.Bert) -> None:
     for wrong, message in (
-        (7, "texts (7) must be str or several str"),
+        (7, "texts (7) must be a str or a list of str"),
         ([TEXT, 7], "text 1 (7) must be str"),
         ([["a", 7]], "text 0 (7) must be str"),
         ([["a", None]], "text 0 (None) must be str"),
