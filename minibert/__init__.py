@@ -20,6 +20,7 @@ To read the code, follow the data; no file imports a later one:
     heads.py        the pooler, the masked-LM head, classifiers
     outputs.py      what a model returns
     model.py        BertModel and BertFor..., built from the parts above
+    summary.py      what was loaded, in a few lines
     bert.py         tokenizer, model and the checkpoint's recipe: vectors, filled masks
     loading.py      `load`: from a checkpoint to a `Bert`
     cli/            the commands, one file each; demo.py is the text of `minibert demo`

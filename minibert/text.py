@@ -9,7 +9,7 @@ from typing import Any
 from minibert.errors import MinibertError
 
 
-def as_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | None]:
+def as_stream(texts: object, words: bool = False, name: str = "texts") -> tuple[Iterable[Any], int | None]:
     """One text or several as an iterable, and their number if it is known.
 
     The texts of a list are checked immediately, those of a stream as they are read.
@@ -17,6 +17,7 @@ def as_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | 
     Args:
         texts: one text, or an ordered iterable of texts.
         words: whether items may be lists of words; the caller checks them.
+        name: the argument's name, for messages.
 
     Raises:
         MinibertError: it is neither.
@@ -25,10 +26,10 @@ def as_stream(texts: object, words: bool = False) -> tuple[Iterable[Any], int | 
     kind = type(texts).__name__
     if is_table(given):
         raise MinibertError(
-            f"texts ({kind}) must be a str or a list of str, not a table; pass a column, table['column']"
+            f"{name} ({kind}) must be a str or a list of str, not a table; pass a column, table['column']"
         )
     if isinstance(given, (bytes, set, frozenset)) or not isinstance(given, Iterable):
-        raise MinibertError(f"texts ({texts!r:.40}) must be a str or a list of str, not {kind}")
+        raise MinibertError(f"{name} ({texts!r:.40}) must be a str or a list of str, not {kind}")
     total = len(given) if isinstance(given, Sized) else None
     if words:
         return given, total

@@ -25,7 +25,20 @@ READING = [
     *("embeddings", "attention", "encoder", "heads", "outputs", "model"),
 ]
 AFTERWARDS = [
-    *("engine", "vectors", "tasks", "study", "bert", "loading", "search", "lexicon", "corpus", "pictures", "reports"),
+    *(
+        "engine",
+        "vectors",
+        "tasks",
+        "study",
+        "summary",
+        "bert",
+        "loading",
+        "search",
+        "lexicon",
+        "corpus",
+        "pictures",
+        "reports",
+    ),
     *("demo", "integrations", "__init__", "cli", "__main__"),
 ]
 DRAWN = {"study": {"pictures"}}  # results that can be drawn import the drawing when it is asked for
@@ -57,7 +70,7 @@ def test_each_file_imports_only_from_files_above_it(path: Path) -> None:
 
 def test_the_reading_order_in_the_docstring_is_that_of_the_imports() -> None:
     listed = re.findall(r"^ {4}(\w+)(?:\.py|/) ", minibert.__doc__ or "", re.MULTILINE)
-    assert listed == [*READING, "bert", "loading", "cli"]
+    assert listed == [*READING, "summary", "bert", "loading", "cli"]
 
 
 def test_the_configuration_knows_nothing_of_files() -> None:

@@ -1,4 +1,4 @@
-"""From rows to hidden states: packed end to end, a budget of tokens at a time."""
+"""Rows become hidden states: packed end to end, up to a budget of tokens in each pass."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minibert.attention import Packed, Padded
+from minibert.batch import check_choice
 from minibert.engine.device import Device, check_fork, without_autocast
 from minibert.engine.packing import passes
 from minibert.engine.rows import Ids, Rows
 from minibert.engine.twin import Twin
 from minibert.errors import MinibertError
 from minibert.model import BertModel
+from minibert.text import whole_number
 
 Combine = Literal["mean", "sum", "concat"]
+COMBINE = ("mean", "sum", "concat")
 
-MANY_ROWS = 1_000  # for so many, comparing every number of the weights takes less than a hundredth of the time
-FILLER = 32  # tokens of the texts of no meaning that fill a pass up
+MANY_ROWS = 1_000  # from here on, comparing all weights takes less than 1 % of the time
+FILLER = 32  # tokens of a filler text; filler texts bring a pass up to its size
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which hidden states are wanted, and how much is computed at once.
+    """Which hidden states to return, and how much to compute in each pass. `Engine.plan` makes and checks one.
 
     Attributes:
-        layers: numbers of hidden states, 0 (the embeddings) to L; empty: the last.
-        combine: what becomes of several: their mean, their sum, or all side by side.
-        most_tokens: of a pass; a longer text is computed alone. None: what suits the device.
-        most_texts: of a pass; None: any number.
+        layers: numbers of hidden states, 0 (the embeddings) to L; empty means the last.
+        combine: how several layers are combined: "mean", "sum" or "concat".
+        most_tokens: tokens in a pass; a longer text is computed alone. None lets the device decide.
+        most_texts: texts in a pass; None means no limit.
     """
 
     layers: tuple[int, ...] = ()
@@ -46,36 +49,14 @@ class Plan:
 LAST = Plan()  # the last hidden state
 
 
-def plan_layers(layers: int | Sequence[int] | None, combine: str, last: int) -> tuple[int, ...]:
-    """The numbers of hidden states that a user means, of 0 to `last`; negative ones count from the last.
-
-    Raises:
-        MinibertError: a layer that is not there; none; an unknown way to combine.
-    """
-    if combine not in ("mean", "sum", "concat"):
-        raise MinibertError(f"combine ({combine!r}) must be 'mean', 'sum' or 'concat'")
-    if layers is None:
-        return ()
-    chosen = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
-    for layer in chosen:
-        if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)) or not -last - 1 <= layer <= last:
-            raise MinibertError(
-                f"layers ({layer!r}) must be whole numbers between {-last - 1} and {last}; 0 is the embeddings, "
-                f"{last} or -1 the last layer"
-            )
-    if not chosen:
-        raise MinibertError("layers ([]) must name at least one; leave it out for the last")
-    return tuple(int(layer) % (last + 1) for layer in chosen)
-
-
 class Pass(NamedTuple):
-    """What one pass through the model gives.
+    """The hidden states of one pass through the model.
 
     Attributes:
-        indices: the numbers of the rows in it.
-        groups: (start, count, length) of neighbours of one length, as `Packed.groups` has them, in the order of
-            `indices`; at the end may be more, of no meaning.
-        states: their hidden states end to end, (T, H) or, several side by side, (T, n * H).
+        indices: the numbers of its rows.
+        groups: (start, count, length) of each run of rows of one length, as in `Packed.groups`, in the order of
+            `indices`; groups of filler texts may follow.
+        states: the hidden states, packed: (T, H), or (T, n * H) for n concatenated layers.
     """
 
     indices: list[int]
@@ -84,10 +65,10 @@ class Pass(NamedTuple):
 
 
 class Engine:
-    """The door to the hidden states of many texts.
+    """Computes the hidden states of many texts.
 
-    It computes in evaluation mode, whatever mode the model is in. The first call lays out the weights as a CPU likes
-    them; a call that finds the model changed does so again. Copies of an engine share neither.
+    The engine always runs in evaluation mode. The first call prepares fast layers; they are prepared again when the
+    model has changed. A copy of an engine prepares its own.
 
     Args:
         model: the encoder.
@@ -100,8 +81,30 @@ class Engine:
         self._twin: Twin | None = None
         self._lock = Lock()
 
+    def plan(
+        self,
+        layers: int | Sequence[int] | None = None,
+        combine: Combine = "mean",
+        most_tokens: int | None = None,
+        most_texts: int | None = None,
+    ) -> Plan:
+        """A checked `Plan`; negative layers count from the last.
+
+        Raises:
+            MinibertError: a layer that the model does not have; no layer; an unknown `combine`; a count below 1.
+        """
+        check_choice("combine", combine, COMBINE)
+        last = len(self.model.encoder.layers)
+        numbers = () if layers is None else layer_numbers(layers, last)
+        return Plan(
+            () if numbers == (last,) else numbers,
+            combine,
+            None if most_tokens is None else whole_number("batch_tokens", most_tokens),
+            None if most_texts is None else whole_number("batch_size", most_texts),
+        )
+
     def width(self, plan: Plan = LAST) -> int:
-        """How many numbers the hidden state of a token has."""
+        """The size of a token's hidden state."""
         several = len(plan.layers) if plan.layers and plan.combine == "concat" else 1
         return self.model.config.hidden_size * several
 
@@ -109,12 +112,12 @@ class Engine:
     def states(
         self, rows: Rows, plan: Plan = LAST, done: Callable[[int, int], object] = lambda texts, tokens: None
     ) -> Iterator[Pass]:
-        """Compute the hidden states of rows, a pass at a time, the longest rows first.
+        """Compute the hidden states of rows, one pass after another, the longest rows first.
 
         Args:
-            rows: what is computed. Their ids are the tokenizer's, and are not checked again.
-            plan: what of it is wanted, and how much is computed at once.
-            done: told, after each pass, how many texts and tokens were computed.
+            rows: the rows. Their ids come from the tokenizer and are not checked again.
+            plan: which hidden states, and how much to compute in each pass.
+            done: called after each pass with the number of texts and of tokens computed.
 
         Raises:
             RuntimeError: as for `check_fork`.
@@ -136,7 +139,7 @@ class Engine:
 
             ids, types = joined(rows.ids), joined(rows.types) if rows.types else None
             with without_autocast():
-                if len(lengths) == 1:  # a text alone is a batch of one: there is less to do around the products
+                if len(lengths) == 1:  # a single text runs as a batch of one, with less overhead
                     x = model.embeddings(ids[None], None if types is None else types[None])
                     states = chosen_states(model, x, Padded(), plan)[0]
                 else:
@@ -146,10 +149,10 @@ class Engine:
             done(sum(index == 0 or rows.texts[index] != rows.texts[index - 1] for index in indices), tokens)
 
     def twin(self, every_number: bool = False) -> Twin:
-        """The model made ready: once, and again if it has changed since.
+        """The model with fast layers, prepared once and again whenever it has changed.
 
         Args:
-            every_number: compare every number of the weights, which is worth it for many texts.
+            every_number: compare all weights to find changes, which pays for many texts.
 
         Raises:
             RuntimeError: as for `check_fork`.
@@ -161,7 +164,7 @@ class Engine:
             return self._twin
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and pickled: all but what can be made again."""
+        """Copies and pickles leave out what can be made again."""
         return {**vars(self), "_twin": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -170,7 +173,7 @@ class Engine:
 
 
 def chosen_states(model: BertModel, x: Tensor, layout: Padded | Packed, plan: Plan) -> Tensor:
-    """The hidden states that a plan names, combined; layers above the last of them are not computed."""
+    """The hidden states of a plan, combined. Layers above the highest one are not computed."""
     last = len(model.encoder.layers)
     if not plan.layers or plan.layers == (last,):
         return model.encoder(x, layout)
@@ -187,7 +190,25 @@ def chosen_states(model: BertModel, x: Tensor, layout: Padded | Packed, plan: Pl
     return total / len(states) if plan.combine == "mean" else total
 
 
+def layer_numbers(layers: int | Sequence[int], last: int) -> tuple[int, ...]:
+    """The hidden states that a user names, as numbers from 0 to `last`.
+
+    Raises:
+        MinibertError: a layer that the model does not have; no layer.
+    """
+    chosen = [layers] if isinstance(layers, (int, np.integer)) else list(layers)
+    for layer in chosen:
+        if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)) or not -last - 1 <= layer <= last:
+            raise MinibertError(
+                f"layers ({layer!r}) must be whole numbers between {-last - 1} and {last}; 0 is the embeddings, "
+                f"{last} or -1 the last layer"
+            )
+    if not chosen:
+        raise MinibertError("layers ([]) must name at least one; leave it out for the last")
+    return tuple(int(layer) % (last + 1) for layer in chosen)
+
+
 def positions(lengths: Sequence[int]) -> NDArray[np.int64]:
-    """0, 1, 2, ... for each text, end to end: (T,)."""
+    """0, 1, 2, ... for each text, packed: (T,)."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)

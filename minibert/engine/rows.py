@@ -1,4 +1,4 @@
-"""Texts as the model gets them: token ids with [CLS] and [SEP], and windows of texts that are too long."""
+"""Rows are the model's input: token ids with [CLS] and [SEP], one row for each text or window of a long text."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from minibert.tokenizer import BertTokenizer
 Ids = NDArray[np.int32]
 Truncation = Literal["warn", "error", "window"]
 
-TOKENIZED_AT_ONCE = 1_024  # what the tokenizer returns takes a hundred times the room of the ids
+TOKENIZED_AT_ONCE = 1_024  # the tokenizer's encodings take a hundred times the memory of the ids
 
 
 @dataclass
 class Rows:
-    """Texts as the model gets them: a row is a text, or a window of one that is too long.
+    """The model's input. A row is a text, or a window of a long text.
 
     Attributes:
-        ids: (S,) each, with [CLS] and [SEP].
-        texts: the number of the text of each row.
-        starts: which of the text's tokens (without special ones) is the first of the row.
-        weights: how many tokens of the text are the row's own; those that windows share belong to the one in which
-            they have more context on both sides.
-        lost: by the number of the text, how many tokens were cut off.
-        types: token types of each row, (S,); empty: all are 0.
+        ids: (S,) for each row, with [CLS] and [SEP].
+        texts: for each row, the number of its text.
+        starts: for each row, the index of its first token in the text, special tokens not counted.
+        weights: for each row, how many tokens it owns. A token that two windows share belongs to the one that gives it
+            more context on both sides.
+        lost: how many tokens each truncated text lost, by the number of the text.
+        types: token types of each row, (S,); empty if all are 0.
     """
 
     ids: list[Ids] = field(default_factory=list)
@@ -43,10 +43,13 @@ class Rows:
 
     @classmethod
     def of(cls, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> Self:
-        """Texts, or pairs of texts, that have their special tokens already: a row for each.
+        """One row for each text or pair of texts.
 
         Args:
-            ids, types: input_ids and token_type_ids as the tokenizer gives them, without padding.
+            ids, types: `input_ids` and `token_type_ids` from the tokenizer: with special tokens, without padding.
+
+        Raises:
+            MinibertError: ids and types differ in length.
         """
         if types and list(map(len, types)) != list(map(len, ids)):
             raise MinibertError("types (of other lengths than ids) must have one number for each id")
@@ -56,13 +59,13 @@ class Rows:
 
 
 class RowMaker:
-    """Makes rows of the tokens of texts.
+    """Turns the tokens of texts into rows.
 
     Args:
-        tokenizer: whose special tokens, and whose side to cut off.
-        limit: tokens of a row, special ones included.
-        truncation: what is done with more of them: "window" makes several rows, the rest cuts.
-        prompt: tokens at the beginning of each text that all of its windows are to have.
+        tokenizer: gives the special tokens and the side on which texts are truncated.
+        limit: the most tokens in a row, with special tokens.
+        truncation: for longer texts, "window" makes several rows; the other choices truncate.
+        prompt: how many tokens of a prompt begin each text; every window repeats them.
 
     Raises:
         MinibertError: the limit leaves no room for the text.
@@ -80,7 +83,14 @@ class RowMaker:
             )
 
     def add(self, rows: Rows, number: int, ids: Ids, longest_word: int = 1) -> None:
-        """Append what a text's ids, without special ones, become; no word is divided between windows."""
+        """Add the row or rows of one text.
+
+        Args:
+            rows: where they are added.
+            number: of the text.
+            ids: the text's ids, without special tokens.
+            longest_word: tokens of its longest word; windows overlap by at least as many, so none splits a word.
+        """
         cls, sep = self.ends
         excess = len(ids) - self.room
         if excess <= 0 or not self.windows:
@@ -105,7 +115,7 @@ class RowMaker:
 
 
 def window_starts(tokens: int, size: int, longest_word: int = 1) -> list[int]:
-    """Where windows of `size` begin that cover `tokens` evenly; neighbours share a quarter, or the longest word."""
+    """Where windows begin that cover `tokens` evenly; neighbours overlap by a quarter, or by the longest word."""
     if tokens <= size:
         return [0]
     shared = min(size - 1, max(size // 4, longest_word))
@@ -114,7 +124,7 @@ def window_starts(tokens: int, size: int, longest_word: int = 1) -> list[int]:
 
 
 def token_rows(tokenizer: BertTokenizer, texts: Sequence[str], row_maker: RowMaker) -> Rows:
-    """The rows of texts."""
+    """Tokenize texts into rows."""
     rows = Rows()
     for start in range(0, len(texts), TOKENIZED_AT_ONCE):
         part = texts[start : start + TOKENIZED_AT_ONCE]

@@ -1,24 +1,27 @@
-"""A stream of texts: read in chunks, with what was truncated counted and progress shown."""
+"""A stream of texts is read in chunks; truncated texts are counted, and progress is shown."""
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from time import perf_counter
 from typing import Any
 
 from typing_extensions import Self
 
+from minibert.batch import check_choice
 from minibert.engine.rows import Truncation
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, warn
 
-# A chunk is sorted as a whole: large enough for that to pay, small beside what else is in memory (ids: 8 MB).
+logger = logging.getLogger("minibert")
+
+# A chunk is sorted by length: large enough for that to pay, small in memory (8 MB of ids).
 CHUNK_TEXTS = 16_384
 CHUNK_CHARACTERS = 8_000_000
 
 
 def chunks(texts: Iterable[Any], most: int | None = None) -> Iterator[list[Any]]:
-    """Cut a stream of texts into lists."""
+    """Split a stream of texts into lists."""
     chunk: list[Any] = []
     most = most or CHUNK_TEXTS
     room = CHUNK_CHARACTERS
@@ -32,24 +35,23 @@ def chunks(texts: Iterable[Any], most: int | None = None) -> Iterator[list[Any]]
         yield chunk
 
 
-class Cut:
-    """What is done about texts that are too long.
+class Truncated:
+    """Counts the texts that exceed the limit, and the tokens that they lose.
 
     Raises:
         MinibertError: an unknown `truncation`.
     """
 
     def __init__(self, limit: int, truncation: Truncation) -> None:
-        if truncation not in ("warn", "error", "window"):
-            raise MinibertError(f"truncation ({truncation!r}) must be 'warn', 'error' or 'window'")
-        self.limit, self.truncation = limit, truncation
+        self.limit = limit
+        self.truncation = check_choice("truncation", truncation, ("warn", "error", "window"))
         self.texts = self.tokens = 0
 
     def note(self, lost: Mapping[int, int], first: int) -> None:
-        """Count the tokens that texts of a chunk, which begins with text `first`, have lost.
+        """Add the tokens lost by the texts of a chunk; `first` is the number of the chunk's first text.
 
         Raises:
-            MinibertError: there are such texts, and `truncation` is "error".
+            MinibertError: a text lost tokens, and `truncation` is "error".
         """
         if lost and self.truncation == "error":
             index, tokens = next(iter(lost.items()))
@@ -61,28 +63,32 @@ class Cut:
         self.tokens += sum(lost.values())
 
     def warn(self, texts: int) -> None:
-        """Say, once a call, what was lost."""
+        """Warn once per call if any of `texts` texts was truncated."""
         if self.texts:
-            warnings.warn(
+            warn(
                 f"{self.texts} of {texts} texts exceed {self.limit} tokens: {self.tokens} tokens were dropped; pass "
-                "truncation='window' to use all of a text, or 'error' to refuse it",
-                stacklevel=3,
+                "truncation='window' to use all of a text, or 'error' to refuse it"
             )
 
 
 class Progress:
-    """A bar that counts texts, and says how many tokens are computed in a second."""
+    """A progress bar of texts, with tokens per second.
 
-    def __init__(self, texts: int | None, shown: bool) -> None:
+    Args:
+        texts: how many there are, if known.
+        shown: None shows the bar if the logger "minibert" is at INFO or DEBUG.
+    """
+
+    def __init__(self, texts: int | None, shown: bool | None) -> None:
         self.bar: Any = None
         self.tokens, self.start = 0, perf_counter()
-        if shown:
+        if logger.isEnabledFor(logging.INFO) if shown is None else shown:
             from tqdm.auto import tqdm
 
             self.bar = tqdm(total=texts, desc="encode", unit=" texts")
 
     def add(self, texts: int, tokens: int) -> None:
-        """Count what has been computed."""
+        """Count texts and tokens that were computed."""
         if self.bar is not None:
             self.tokens += tokens
             self.bar.set_postfix_str(f"{self.tokens / (perf_counter() - self.start):,.0f} tokens/s", refresh=False)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from minibert.bert import Bert
 from minibert.engine.stream import Progress
 from minibert.errors import MinibertError
-from minibert.text import check_text, is_table, whole_number
+from minibert.text import as_stream, check_text, whole_number
 from minibert.vectors.words import Aligned, Words, split_texts
 
 logger = logging.getLogger("minibert")
@@ -205,22 +205,6 @@ def read(query: Query, texts: Iterable[str], holding: bool) -> Iterator[tuple[in
             first += len(portion)
 
 
-def as_texts(texts: Any, name: str) -> Iterable[str]:
-    """One text or several, as an iterable.
-
-    Raises:
-        MinibertError: it is neither.
-    """
-    if isinstance(texts, str):
-        return [texts]
-    if isinstance(texts, (bytes, dict, set, frozenset)) or not isinstance(texts, Iterable):
-        raise MinibertError(f"{name} ({texts!r:.40}) must be a list of str, not {type(texts).__name__}")
-    if is_table(texts):
-        kind = type(texts).__name__
-        raise MinibertError(f"{name} ({kind}) must be a list of str, not a table; pass a column, table['column']")
-    return texts
-
-
 def unit(vectors: Vectors) -> Vectors:
     """Vectors of length 1; a zero vector stays zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -305,7 +289,7 @@ def expand(
             item is not a string.
     """
     query, top_k = Query(bert, word, settings), whole_number("top_k", top_k)
-    corpus = as_texts(corpus, "corpus")
+    corpus, _ = as_stream(corpus, words=True, name="corpus")
     with TemporaryFile("w+", encoding="utf-8") as copy:
         if isinstance(corpus, Iterator):
             corpus = Lines(copy, corpus)
@@ -538,7 +522,7 @@ def senses(bert: Bert, word: str, texts: Iterable[str], n_senses: int | None = N
     query = Query(bert, word, settings)
     n_senses = None if n_senses is None else whole_number("n_senses", n_senses)
     occurrences, vectors = [], []
-    for number, words in read(query, as_texts(texts, "texts"), holding=True):
+    for number, words in read(query, as_stream(texts, words=True)[0], holding=True):
         for span, vector in query.uses(words):
             occurrences.append(Occurrence(number, span, excerpt(words.text, *span, EXEMPLAR_WIDTH)))
             vectors.append(vector)

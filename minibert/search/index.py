@@ -236,7 +236,7 @@ class Index:
             MinibertError: a query is not a string, or `top_k` is below 1.
         """
         single = isinstance(queries, str)
-        several = [queries] if single else list(queries)
+        several = [queries] if isinstance(queries, str) else list(queries)
         check_text(several)
         top_k = whole_number("top_k", top_k)
         vectors = self._comparable(self.bert.encode_query(several, **settings))
@@ -515,7 +515,7 @@ class Approximate:
     def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> list[Hit] | list[list[Hit]]:
         """Like `Index.search`. Scores are exact, but a text may be missed."""
         single = isinstance(queries, str)
-        several = [queries] if single else list(queries)
+        several = [queries] if isinstance(queries, str) else list(queries)
         check_text(several)
         whole_number("top_k", top_k)
         found = []

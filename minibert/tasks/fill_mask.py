@@ -1,33 +1,70 @@
-"""Text with [MASK] becomes candidates: what BERT was trained to do."""
+"""Fill masks: predict the tokens at each [MASK] of a text, as BERT was trained to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from minibert.engine.device import check_fork
 from minibert.errors import MinibertError
-from minibert.model import BertForMaskedLM, BertForPreTraining
-from minibert.text import check_text, whole_number
+from minibert.model import BertForMaskedLM, BertForPreTraining, PretrainedModel
+from minibert.pretrained.source import Source
+from minibert.text import as_list, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
 
 
 class Candidate(NamedTuple):
-    """What could stand at a [MASK].
+    """A prediction for a [MASK].
 
     Attributes:
         token: the token, or the target as it was given.
-        id: its id; a target of several pieces has several.
+        id: its id; several for a target of several pieces.
         probability: between 0 and 1.
-        text: the text with it in place of this [MASK].
+        text: the text with the token in place of this [MASK].
     """
 
     token: str
     id: int | tuple[int, ...]
     probability: float
     text: str
+
+
+Filled = list[Candidate] | list[list[Candidate]]  # of a text with one [MASK], or with several
+
+
+def check_head(model: PretrainedModel, source: Source, missing: Sequence[str]) -> BertForMaskedLM | BertForPreTraining:
+    """Return the model, or raise MinibertError if it lacks a masked-LM head, naming the missing tensors."""
+    if not isinstance(model, (BertForMaskedLM, BertForPreTraining)):
+        raise MinibertError(
+            f"{source} must have a masked-LM head to fill masks; it lacks {', '.join(missing)}: "
+            "load a checkpoint that has it, google-bert/bert-base-uncased for one"
+        )
+    return model
+
+
+def fill_masks(
+    model: BertForMaskedLM | BertForPreTraining,
+    tokenizer: BertTokenizer,
+    texts: str | Iterable[str],
+    *,
+    top_k: int | None = None,
+    targets: Sequence[str] | None = None,
+) -> list[Filled]:
+    """`fill_mask` of one text or several; a text with one [MASK] gets its candidates without a list around them.
+
+    Raises:
+        MinibertError: as for `fill_mask`.
+        RuntimeError: as for `check_fork`.
+    """
+    check_fork()
+    results: list[Filled] = []
+    for index, text in enumerate(as_list(texts)):
+        candidates = fill_mask(model, tokenizer, text, top_k=top_k, targets=targets, index=index)
+        results.append(candidates[0] if len(candidates) == 1 else candidates)
+    return results
 
 
 @torch.no_grad()
@@ -43,10 +80,13 @@ def fill_mask(
     """The candidates for each [MASK] of a text, the most probable first.
 
     Args:
-        top_k: how many; 5, or all targets, when None.
-        targets: compare these words only. One of several pieces takes as many masks, filled from the left; its
-            probability is the product of its steps.
-        index: the text's number, for messages.
+        model: a model with a masked-LM head.
+        tokenizer: its tokenizer.
+        text: the text, with at least one [MASK].
+        top_k: how many candidates; None means 5, or all targets.
+        targets: compare only these words. A target of several pieces takes as many masks, filled from left to right;
+            its probability is the product of the steps.
+        index: the number of the text, for messages.
 
     Raises:
         MinibertError: a text without [MASK], or too long; an impossible target.
@@ -71,7 +111,7 @@ def fill_mask(
     for place, distribution in zip(places, distributions, strict=True):
         start, end = encoding.offsets[place]
         if targets is None:
-            named = distribution[: len(tokenizer)]  # a table may have rows beyond the vocabulary
+            named = distribution[: len(tokenizer)]  # the table may have more rows than the vocabulary
             top = named.topk(min(top_k or 5, len(named)))
             candidates = [
                 Candidate(token, i, probability, _filled(text, start, end, token))
@@ -94,7 +134,7 @@ def _probabilities(
     which: Sequence[int],
     places: Sequence[int],
 ) -> Tensor:
-    """The distributions (N, V) over the vocabulary at N places of rows of equal length; the head runs there alone."""
+    """The distributions (N, V) over the vocabulary at N places of rows of one length; the head runs only there."""
     x = model.bert(torch.tensor(rows, device=model.device)).last_hidden_state
     logits = model.mlm_head(x[which, places], model.bert.embeddings.token.weight)
     return logits.float().softmax(-1)
@@ -112,7 +152,7 @@ def _weigh(
 ) -> Candidate:
     """The probability of one target: p(first piece) x p(second piece, given the first) x ..."""
     check_text([target])
-    whole = tokenizer.backend.token_to_id(target)  # a token as the vocabulary spells it, `##ing` for one
+    whole = tokenizer.backend.token_to_id(target)  # the target may be a token of the vocabulary, such as `##ing`
     pieces: list[int] = tokenizer.encode(target, add_special_tokens=False) if whole is None else [whole]
     if not pieces or tokenizer.unk_token_id in pieces:
         raise MinibertError(
@@ -127,7 +167,7 @@ def _weigh(
             f"target ({target!r}) has {count} pieces, which with the text must not exceed "
             f"{model.config.max_position_embeddings} tokens; shorten the text"
         )
-    # Row j has the first j pieces in place, and masks for the others: all steps in one pass.
+    # Row j has the first j pieces and masks for the others, so one pass computes all steps.
     rows = [
         [*ids[:place], *pieces[:j], *[tokenizer.mask_token_id] * (count - j), *ids[place + 1 :]] for j in range(count)
     ]
@@ -137,6 +177,6 @@ def _weigh(
 
 
 def _filled(text: str, start: int, end: int, token: str) -> str:
-    """The text with a token in place of its mask; a `##piece` goes on from the word before."""
+    """The text with a token in place of its mask; a `##piece` joins the word before it."""
     before = text[:start].rstrip() if token.startswith("##") else text[:start]
     return before + token.removeprefix("##") + text[end:]

@@ -1,4 +1,4 @@
-"""Hidden states to vectors.
+"""Hidden states become vectors.
 
-To read: pooling.py, sentences.py, words.py, recipe.py (what a checkpoint says), similarity.py, fingerprint.py.
+To read: pooling.py, recipe.py (what a checkpoint says), similarity.py, sentences.py, words.py, fingerprint.py.
 """

@@ -1,4 +1,4 @@
-"""Many token vectors become one vector for the text."""
+"""Pooling: the token vectors of a text become one vector."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from minibert.errors import MinibertError
 
 
 def _weighted_mean(x: Tensor, skipped: int) -> Tensor:
-    weights = (
-        torch.arange(1, x.shape[1] + 1, dtype=x.dtype, device=x.device)[:, None] + skipped
-    )  # later ones count more
+    # later tokens count more
+    weights = torch.arange(1, x.shape[1] + 1, dtype=x.dtype, device=x.device)[:, None] + skipped
     return (x * weights).sum(1) / weights.sum()
 
 
-# Texts of one length, (B, S, H) -> (B, H), and how many tokens stood before the first. The names are those that
-# sentence-transformers gives them, in the order in which it puts several side by side.
+# Each takes texts of one length and the number of tokens skipped before them: (B, S, H) -> (B, H). The names, and the
+# order in which several are concatenated, are those of sentence-transformers.
 POOLING: dict[str, Callable[[Tensor, int], Tensor]] = {
     "cls": lambda x, _: x[:, 0],
     "max": lambda x, _: x.amax(1),
@@ -45,13 +44,13 @@ def pooling_modes(modes: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def pool(x: Tensor, groups: Iterable[tuple[int, int, int]], modes: Sequence[str], skip: int = 0) -> Tensor:
-    """Make one vector of each text.
+    """Pool each text into one vector.
 
     Args:
-        x: (T, H) hidden states, texts end to end.
-        groups: (start, count, length) of neighbours of one length, as `Packed.groups` has them.
-        modes: keys of `POOLING`; the results of several are put side by side.
-        skip: how many tokens at the beginning of each text are left out; its last one never is.
+        x: (T, H) hidden states, packed.
+        groups: (start, count, length) of each run of texts of one length, as in `Packed.groups`.
+        modes: keys of `POOLING`; the results of several are concatenated.
+        skip: how many tokens to leave out at the beginning of each text; its last token always stays.
 
     Returns:
         (texts, H * len(modes)) float32, summed in float32 whatever the dtype of `x`.

@@ -1,4 +1,4 @@
-"""What a checkpoint says about making sentence vectors: the files of sentence-transformers, read and obeyed."""
+"""The recipe for sentence vectors, read from a checkpoint's sentence-transformers files and written to them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from minibert.errors import MinibertError, warn
 from minibert.pretrained.checkpoint import converted, is_finite, read_tensors
 from minibert.pretrained.files import write_text, written_whole
 from minibert.pretrained.hub import Repository
-from minibert.text import whole_number
+from minibert.text import check_text, whole_number
 from minibert.vectors.pooling import POOLING
 
-# Before version 5.4 of sentence-transformers, one switch for each mode.
+# Before version 5.4, sentence-transformers had one switch for each mode.
 OLD_SWITCHES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -48,7 +48,7 @@ DENSE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """A map of the pooled vector: W x + b, and a bend. LaBSE has one, and so is whitening saved.
+    """A linear map of the pooled vector with an activation. LaBSE has one, and whitening is saved as one.
 
     Attributes:
         weight: (out, in) float32.
@@ -67,11 +67,11 @@ class Dense:
 
     @classmethod
     def read(cls, repository: Repository) -> Dense:
-        """The module in a folder of its own.
+        """Read the module from its folder.
 
         Raises:
-            FileNotFoundError: its files are not there.
-            MinibertError: a setting that is not known here; weights that do not fit together, or are not finite.
+            FileNotFoundError: its files are missing.
+            MinibertError: an unsupported setting; weights that do not fit together or are not finite.
         """
         config = repository.object("config.json")
         if config is None:
@@ -108,7 +108,7 @@ class Dense:
         return dense
 
     def save(self, folder: Path) -> None:
-        """Write `config.json` and `model.safetensors` as sentence-transformers has them."""
+        """Write `config.json` and `model.safetensors` in sentence-transformers' format."""
         tensors = {"linear.weight": self.weight} | ({} if self.bias is None else {"linear.bias": self.bias})
         with written_whole(folder / "model.safetensors") as path:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
@@ -127,20 +127,20 @@ class Recipe:
     """How token vectors become a sentence vector.
 
     Attributes:
-        pooling: modes of `vectors.pooling`, side by side.
-        dense: maps that the pooled vector goes through.
-        normalize: whether the vector is divided by its length, at last.
-        max_seq_length: tokens, special ones included; None: as many as the model has positions.
-        lower_case: whether the text is lower-cased before the tokenizer sees it.
-        prompt: text put before every text, where no other is asked for.
-        prompts: texts to put before others, by name.
+        pooling: modes of `vectors.pooling`; the results of several are concatenated.
+        dense: maps applied to the pooled vector.
+        normalize: whether the vector is divided by its length at the end.
+        max_seq_length: tokens, with special tokens; None means as many as the model has positions.
+        lower_case: whether text is lower-cased before the tokenizer sees it.
+        prompt: the default prompt.
+        prompts: prompts by name.
         include_prompt: whether the prompt's tokens are pooled too.
         similarity: how vectors are compared: one of `SIMILARITIES`.
-        truncate_dim: numbers of a vector that are kept, the first ones; None: all.
-        folder: where in the repository the transformer is.
-        source: who says so, for people.
-        settings: `config_sentence_transformers.json`, to be written back.
-        refusal: why no sentence vectors can be made as the checkpoint wants them; empty where they can.
+        truncate_dim: how many numbers of a vector to keep, the first ones; None keeps all.
+        folder: the transformer's folder in the repository.
+        source: where the recipe comes from, for people.
+        settings: the contents of `config_sentence_transformers.json`, which are saved again.
+        refusal: why the checkpoint's sentence vectors cannot be computed; empty if they can.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -160,10 +160,10 @@ class Recipe:
 
     @classmethod
     def read(cls, repository: Repository) -> Recipe:
-        """The recipe in `modules.json` and what it names; the default, mean pooling, where there is none.
+        """Read `modules.json` and the modules that it names; without one, the recipe is mean pooling.
 
-        A module or a setting that would change the vectors, and that is not known here, is a `refusal`: the rest of
-        the checkpoint can be used all the same.
+        Unsupported modules or settings that would change the vectors become a `refusal`; the rest of the checkpoint
+        can still be used.
 
         Raises:
             MinibertError: a broken file.
@@ -198,15 +198,55 @@ class Recipe:
             settings=settings,
         )
 
-    def width(self, pooled: int) -> int:
-        """How long a vector is, given how long the pooled one is."""
-        return self.dense[-1].weight.shape[0] if self.dense else pooled
+    def check(self) -> None:
+        """Raise MinibertError if the checkpoint's sentence vectors cannot be computed."""
+        if self.refusal:
+            raise MinibertError(self.refusal)
 
-    def finish(self, pooled: Tensor) -> Tensor:
-        """Take pooled vectors (N, ...) through the maps, and divide them by their lengths, if that is to be done.
+    def width(self, pooled: int, truncate_dim: int | None = None) -> int:
+        """The length of a sentence vector.
+
+        Args:
+            pooled: the length of a pooled vector.
+            truncate_dim: None means the recipe's own, if it has one.
 
         Raises:
-            MinibertError: they are not as long as the first map wants them.
+            MinibertError: `truncate_dim` exceeds the length.
+        """
+        whole = self.dense[-1].weight.shape[0] if self.dense else pooled
+        if truncate_dim is None:
+            return min(whole, self.truncate_dim or whole)
+        if whole_number("truncate_dim", truncate_dim) > whole:
+            raise MinibertError(f"truncate_dim ({truncate_dim}) must not exceed {whole}, the length of a vector")
+        return truncate_dim
+
+    def prompt_for(self, name: str | None, prompt: str | None) -> str:
+        """The prompt of a call: `prompt` itself, the prompt called `name`, or the recipe's default.
+
+        Raises:
+            MinibertError: the prompt is not text; the recipe has no prompt of this name.
+        """
+        if prompt is not None:
+            check_text([prompt])
+            return prompt
+        if name is None:
+            return self.prompt
+        if not isinstance(name, str):
+            raise MinibertError(
+                f"prompt_name ({name!r:.40}) must be str; pass batch_size= for the number of texts at once"
+            )
+        if name not in self.prompts:
+            known = ", ".join(map(repr, self.prompts)) or "none"
+            raise MinibertError(
+                f"prompt_name ({name!r}) must be a prompt of the checkpoint ({known}); pass prompt= to use another text"
+            )
+        return self.prompts[name]
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """Apply the maps to pooled vectors (N, ...), and normalize them if the recipe says so.
+
+        Raises:
+            MinibertError: the pooled vectors do not have the length that the first map expects.
         """
         if self.dense and pooled.shape[-1] != self.dense[0].weight.shape[1]:
             raise MinibertError(
@@ -218,7 +258,7 @@ class Recipe:
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
     def save(self, folder: Path, hidden_size: int) -> None:
-        """Write the files of sentence-transformers into a folder, in the form that all its versions read."""
+        """Write sentence-transformers' files into a folder, in a form that all its versions read."""
         parts = ["Transformer", "Pooling", *["Dense"] * len(self.dense), *["Normalize"] * self.normalize]
         modules = [(str(number), f"{number}_{kind}" if number else "", kind) for number, kind in enumerate(parts)]
         for number, dense in enumerate(self.dense, 2):
@@ -227,7 +267,7 @@ class Recipe:
         in_order = [mode for mode in OLD_SWITCHES.values() if mode in self.pooling]
         if in_order == list(self.pooling):
             pooling |= {switch: mode in self.pooling for switch, mode in OLD_SWITCHES.items()}
-        else:  # switches have one order; new versions alone know another
+        else:  # switches have a fixed order; only new versions read another
             pooling = {"embedding_dimension": hidden_size, "pooling_mode": list(self.pooling)}
         if not self.include_prompt:
             pooling["include_prompt"] = False
@@ -254,7 +294,7 @@ class Recipe:
 
 
 def whitening(vectors: NDArray[np.float32], dimensions: int | None, rotate: bool) -> Dense:
-    """The map that centres vectors (N, H) and, if `rotate`, makes all directions vary alike, the first varying most.
+    """A map that centres vectors (N, H) and, with `rotate`, gives all directions equal variance, the largest first.
 
     Raises:
         MinibertError: as for `Bert.whiten`.
@@ -278,7 +318,7 @@ def whitening(vectors: NDArray[np.float32], dimensions: int | None, rotate: bool
 
 
 def _modules(repository: Repository) -> list[dict[str, Any]]:
-    """The steps from tokens to a vector, as `modules.json` lists them; none where there is no such file."""
+    """The modules that `modules.json` lists; none without the file."""
     modules = repository.json("modules.json")
     if "modules.json" in repository.unknown:
         warn(
@@ -293,7 +333,7 @@ def _modules(repository: Repository) -> list[dict[str, Any]]:
 
 
 def _refusal(kinds: list[str], repository: Repository) -> str:
-    """Why these modules, in this order, cannot be followed; empty where they can."""
+    """Why this list of modules is not supported; empty if it is."""
     maps = ["Dense"] * kinds.count("Dense")
     if kinds == ["Transformer", "Pooling", *maps, *["Normalize"] * (kinds[-1] == "Normalize")]:
         return ""
@@ -305,7 +345,7 @@ def _refusal(kinds: list[str], repository: Repository) -> str:
 
 
 def _maps(folders: list[Repository], repository: Repository) -> tuple[Dense, ...]:
-    """The Dense modules in these folders; each takes as many numbers as the one before it gives."""
+    """Read the Dense modules in these folders; the output of each must fit the input of the next."""
     dense = tuple(Dense.read(folder) for folder in folders)
     for first, second in pairwise(dense):
         if len(first.weight) != second.weight.shape[1]:
@@ -324,7 +364,7 @@ def _max_seq_length(transformer: dict[str, Any], repository: Repository) -> int 
 
 
 def _prompts(settings: dict[str, Any], repository: Repository) -> tuple[dict[str, str], str]:
-    """The prompts by name, and the one that is put before a text where no other is asked for."""
+    """The prompts by name, and the default prompt."""
     prompts, name = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
         raise MinibertError(f"prompts of {repository} ({prompts!r:.60}) must be texts by name; correct the file")

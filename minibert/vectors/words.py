@@ -1,16 +1,15 @@
-"""Words and their vectors: the pieces that a tokenizer cuts words into, put together again.
+"""Word vectors: the hidden states of a word's pieces become one vector.
 
-BERT sees pieces ("em", "##bed", "##ding"), people see words. Each piece knows where in the caller's text it comes from;
-so a word's vector is made of the hidden states of its own pieces, and its place in the text is kept.
+BERT sees pieces ("em", "##bed", "##ding"); people see words. The tokenizer says where each piece is in the text, so the
+pieces can be assigned to words, and every word keeps its place in the caller's text.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -19,11 +18,13 @@ from tokenizers import Encoding
 from torch import Tensor
 from torch.nn import functional as F
 
-from minibert.engine.engine import Engine, Pass, Plan
-from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Rows
-from minibert.errors import MinibertError
-from minibert.text import check_text, counted
+from minibert.engine.engine import LAST, Combine, Engine, Pass, Plan
+from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Rows, Truncation
+from minibert.engine.stream import Progress, Truncated, chunks
+from minibert.errors import MinibertError, warn
+from minibert.text import as_stream, check_text, counted
 from minibert.tokenizer import BertTokenizer
+from minibert.vectors.sentences import PooledTexts, SentenceEncoder
 
 Spans = NDArray[np.int64]
 Pieces = Literal["mean", "first", "last", "max"]
@@ -33,38 +34,52 @@ PIECES = ("mean", "first", "last", "max")
 SPLITTERS = ("pretokenizer", "whitespace")
 
 
+class WordSettings(TypedDict, total=False):
+    """Keyword arguments of `Bert.words`."""
+
+    layers: int | Sequence[int] | None
+    combine: Combine
+    pieces: Pieces
+    split: Splitter
+    spans: Sequence[Any] | None
+    batch_tokens: int | None
+    batch_size: int | None
+    show_progress_bar: bool | None
+    truncation: Truncation
+
+
 class Words:
     """The words of a text and their vectors.
 
-    Attributes:
-        text: the text; of words that came already split, they with a space between.
-        spans: (start, end) of each word, in characters of `text`.
-        words: the words, as they stand there.
-        pieces: the tokens of each word; none for what the tokenizer drops, or for what was cut off.
+    Args:
+        text: the text; if it came as a list of words, these joined by spaces.
+        spans: (n, 2) the start and end of each word, in characters of `text`.
+        counts: (n,) how many pieces each word has.
+        tokens: the pieces of all words, in order.
         vectors: (n, H) float32; zeros for a word without pieces.
     """
 
-    def __init__(self, text: str, aligned: Aligned, vectors: NDArray[np.float32], tokenizer: BertTokenizer) -> None:
+    def __init__(
+        self, text: str, spans: Spans, counts: NDArray[np.int64], tokens: Sequence[str], vectors: NDArray[np.float32]
+    ) -> None:
         self.text = text
         self.vectors = vectors
-        self._spans = aligned.spans
-        self._ids, self._counts = aligned.ids[aligned.members], aligned.counts
-        self._tokenizer = tokenizer
+        self._spans, self._counts, self._tokens = spans, counts, tokens
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """(start, end) of each word."""
+        """(start, end) of each word, in characters."""
         return [(start, end) for start, end in self._spans.tolist()]
 
     @property
     def words(self) -> list[str]:
-        """The words, as they stand in the text."""
+        """The words as the text spells them."""
         return [self.text[start:end] for start, end in self._spans.tolist()]
 
     @property
     def pieces(self) -> list[list[str]]:
-        """The tokens of each word."""
-        tokens = iter(self._tokenizer.convert_ids_to_tokens(self._ids.tolist()))
+        """The tokens of each word; none for a word that the tokenizer drops or that was truncated."""
+        tokens = iter(self._tokens)
         return [list(islice(tokens, count)) for count in self._counts.tolist()]
 
     def _empty(self) -> list[str]:
@@ -78,16 +93,16 @@ class Words:
         return f"Words({shown}; vectors {self.vectors.shape[0]} x {self.vectors.shape[1]})"
 
     def find(self, word: str) -> list[int]:
-        """The numbers of the words that are this one, capitals or not."""
+        """The indices of a word, in upper or lower case."""
         return [number for number, other in enumerate(self.words) if other.casefold() == word.casefold()]
 
 
 def words_to_pandas(words: Words | Sequence[Words]) -> Any:
-    """A table for people who look at tables: a row for each word.
+    """Make a table with one row for each word.
 
     Returns:
-        A `pandas.DataFrame` with columns text (the number of the text), word, start, end, pieces, and one for each
-        number of the vectors, v0 to v(H-1).
+        A `pandas.DataFrame` with the columns text (the number of the text), word, start, end, pieces, and the numbers
+        of the vector, v0 to v(H-1).
 
     Raises:
         ImportError: pandas is not installed.
@@ -113,20 +128,22 @@ def words_to_pandas(words: Words | Sequence[Words]) -> Any:
 
 
 class Aligned:
-    """Which pieces make which word of a text.
+    """Which pieces of a text make up which word.
 
     Args:
-        encoding: the text's, without special tokens.
-        spans: (n, 2) the words, in order; None: those of the tokenizer's pre-tokenizer.
+        encoding: of the text, without special tokens.
+        spans: (n, 2) the words, in order; None means those of the tokenizer's pre-tokenizer.
 
     Attributes:
-        spans: (n, 2), in characters.
-        members: the pieces of the first word, then those of the second, and so on.
-        counts: how many each word has.
+        ids: the ids of all pieces of the text.
+        spans: (n, 2) the words, in characters.
+        members: the indices of the first word's pieces, then those of the second, and so on.
+        counts: how many pieces each word has.
     """
 
     def __init__(self, encoding: Encoding, spans: Spans | None = None) -> None:
         self.ids = np.array(encoding.ids, dtype=np.int32)
+        self._tokens: list[str] = encoding.tokens
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         self.members = np.arange(len(offsets))
         if spans is None:
@@ -142,8 +159,13 @@ class Aligned:
         self.members = self.members[owner >= 0]
         self._borrow(offsets)
 
+    @property
+    def tokens(self) -> list[str]:
+        """The pieces of all words, in the order of `members`."""
+        return [self._tokens[place] for place in self.members.tolist()]
+
     def _borrow(self, offsets: Spans) -> None:
-        """Give a word that lies inside a piece of another word ("not" of "cannot", say) that piece, too."""
+        """Give a word inside a piece of another word (such as "not" in "cannot") that piece, too."""
         inside = {}
         for word in np.flatnonzero(self.counts == 0):
             start, end = self.spans[word]
@@ -156,16 +178,16 @@ class Aligned:
             self.members, self.counts = np.concatenate(groups), np.array([len(group) for group in groups])
 
     def keep(self, start: int, end: int, own: bool) -> None:
-        """Drop the pieces from outside `start` to `end`, which were cut off; and the words left without any.
+        """Drop the pieces outside `start` to `end`, which were truncated, and the words left without pieces.
 
-        Words of the caller's own stay, so that rows and words go together.
+        Words that the caller defined (`own`) stay.
         """
         self.members, self.counts = _kept(self.members, self.counts, self.counts, start, end)
         if not own:
             self.spans, self.counts = self.spans[self.counts > 0], self.counts[self.counts > 0]
 
     def chosen(self, which: Pieces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The members and counts of which vectors are made: with "first" and "last", one piece of each word."""
+        """The members and counts that make the vectors; "first" and "last" take one piece of each word."""
         if which not in ("first", "last"):
             return self.members, self.counts
         ends, some = np.cumsum(self.counts), self.counts > 0
@@ -174,17 +196,17 @@ class Aligned:
 
 
 def owners(spans: Spans, offsets: Spans) -> NDArray[np.int64]:
-    """The number of the span that each piece overlaps most, the first of equals; -1 where it overlaps none.
+    """The index of the span that each piece overlaps most, the first one in a tie; -1 if it overlaps none.
 
     Args:
-        spans: (n, 2), in order, none overlapping another.
-        offsets: (T, 2) where the pieces are.
+        spans: (n, 2), in order, without overlaps.
+        offsets: (T, 2) the start and end of each piece.
     """
     if not len(spans):
         return np.full(len(offsets), -1)
     starts, ends = offsets[:, :1], offsets[:, 1:]
     first = np.searchsorted(spans[:, 1], offsets[:, 0], side="right").clip(max=len(spans) - 1)
-    reach = np.searchsorted(spans[:, 0], offsets[:, 1], side="left") - first  # spans that a piece reaches into
+    reach = np.searchsorted(spans[:, 0], offsets[:, 1], side="left") - first  # how many spans a piece touches
     candidates = first[:, None] + np.arange(max(1, reach.max(initial=1)))
     candidates = candidates.clip(max=len(spans) - 1)
     overlap = np.minimum(ends, spans[candidates, 1]) - np.maximum(starts, spans[candidates, 0])
@@ -194,12 +216,12 @@ def owners(spans: Spans, offsets: Spans) -> NDArray[np.int64]:
 
 
 def whitespace_spans(text: str) -> Spans:
-    """Where the words between white space are: what BERT takes for it, which is less than what Python does."""
+    """The words between white space, as BERT defines it; Python counts more characters as white space."""
     return np.array([match.span() for match in NO_SPACE.finditer(text)], dtype=np.int64).reshape(-1, 2)
 
 
 def joined(words: Sequence[str]) -> tuple[str, Spans]:
-    """Words that came already split, with a space between, and where each is."""
+    """Join words with spaces; return the text and the span of each word."""
     lengths = np.array([len(word) for word in words], dtype=np.int64)
     ends = np.cumsum(lengths + 1) - 1 if len(words) else lengths
     return " ".join(words), np.stack([ends - lengths, ends], axis=1)
@@ -208,10 +230,16 @@ def joined(words: Sequence[str]) -> tuple[str, Spans]:
 def split_texts(
     texts: Sequence[Any], first: int, split: Splitter, spans: Sequence[Sequence[tuple[int, int]]] | None
 ) -> tuple[list[str], list[Spans | None]]:
-    """The texts, those that came as lists of words joined; and the words of each, None for the pre-tokenizer's.
+    """The texts, with lists of words joined, and the spans of the words of each; None leaves them to the pre-tokenizer.
+
+    Args:
+        texts: each a text or a list of words.
+        first: the number of the first text, for messages.
+        split: what words are.
+        spans: words that the caller defined, for each text.
 
     Raises:
-        MinibertError: what is not text; spans that are not in their text, or not in order.
+        MinibertError: what is not text; spans that are outside their text or out of order.
     """
     whole: list[str] = []
     places: list[Spans | None] = []
@@ -230,10 +258,10 @@ def split_texts(
 
 
 def checked_spans(text: str, spans: Sequence[tuple[int, int]], number: int) -> Spans:
-    """Words of the caller's own as an array.
+    """The spans of words that the caller defined, as an array.
 
     Raises:
-        MinibertError: they are not in the text, not in order, or overlap.
+        MinibertError: they are outside the text, out of order, or overlap.
     """
     check_text([text], first=number)
     array = np.array(spans, dtype=np.int64).reshape(-1, 2)
@@ -247,28 +275,113 @@ def checked_spans(text: str, spans: Sequence[tuple[int, int]], number: int) -> S
     return array
 
 
-def warn_empty(found: Sequence[Words]) -> None:
-    """Say, once a call, which words have no vector."""
-    empty = [(number, word) for number, one in enumerate(found) if not one._counts.all() for word in one._empty()]
-    if empty:
-        number, word = empty[0]
-        warnings.warn(
-            f"{counted(len(empty), 'word')} without tokens got a vector of zeros: the tokenizer drops them, or the "
-            f"text was truncated before them; the first is {word!r} of text {number}",
-            stacklevel=3,
-        )
+class WordEncoder:
+    """Turns texts into words with vectors, with the settings of one call.
+
+    Args:
+        engine: computes the hidden states.
+        tokenizer: that of the checkpoint.
+        limit: the most tokens of a text, with special tokens.
+        plan: which hidden states, and how much to compute in each pass.
+        pieces, split, truncation: as for `Bert.words`.
+
+    Raises:
+        MinibertError: a setting that makes no sense.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: BertTokenizer,
+        limit: int,
+        *,
+        plan: Plan = LAST,
+        pieces: Pieces = "mean",
+        split: Splitter = "pretokenizer",
+        truncation: Truncation = "warn",
+    ) -> None:
+        for name, value, known in (("pieces", pieces, PIECES), ("split", split, SPLITTERS)):
+            if value not in known:
+                raise MinibertError(f"{name} ({value!r}) must be one of {', '.join(known)}")
+        self.engine, self.tokenizer, self.plan, self.pieces, self.split = engine, tokenizer, plan, pieces, split
+        self.truncated = Truncated(limit, truncation)
+        self.row_maker = RowMaker(tokenizer, limit, truncation)
+
+    def __call__(
+        self,
+        texts: Iterable[str | Sequence[str]],
+        spans: Sequence[Any] | None = None,
+        shown: bool | None = None,
+    ) -> list[Words]:
+        """The words of texts.
+
+        Args:
+            texts: several texts, each a text or a list of words.
+            spans: for each text, the words that the caller defines.
+            shown: as for `Progress`.
+        """
+        stream, total = as_stream(texts, words=True)
+        found: list[Words] = []
+        with Progress(total, shown) as progress:
+            for chunk in chunks(stream, TOKENIZED_AT_ONCE):  # small: its vectors all stay in memory
+                first = len(found)
+                own = None if spans is None else spans[first : first + len(chunk)]
+                whole, places = split_texts(chunk, first, self.split, own)
+                aligned, rows = align(self.tokenizer, whole, places, self.row_maker)
+                self.truncated.note(rows.lost, first)
+                vectors = WordVectors(aligned, rows, self.engine.width(self.plan), self.pieces)
+                for one in self.engine.states(rows, self.plan, progress.add):
+                    vectors.add(one)
+                found += vectors.words(whole)
+        self.truncated.warn(len(found))
+        empty = [(number, word) for number, words in enumerate(found) for word in words._empty()]
+        if empty:
+            number, word = empty[0]
+            warn(
+                f"{counted(len(empty), 'word')} without tokens got a vector of zeros: the tokenizer drops them, or the "
+                f"text was truncated before them; the first is {word!r} of text {number}"
+            )
+        return found
+
+
+def words_and_texts(
+    words: WordEncoder, sentences: SentenceEncoder, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]
+) -> tuple[list[Words], NDArray[np.float32]]:
+    """Words and text vectors, from one pass if both use the last hidden state and there is no prompt.
+
+    Args:
+        words, sentences: with `truncation="window"`. In one pass, the vector of a long text is made of the words'
+            windows.
+        texts: several texts.
+        spans: the words of each text.
+
+    Returns:
+        The words of each text; words without tokens get zeros without a warning. And the vectors, (N, dimension).
+    """
+    whole, places = split_texts(texts, 0, words.split, spans)
+    aligned, rows = align(words.tokenizer, whole, places, words.row_maker)
+    vectors = WordVectors(aligned, rows, words.engine.width(words.plan), words.pieces)
+    pooled = None
+    if not words.plan.layers and not sentences.plan.layers and not sentences.prompt:
+        pooled = PooledTexts(rows, words.engine.width(), sentences.modes)
+    for found in words.engine.states(rows, words.plan):
+        vectors.add(found)
+        if pooled is not None:
+            pooled.add(found)
+    encoded = sentences(texts, shown=False) if pooled is None else sentences.finish(pooled.whole()).numpy()
+    return vectors.words(whole), np.asarray(encoded)
 
 
 def align(
     tokenizer: BertTokenizer, texts: Sequence[str], spans: Sequence[Spans | None], row_maker: RowMaker
 ) -> tuple[list[Aligned], Rows]:
-    """Which pieces make which words of texts, and the texts as the model gets them.
+    """Assign the pieces of texts to words, and make rows of the texts.
 
     Args:
         tokenizer: the tokenizer.
-        texts: as the caller has them.
-        spans: the words of each; None: those of the pre-tokenizer.
-        row_maker: what makes rows of the texts, and deals with those that are too long.
+        texts: the caller's texts.
+        spans: the words of each text; None means those of the pre-tokenizer.
+        row_maker: makes the rows.
     """
     aligned: list[Aligned] = []
     rows = Rows()
@@ -283,56 +396,47 @@ def align(
     return aligned, rows
 
 
-def word_vectors(
-    engine: Engine,
-    tokenizer: BertTokenizer,
-    texts: Sequence[str],
-    aligned: Sequence[Aligned],
-    rows: Rows,
-    plan: Plan,
-    pieces: Pieces = "mean",
-    done: Callable[[int, int], object] = lambda texts, tokens: None,
-    seen: Callable[[Pass], object] = lambda found: None,
-) -> list[Words]:
-    """The words of texts.
+class WordVectors:
+    """Collects the vectors of the words of texts, pass by pass.
 
     Args:
-        engine: of the model.
-        tokenizer: its tokenizer.
-        texts: as the caller has them.
-        aligned, rows: what `align` makes of them.
-        plan: which hidden states.
-        pieces: which of a word's pieces its vector is made of: all ("mean", "max"), the first or the last.
-        done: as for `Engine.states`.
-        seen: given each pass, for what else is to be made of the same hidden states.
+        aligned, rows: the texts, from `align`.
+        width: the size of a token's hidden state.
+        pieces: which pieces of a word make its vector: all ("mean", "max"), the first or the last.
     """
-    firsts = np.cumsum([0, *(len(one.counts) for one in aligned)])
-    parts = _parts_of_rows(rows, [one.chosen(pieces) for one in aligned], firsts)
-    vectors = np.zeros((firsts[-1], engine.width(plan)), dtype=np.float32)
-    for found in engine.states(rows, plan, done):
-        seen(found)
-        indices, _, x = found
-        begins = np.cumsum([0, *(len(rows.ids[index]) for index in indices)])
-        tokens = np.concatenate([parts[index][0] + begin for index, begin in zip(indices, begins, strict=False)])
-        counts = np.concatenate([parts[index][1] for index in indices])
-        words = np.concatenate([parts[index][2] for index in indices])
+
+    def __init__(self, aligned: Sequence[Aligned], rows: Rows, width: int, pieces: Pieces = "mean") -> None:
+        self.aligned, self.rows, self.pieces = aligned, rows, pieces
+        self.ends = np.cumsum([0, *(len(one.counts) for one in aligned)])
+        self.parts = _parts_of_rows(rows, [one.chosen(pieces) for one in aligned], self.ends)
+        self.vectors = np.zeros((self.ends[-1], width), dtype=np.float32)
+
+    def add(self, found: Pass) -> None:
+        """Make the vectors of the words in a pass."""
+        begins = np.cumsum([0, *(len(self.rows.ids[index]) for index in found.indices)])
+        parts = [self.parts[index] for index in found.indices]
+        tokens = np.concatenate([part[0] + begin for part, begin in zip(parts, begins, strict=False)])
+        counts, words = (np.concatenate([part[which] for part in parts]) for which in (1, 2))
         if len(tokens):
-            vectors[words] = _pieces_to_words(x, tokens, counts, pieces)
-    return [
-        Words(text, one, vectors[start : start + len(one.counts)], tokenizer)
-        for text, one, start in zip(texts, aligned, firsts.tolist(), strict=False)
-    ]
+            self.vectors[words] = _pieces_to_words(found.states, tokens, counts, self.pieces)
+
+    def words(self, texts: Sequence[str]) -> list[Words]:
+        """The words of the texts, once all passes were added."""
+        return [
+            Words(text, one.spans, one.counts, one.tokens, self.vectors[start : start + len(one.counts)])
+            for text, one, start in zip(texts, self.aligned, self.ends.tolist(), strict=False)
+        ]
 
 
 def _parts_of_rows(
     rows: Rows, chosen: Sequence[tuple[NDArray[Any], NDArray[Any]]], firsts: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-    """For each row: which of its tokens make words, how many each word, and which words of all these are.
+    """For each row: the tokens that make words, how many each word has, and the indices of these words.
 
-    A word is taken from the window that its middle belongs to: there it has most context on both sides.
+    A word is taken from the window that owns its middle, where it has most context on both sides.
     """
     parts = []
-    own = 0  # the first of the text's tokens that are the row's own
+    own = 0  # the first of the text's tokens that the row owns
     for row, number in enumerate(rows.texts):
         members, counts = chosen[number]
         words = firsts[number] + np.arange(len(counts))
@@ -351,7 +455,7 @@ def _parts_of_rows(
 
 
 def _middles(members: NDArray[Any], counts: NDArray[Any]) -> NDArray[Any]:
-    """The token in the middle of each word; -1 for a word without pieces."""
+    """The middle token of each word; -1 for a word without pieces."""
     ends, some = np.cumsum(counts), counts > 0
     middles = np.full(len(counts), -1)
     middles[some] = (members[(ends - counts)[some]] + members[ends[some] - 1]) // 2
@@ -361,14 +465,14 @@ def _middles(members: NDArray[Any], counts: NDArray[Any]) -> NDArray[Any]:
 def _kept(
     members: NDArray[Any], wanted: NDArray[Any], counts: NDArray[Any], start: int, end: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Members and counts of the wanted words, without the pieces outside of `start` to `end`."""
+    """Members and counts of the wanted words, without pieces outside `start` to `end`."""
     word = np.repeat(np.arange(len(counts)), counts)
     kept = (wanted[word] > 0) & (members >= start) & (members < end)
     return members[kept], np.bincount(word[kept], minlength=len(counts))
 
 
 def _pieces_to_words(x: Tensor, tokens: NDArray[Any], counts: NDArray[Any], pieces: Pieces) -> NDArray[np.float32]:
-    """The vectors of words, (n, H), from hidden states (T, H); `counts` says how many of `tokens` each word has."""
+    """The vectors of words, (n, H), from hidden states (T, H); each word has `counts` of the `tokens`."""
     offsets = torch.from_numpy(np.cumsum(counts) - counts).to(x.device)
     members = torch.from_numpy(tokens).to(x.device)
     mode = "max" if pieces == "max" else "mean"

@@ -72,7 +72,7 @@ def test_a_bert_is_taken_as_it_is(prompted: Path) -> None:
         ({"model": 7}, "model (7) must be the name of a checkpoint, a folder, or a Bert"),
         ({"truncate_dim": 999}, "truncate_dim (999) must not exceed 384"),
         ({"convert_to_tensor": True}, "convert_to_tensor (True) must be left out; lists of numbers"),
-        ({"dtype": "int3"}, "dtype ('int3') must be 'auto', 'float32'"),
+        ({"dtype": "int3"}, "dtype ('int3') must be a floating-point type of torch"),
     ],
     ids=str,
 )

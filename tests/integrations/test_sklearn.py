@@ -273,7 +273,7 @@ def test_what_is_no_list_of_texts_is_refused(minilm: Path, texts: Any, message: 
         ({"truncation": "cut"}, "truncation ('cut') must be 'warn', 'error' or 'window'"),
         ({"prompt_name": "query"}, "prompt_name ('query') must be a prompt of the checkpoint (none)"),
         ({"batch_tokens": -1}, "batch_tokens (-1) must be a whole number"),
-        ({"dtype": "int3"}, "dtype ('int3') must be 'auto', 'float32'"),
+        ({"dtype": "int3"}, "dtype ('int3') must be a floating-point type of torch"),
         ({"device": "moon"}, "device (moon) must be one that this torch can use"),
     ],
     ids=str,

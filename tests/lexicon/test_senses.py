@@ -432,13 +432,13 @@ def test_a_word_has_one_static_vector_and_many_in_context(bert: minibert.Bert) -
         (lambda b: expand(b, "", CORPUS), "word ('') must contain at least one word that the tokenizer keeps"),
         (lambda b: expand(b, 7, CORPUS), "text 0 (7) must be str"),
         (lambda b: expand(b, "bank", ["one", None], MONEY), "text 1 (None) must be str, not NoneType; leave missing"),
-        (lambda b: expand(b, "bank", 7), "corpus (7) must be a list of str, not int"),
+        (lambda b: expand(b, "bank", 7), "corpus (7) must be a str or a list of str, not int"),
         (lambda b: expand(b, "bank", CORPUS, MONEY, split="spacy"), "split ('spacy') must be one of pretok"),
         (lambda b: expand(b, "bank", CORPUS, MONEY, spans=[]), "spans ([]) must be left out, since"),
         (lambda b: senses(b, "yacht", CORPUS), "the texts must contain the word ('yacht'); pass"),
         (lambda b: senses(b, "bank", CORPUS, 4), "n_senses (4) must not exceed the number of occurrences of 'bank'"),
         (lambda b: senses(b, "bank", CORPUS, True), "n_senses (True) must be a whole number of at least 1"),
-        (lambda b: senses(b, "bank", {"a": 1}), "texts ({'a': 1}) must be a list of str, not dict"),
+        (lambda b: senses(b, "bank", {"a": 1}), "texts (dict) must be a str or a list of str, not a table"),
         (lambda b: senses(b, "bank", CORPUS).assign("no"), "context ('no') must contain the word ('bank'); pass"),
         (lambda b: substitutes(b, "bank", "no"), "context ('no') must contain the word ('bank'); pass"),
         (lambda b: static_vectors(b, ["bank", "🦄"]), "word ('🦄') must consist of pieces of the vocabulary; choose"),
@@ -482,10 +482,10 @@ def test_a_table_is_no_corpus(bert: minibert.Bert) -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     table = pandas.DataFrame({"bank": ["one"], "river": ["two"]})
     with pytest.raises(
-        minibert.MinibertError, match=r"corpus \(DataFrame\) must be a list of str, not a table; pass a col"
+        minibert.MinibertError, match=r"corpus \(DataFrame\) must be a str or a list of str, not a table; pass a col"
     ):
         minibert.expand(bert, "bank", table)
     with pytest.raises(
-        minibert.MinibertError, match=r"texts \(DataFrame\) must be a list of str, not a table; pass a col"
+        minibert.MinibertError, match=r"texts \(DataFrame\) must be a str or a list of str, not a table; pass a col"
     ):
         minibert.senses(bert, "bank", table)
