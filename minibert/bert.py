@@ -22,7 +22,7 @@ from minibert.pretrained.arguments import ENCODING, in_our_words
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.source import Source
 from minibert.summary import heads_of, lines_of, summarize
-from minibert.tasks.fill_mask import Filled, check_head, fill_masks
+from minibert.tasks.fill_mask import Filled, MaskSettings, check_head, fill_masks
 from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe, whitening
@@ -82,7 +82,7 @@ class Bert:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The heads of the model."""
+        """The names of the model's heads."""
         return heads_of(self.model, self.encoder)
 
     @property
@@ -293,14 +293,10 @@ class Bert:
         return white
 
     @overload
-    def fill_mask(  # type: ignore[overload-overlap]
-        self, texts: str, *, top_k: int | None = None, targets: Sequence[str] | None = None
-    ) -> Filled: ...
+    def fill_mask(self, texts: str, **settings: Unpack[MaskSettings]) -> Filled: ...  # type: ignore[overload-overlap]
 
     @overload
-    def fill_mask(
-        self, texts: Iterable[str], *, top_k: int | None = None, targets: Sequence[str] | None = None
-    ) -> list[Filled]: ...
+    def fill_mask(self, texts: Iterable[str], **settings: Unpack[MaskSettings]) -> list[Filled]: ...
 
     def fill_mask(
         self, texts: str | Iterable[str], *, top_k: int | None = None, targets: Sequence[str] | None = None

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
     settings |= {"normalize_embeddings": options.normalize, "truncation": options.truncation}
     if options.output:
 
-        def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+        def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
             return bert.encode(texts, show_progress_bar=False, **settings), [{"text": text} for text in texts]
 
         return write_file(options, settings, compute)

@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print the words, then the substitutes."""
     bert = load(options)
-    corpus = (text for path in options.corpus for text, _ in files.read_rows(path, options.text))
+    corpus = (text for path in options.corpus for text, _ in files.read_records(path, options.text))
     shown = sys.stderr.isatty()
     for one in minibert.expand(bert, options.word, corpus, options.context, options.top_k, show_progress_bar=shown):
         if options.json:

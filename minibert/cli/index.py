@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
         files.check_input(path)
     index = minibert.Index(load(options))
     for path in options.inputs:
-        rows = files.read_rows(path, options.text, options.keep)
+        rows = files.read_records(path, options.text, options.keep)
         while block := list(islice(rows, files.BLOCK)):
             index.add([text for text, _ in block], [data or None for _, data in block])
             print(f"minibert: {len(index):,} texts", file=sys.stderr)

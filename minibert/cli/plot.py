@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
     if Path(options.output).suffix.lower() not in plots.SUFFIXES:  # before anything is computed
         raise MinibertError(f"the output ({options.output}) must end in {' or '.join(plots.SUFFIXES)}; change its name")
     keep = [options.group] if options.group else []
-    rows = [row for path in options.inputs for row in files.read_rows(path, options.text, keep)]
+    rows = [row for path in options.inputs for row in files.read_records(path, options.text, keep)]
     if not rows:
         raise MinibertError(f"the inputs ({', '.join(options.inputs)}) must contain at least one text; add one")
     bert, texts = load(options), [text for text, _ in rows]

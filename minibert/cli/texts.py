@@ -15,7 +15,7 @@ from minibert.corpus import files
 from minibert.errors import MinibertError
 from minibert.vectors.fingerprint import facts
 
-Compute = Callable[[minibert.Bert, list[str], int], tuple[Any, list[files.Row]]]
+Compute = Callable[[minibert.Bert, list[str], int], tuple[Any, list[files.Record]]]
 
 
 def add_column(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def write_file(options: argparse.Namespace, settings: dict[str, Any], compute: C
         raise MinibertError(
             "the inputs ([]) must be at least one file when -o is given; name files, or - for standard input"
         )
-    total = files.count_rows(options.inputs, options.text)
+    total = files.count_records(options.inputs, options.text)
     bert = load(options)
     what = {
         "command": options.command,
@@ -88,7 +88,7 @@ def write_file(options: argparse.Namespace, settings: dict[str, Any], compute: C
             print(f"minibert: resuming after {output.texts:,} texts", file=sys.stderr)
         keeps_rows = words or output.kind in (".jsonl", ".parquet")
 
-        def computed(texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+        def computed(texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
             vectors, rows = compute(bert, texts, first)
             return vectors, rows if keeps_rows else []
 

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     names = ("batch_size", "layers", "combine", "pieces", "split", "truncation")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
 
-    def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+    def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
         found = bert.words(texts, show_progress_bar=False, **settings)
         rows = [
             {"text": number, "word": word, "start": start, "end": end}

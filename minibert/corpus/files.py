@@ -38,13 +38,13 @@ MOST_TEXTS, MOST_CHARACTERS = 16_384, 1_000_000  # limits of a block, whose word
 FORMAT = 1  # version of the journal
 
 Vectors = NDArray[np.float32]
-Row = dict[str, Any]
+Record = dict[str, Any]
 
 
 # Input
 
 
-def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
+def read_records(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterator[tuple[str, Record]]:
     """Read the texts of a file one by one.
 
     Args:
@@ -68,27 +68,27 @@ def read_rows(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterat
         raise MinibertError(
             f"columns to keep ({', '.join(keep)}) must be of a file with columns, not {path}; omit them"
         )
-    rows = _lines(path) if path == STDIN or kind == ".txt" else READERS[kind](path)
+    records = _lines(path) if path == STDIN or kind == ".txt" else READERS[kind](path)
     wanted = [text, *keep]
-    for place, row in rows:
-        if isinstance(row, str):
-            yield row, {}
+    for place, record in records:
+        if isinstance(record, str):
+            yield record, {}
             continue
-        missing = [name for name in wanted if name not in row]
+        missing = [name for name in wanted if name not in record]
         if missing:
             raise MinibertError(
-                f"{place} must have the column {missing[0]!r}; it has {', '.join(map(repr, row)) or 'none'}: "
+                f"{place} must have the column {missing[0]!r}; it has {', '.join(map(repr, record)) or 'none'}: "
                 "name the column with --text"
             )
-        if not isinstance(row[text], str):
-            raise MinibertError(f"{place} must have a text in {text!r}, not {row[text]!r:.40}; remove such rows")
+        if not isinstance(record[text], str):
+            raise MinibertError(f"{place} must have a text in {text!r}, not {record[text]!r:.40}; remove such rows")
         for name in wanted:
-            _check_characters(place, name, row[name])
-        yield row[text], {name: row[name] for name in keep}
+            _check_characters(place, name, record[name])
+        yield record[text], {name: record[name] for name in keep}
 
 
 def check_input(path: str) -> None:
-    """Reject a path that `read_rows` would reject, without reading the file."""
+    """Reject a path that `read_records` would reject, without reading the file."""
     if path != STDIN and Path(path).suffix.lower() not in INPUTS:
         raise MinibertError(f"the input ({path}) must end in one of {', '.join(INPUTS)}; use - for standard input")
     if path != STDIN and not Path(path).is_file():
@@ -125,7 +125,7 @@ def _lines(path: str) -> Iterator[tuple[str, str]]:
         yield f"{path}, line {number},", line.rstrip("\r\n")
 
 
-def _read_csv(path: str) -> Iterator[tuple[str, Row]]:
+def _read_csv(path: str) -> Iterator[tuple[str, Record]]:
     reader = csv.reader((line for _, line in _decoded(path)), strict=True)
     try:
         header = next(reader, None)
@@ -144,23 +144,23 @@ def _read_csv(path: str) -> Iterator[tuple[str, Row]]:
         raise MinibertError(f"{path}, line {reader.line_num}, must be valid CSV ({error}); fix it") from None
 
 
-def _read_jsonl(path: str) -> Iterator[tuple[str, Row]]:
+def _read_jsonl(path: str) -> Iterator[tuple[str, Record]]:
     for number, line in _decoded(path):
         place = f"{path}, line {number},"
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            record = json.loads(line)
         except ValueError as error:
             raise MinibertError(f"{place} must be valid JSON ({error}); fix it") from None
-        if isinstance(row, str):
-            row = {"text": row}
-        if not isinstance(row, dict):
-            raise MinibertError(f"{place} must be a JSON object or string, not {type(row).__name__}; fix it")
-        yield place, row
+        if isinstance(record, str):
+            record = {"text": record}
+        if not isinstance(record, dict):
+            raise MinibertError(f"{place} must be a JSON object or string, not {type(record).__name__}; fix it")
+        yield place, record
 
 
-def _read_parquet(path: str) -> Iterator[tuple[str, Row]]:
+def _read_parquet(path: str) -> Iterator[tuple[str, Record]]:
     parquet, number = _parquet(), 0
     from pyarrow import ArrowInvalid
 
@@ -174,7 +174,7 @@ def _read_parquet(path: str) -> Iterator[tuple[str, Row]]:
         raise MinibertError(f"{path} must be valid Parquet ({error}); write it again") from None
 
 
-READERS: dict[str, Callable[[str], Iterator[tuple[str, Row]]]] = {
+READERS: dict[str, Callable[[str], Iterator[tuple[str, Record]]]] = {
     ".csv": _read_csv,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
@@ -189,14 +189,14 @@ def _parquet() -> Any:
     return pyarrow.parquet
 
 
-def count_rows(paths: Sequence[str], text: str) -> int | None:
+def count_records(paths: Sequence[str], text: str) -> int | None:
     """The number of texts, for the progress bar; None for standard input.
 
     This reads each file once, which reports invalid lines before hours of work.
     """
     if STDIN in paths:
         return None
-    return sum(1 for path in paths for _ in read_rows(path, text))
+    return sum(1 for path in paths for _ in read_records(path, text))
 
 
 # Output
@@ -228,7 +228,7 @@ class Output:
         if self.kind == ".parquet":
             _parquet()
         self.folder = self.path.with_name(self.path.name + ".partial")
-        self.blocks: list[Row] = []
+        self.blocks: list[Record] = []
         self._seal = ""  # digest in the journal's last line
         busy = f"the output ({path}) is being written by another process; wait for it, or choose another name"
         with ExitStack() as stack:
@@ -257,7 +257,7 @@ class Output:
         if self.path.exists():
             raise FileExistsError(f"the output ({self.path}) must not exist yet; {remedy}")
 
-    def _resume(self, what: Row) -> None:
+    def _resume(self, what: Record) -> None:
         """Resume at the end of the journal and truncate data written after it, or start a new journal."""
         self.folder.mkdir(exist_ok=True)
         journal = self.folder / "journal"
@@ -287,12 +287,12 @@ class Output:
             with (self.folder / name).open("r+b") as file:
                 file.truncate(size)
 
-    def _read_journal(self, journal: Path) -> tuple[list[Row], int]:
+    def _read_journal(self, journal: Path) -> tuple[list[Record], int]:
         """The complete lines of the journal, and their size in bytes; the last line may be cut off."""
         lines = journal.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
-        entries: list[Row] = []
+        entries: list[Record] = []
         for number, line in enumerate(lines or [b""], 1):
             try:
                 entry = json.loads(line)
@@ -308,7 +308,7 @@ class Output:
             entries.append(entry)
         return entries, sum(map(len, lines))
 
-    def _sealed(self, entry: Row) -> bytes:
+    def _sealed(self, entry: Record) -> bytes:
         """A line of the journal, with a digest of it and all earlier lines."""
         content = json.dumps(entry, sort_keys=True)
         self._seal = hashlib.sha256((self._seal + content).encode()).hexdigest()
@@ -346,7 +346,7 @@ class Output:
                         )
         return sizes
 
-    def add(self, texts: Sequence[str], vectors: Vectors, rows: Iterable[Row]) -> None:
+    def add(self, texts: Sequence[str], vectors: Vectors, rows: Iterable[Record]) -> None:
         """Append the results for the next texts: vectors (n, H), and a row for each vector."""
         data = {"vectors": np.ascontiguousarray(vectors, dtype="<f4").tobytes()}
         data["rows"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
@@ -389,7 +389,7 @@ class Output:
             return np.empty((0, self.width), dtype=np.float32)
         return np.memmap(self.folder / "vectors", dtype="<f4", mode="r", shape=(self.rows, self.width))
 
-    def table(self) -> Iterator[list[tuple[Row, Vectors]]]:
+    def table(self) -> Iterator[list[tuple[Record, Vectors]]]:
         """The rows and their vectors, in blocks."""
         vectors = self.vectors()
         with (self.folder / "rows").open(encoding="utf-8") as file:
@@ -398,7 +398,7 @@ class Output:
                 yield list(zip(known, vectors[start : start + BLOCK], strict=True))
 
 
-def _differences(one: Row, other: Row) -> str:
+def _differences(one: Record, other: Record) -> str:
     names = [name for name in {**one, **other} if str(one.get(name)) != str(other.get(name))]
     return "; ".join(f"{name}: {one.get(name)!s:.60} there, {other.get(name)!s:.60} here" for name in names)
 
@@ -460,14 +460,14 @@ def fill(
     output: Output,
     paths: Sequence[str],
     text: str,
-    compute: Callable[[list[str], int], tuple[Vectors, list[Row]]],
+    compute: Callable[[list[str], int], tuple[Vectors, list[Record]]],
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[int]:
     """Compute the missing blocks of an output, then finish it.
 
     Args:
         output: the output.
-        paths, text: the files and the column of the texts, as for `read_rows`.
+        paths, text: the files and the column of the texts, as for `read_records`.
         compute: takes texts and the number of the first one; returns their vectors, and a row for each vector.
         clock: returns the time in seconds.
 
@@ -477,7 +477,7 @@ def fill(
     Raises:
         MinibertError: the texts of the finished blocks have changed.
     """
-    texts = (row for path in paths for row, _ in read_rows(path, text))
+    texts = (row for path in paths for row, _ in read_records(path, text))
     first = 0
     for done in output.blocks:
         again = list(islice(texts, done["texts"]))

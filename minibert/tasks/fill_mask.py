@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -30,6 +30,13 @@ class Candidate(NamedTuple):
     id: int | tuple[int, ...]
     probability: float
     text: str
+
+
+class MaskSettings(TypedDict, total=False):
+    """Keyword arguments of `Bert.fill_mask`."""
+
+    top_k: int | None
+    targets: Sequence[str] | None
 
 
 Filled = list[Candidate] | list[list[Candidate]]  # of a text with one [MASK], or with several

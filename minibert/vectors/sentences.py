@@ -104,17 +104,18 @@ class SentenceEncoder:
             MinibertError: what is not text; a long text with `truncation="error"`; an unknown precision.
         """
         check_precision(precision)
-        which = 0 if isinstance(texts, str) else slice(None)
+        single = isinstance(texts, str)
         device = self.engine.model.device
         if as_tensor and precision == "float32":  # these vectors never leave the device
             empty = torch.empty(0, self.width, dtype=torch.float32, device=device)
-            return torch.cat([empty, *self._chunks(texts, device, shown)])[which]
+            found = torch.cat([empty, *self._chunks(texts, device, shown)])
+            return found[0] if single else found
         whole = np.empty((0, self.width), dtype=np.float32)
         for new in self._chunks(texts, torch.device("cpu"), shown):
             count = len(whole)
             whole.resize((count + len(new), self.width), refcheck=False)  # in place: there are never two copies
             whole[count:] = new.numpy()
-        vectors: NDArray[Any] = whole[which]
+        vectors: NDArray[Any] = whole[0] if single else whole
         if precision != "float32":
             vectors = quantized(vectors, precision, calibration_embeddings)
         return torch.from_numpy(vectors).to(device) if as_tensor else vectors

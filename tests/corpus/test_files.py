@@ -137,7 +137,7 @@ def partial(tmp_path: Path, number: int = 0) -> files.Output:
     return files.Output(str(tmp_path / "out.jsonl"), {"number": number}, 2)
 
 
-def computed(texts: list[str], first: int) -> tuple[Any, list[files.Row]]:
+def computed(texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
     numbers = np.arange(first, first + len(texts), dtype=np.float32)
     return np.stack([numbers, -numbers], axis=1), [{"text": text} for text in texts]
 
@@ -373,7 +373,7 @@ def test_blocks_take_a_few_seconds_at_any_speed(tmp_path: Path, speed: int) -> N
     (tmp_path / "in.txt").write_text(short * 100_000 + longest + long * 2_000)
     now, took = 0.0, []
 
-    def compute(block: list[str], first: int) -> tuple[Any, list[files.Row]]:
+    def compute(block: list[str], first: int) -> tuple[Any, list[files.Record]]:
         nonlocal now
         took.append(sum(map(len, block)) / speed)  # characters a second
         now += took[-1]
@@ -558,7 +558,7 @@ def bad(tmp_path: Path) -> Any:
 )
 def test_what_is_wrong_with_a_file_is_told_with_its_place(bad: Any, name: str, content: bytes, message: str) -> None:
     with pytest.raises(MinibertError, match=re.escape(message)):
-        list(files.read_rows(bad(name, content)))
+        list(files.read_records(bad(name, content)))
 
 
 def test_mistakes_of_the_command_are_one_sentence(
@@ -584,7 +584,7 @@ def test_mistakes_of_the_command_are_one_sentence(
         assert len(error.splitlines()) == 1
     assert main(["words", source, "-o", str(tmp_path / "x.npy"), *model]) == 2
     assert "x.npy) must end in .safetensors, .jsonl or .parquet; change its name" in capsys.readouterr().err
-    assert list(files.read_rows(bad("b.jsonl", b'"a text"\n{"text": "b", "n": [1]}\n'), keep=())) == [
+    assert list(files.read_records(bad("b.jsonl", b'"a text"\n{"text": "b", "n": [1]}\n'), keep=())) == [
         ("a text", {}),
         ("b", {}),
     ]
@@ -592,9 +592,9 @@ def test_mistakes_of_the_command_are_one_sentence(
 
 def test_columns_are_kept(bad: Any) -> None:
     path = bad("a.csv", b"question,answer,n\nq1,a1,1\n")
-    assert list(files.read_rows(path, "question", ["answer"])) == [("q1", {"answer": "a1"})]
+    assert list(files.read_records(path, "question", ["answer"])) == [("q1", {"answer": "a1"})]
     with pytest.raises(ValueError, match=re.escape("columns to keep (answer) must be of a file with columns, not")):
-        list(files.read_rows(bad("a.txt", b"one"), keep=["answer"]))
+        list(files.read_records(bad("a.txt", b"one"), keep=["answer"]))
 
 
 def test_a_lone_surrogate_is_reported_before_anything_is_computed(

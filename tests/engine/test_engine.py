@@ -107,3 +107,11 @@ def test_a_forward_pass_on_another_device_looks_at_no_values(minilm: Path) -> No
     model = minibert.BertModel.from_pretrained(minilm).to("meta")
     ids = torch.full((2, 5), 10**9, device="meta")
     assert model(ids, torch.ones_like(ids), torch.zeros_like(ids)).last_hidden_state.shape == (2, 5, 384)
+
+
+def test_a_plan_counts_layers_from_either_end_and_knows_the_last_one(bert: minibert.Bert) -> None:
+    plan = bert.engine.plan
+    assert plan([0, -2]) == Plan((0, 5))
+    assert plan(-1) == plan(6) == plan([6]) == plan() == Plan()
+    with pytest.raises(minibert.MinibertError, match=r"batch_tokens \(0\)"):
+        plan(most_tokens=0)

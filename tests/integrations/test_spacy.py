@@ -179,13 +179,26 @@ def test_a_batch_gives_what_single_texts_give(nlp: Any) -> None:
     assert list(nlp.pipe([])) == []
 
 
-def test_many_texts_are_computed_together(nlp: Any) -> None:
-    bert = nlp.get_pipe("minibert").bert
+@pytest.mark.parametrize(
+    ("config", "count"), [({}, 1), ({"layers": 6, "combine": "sum", "pooling": "max"}, 1), ({"layers": -2}, 2)], ids=str
+)
+def test_words_and_texts_share_a_pass_where_both_use_the_last_layer(
+    minilm: Path, config: dict[str, Any], count: int
+) -> None:
+    nlp = pipeline(minilm, **config)
     passes: list[int] = []
-    handle = bert.encoder.encoder.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
+    embeddings = nlp.get_pipe("minibert").bert.encoder.embeddings
+    embeddings.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
     list(nlp.pipe(["a short text"] * 100, batch_size=100))
-    handle.remove()
-    assert len(passes) == 1  # for words and texts alike
+    assert len(passes) == count
+
+
+def test_a_token_inside_a_piece_has_that_piece_as_in_words(minilm: Path) -> None:
+    nlp = pipeline(minilm)
+    doc = nlp(Doc(nlp.vocab, words=["can", "not", "go"], spaces=[False, True, False]))
+    words = minibert.load(minilm).words("cannot go", spans=[(0, 3), (3, 6), (7, 9)])
+    assert words.pieces == doc._.minibert.words.pieces == [["cannot"], ["cannot"], ["go"]]
+    assert_same_vectors(vectors_of(doc), words.vectors)
 
 
 def test_a_long_doc_is_seen_whole(nlp: Any, minilm: Path) -> None:

@@ -9,7 +9,7 @@ import re
 import sys
 import tracemalloc
 from collections import UserDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -448,3 +448,26 @@ def test_loading_understands_the_names_of_others(minilm: Path, tmp_path: Path) -
             load(minilm, trust_remote_code=True)
     with pytest.raises(TypeError, match=r"^load\(\) got an unexpected keyword argument 'device_map'; use device$"):
         minibert.load(minilm, device_map="cpu")  # type: ignore[call-arg]
+
+
+def test_a_warning_names_the_line_of_the_caller(bert: minibert.Bert) -> None:
+    long = "word " * 500
+    calls: list[Callable[[], object]] = [
+        lambda: bert.encode(long),
+        lambda: bert.encode_query([long]),
+        lambda: bert.encode(["a", "b"], precision="int8"),
+        lambda: bert.words(long),
+        lambda: bert.words("a b", spans=[(0, 1), (1, 2)]),
+    ]
+    for call in calls:
+        with pytest.warns(UserWarning) as told:
+            call()
+        assert {one.filename for one in told} == {__file__}
+
+
+def test_encode_query_and_encode_document_have_the_signature_of_encode(bert: minibert.Bert) -> None:
+    for method in (bert.encode_query, bert.encode_document):
+        assert inspect.signature(method) == inspect.signature(bert.encode)
+        assert "prompt" in (method.__doc__ or "")
+        assert method.__name__ in dir(bert)
+        assert isinstance(method("one", None, None, 8, False, convert_to_tensor=True), torch.Tensor)
