@@ -18,7 +18,9 @@ To read the code, follow the data, and never turn back:
     attention.py    queries, keys, values, scores, mix
     encoder.py      feed-forward; L layers of both
     heads.py        the pooler, the masked-LM head, classifiers
+    inputs.py       what a model is given, checked
     outputs.py      what a model returns
+    base.py         what every model can do: start at random, load, save
     model.py        BertModel, BertFor...: the parts above, joined
     bert.py         tokenizer + model + what the checkpoint says about using them: vectors, filled masks
     loading.py      `load`: a checkpoint becomes a `Bert`

@@ -17,20 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Unpack
 
+from minibert.base import PretrainedModel
 from minibert.config import BertConfig
 from minibert.engine.device import check_fork
 from minibert.engine.engine import LAST, Combine, Engine, Plan, plan_layers
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Truncation, token_rows
 from minibert.engine.stream import Cut, Progress, chunks
 from minibert.errors import MinibertError
-from minibert.model import (
-    BertForMaskedLM,
-    BertForPreTraining,
-    BertModel,
-    PretrainedModel,
-    check_device,
-)
-from minibert.pretrained.arguments import ENCODING, in_our_words
+from minibert.model import BertForMaskedLM, BertForPreTraining, BertModel
+from minibert.pretrained.arguments import ENCODING, check_device, in_our_words
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.names import MLM_TENSORS
 from minibert.pretrained.source import Source

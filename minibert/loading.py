@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from minibert.base import PretrainedModel
 from minibert.bert import Bert
 from minibert.config import BertConfig
 from minibert.engine.device import fastest_dtype
 from minibert.errors import MinibertError
-from minibert.model import PretrainedModel, check_device, fullest_class
-from minibert.pretrained.arguments import LOADING, LoadingNames, in_our_words
+from minibert.model import fullest_class
+from minibert.pretrained.arguments import LOADING, LoadingNames, check_device, in_our_words
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import MLM_TENSORS, to_checkpoint

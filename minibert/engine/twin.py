@@ -44,7 +44,7 @@ class Twin:
         self.model: BertModel = evaluating(model, fused)
         self.fused = len(fused)
         self._original = model
-        self._tables = [
+        self._tables: list[dict[Any, Any]] = [
             table
             for m in model.modules()
             for table in (vars(m), m._modules, m._parameters, m._forward_hooks, m._forward_pre_hooks)
