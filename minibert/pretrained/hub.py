@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from copy import copy
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NoReturn, TypedDict, TypeVar
 
 from typing_extensions import Unpack
 
@@ -188,16 +188,30 @@ class Repository:
         return values
 
     def _fetch(self, filename: str) -> Path | None:
+        """The path of a file in the cache, downloaded first if need be; None where the repository has no such file."""
         import huggingface_hub as hub
-        from huggingface_hub import errors
 
         # Later files come from the commit of the first; what the cache knows of it costs no request.
         revision = self.commit or self.revision
         cached = hub.try_to_load_from_cache(self.name, filename, cache_dir=self._cache_dir, revision=revision)
         if cached is not None and not isinstance(cached, str) and (self.commit or self._offline):
             return None  # known not to exist
+        path = self._download(filename, revision)
+        if path is None:
+            return None
+        if self.commit is None:
+            self.commit = _commit_of(path)
+        if not isinstance(cached, str):
+            self._verify(path, filename)
+        return path
+
+    def _download(self, filename: str, revision: str) -> Path | None:
+        """Ask the Hub's client for a file, and raise Python's own errors instead of the client's."""
+        import huggingface_hub as hub
+        from huggingface_hub import errors
+
         try:
-            path = Path(
+            return Path(
                 hub.hf_hub_download(
                     self.name,
                     filename,
@@ -216,22 +230,7 @@ class Repository:
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:  # gated ones among them
             raise self._no_access(error) from None
         except _broken_connections() as error:
-            if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-                raise PermissionError(
-                    f"the token for {self.name} must be valid; the Hub refuses it: renew it, or pass token=False for a "
-                    "public repository"
-                ) from None
-            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-                raise  # this machine's disk, not the network
-            raise ConnectionError(
-                f"the download of {filename} of {self} must run to its end; it broke off "
-                f"({_first_line(error)}): run again, files that are complete are kept"
-            ) from error
-        if self.commit is None:
-            self.commit = _commit_of(path)
-        if not isinstance(cached, str):
-            self._verify(path, filename)
-        return path
+            self._raise_broken(filename, error)
 
     def _no_access(self, error: Exception) -> OSError:
         """What to say where the Hub has no such repository or revision, or does not show it."""
@@ -251,6 +250,20 @@ class Repository:
             f"revision ({self.revision}) of {self.name} must be one of its branches, tags or commits; "
             "leave revision out for the newest"
         )
+
+    def _raise_broken(self, filename: str, error: Exception) -> NoReturn:
+        """Raise what a broken download means: a bad token, this machine's disk, or the network."""
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+            raise PermissionError(
+                f"the token for {self.name} must be valid; the Hub refuses it: renew it, or pass token=False for a "
+                "public repository"
+            ) from None
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+            raise error  # this machine's disk, not the network
+        raise ConnectionError(
+            f"the download of {filename} of {self} must run to its end; it broke off "
+            f"({_first_line(error)}): run again, files that are complete are kept"
+        ) from error
 
     @property
     def _offline(self) -> bool:
