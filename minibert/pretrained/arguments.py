@@ -1,7 +1,7 @@
-"""The names of arguments: those of sentence-transformers and transformers, and ours.
+"""The names that sentence-transformers and transformers have for arguments, and ours.
 
-People bring the names of those libraries with them, and code that uses them. What means the same is accepted. A value
-that asks for something else, and a name that does not exist here, raise an error that says what to write instead.
+Names with the same meaning are accepted. A value that asks for something else, and an unknown name, raise an error that
+says what to write instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minibert.pretrained.checkpoint import FLOAT_TYPES
 
 
 class Only(NamedTuple):
-    """The values of an argument that ask for what is done anyway, and what to do instead of passing another one."""
+    """The values of an argument that change nothing, and what to do instead of passing another one."""
 
     values: tuple[Any, ...]
     remedy: str
@@ -85,7 +85,7 @@ INSTEAD = {
 
 
 def in_our_words(call: str, table: Table, theirs: Mapping[str, Any], **ours: Any) -> dict[str, Any]:
-    """The arguments `ours`, filled in with those that were given under another name.
+    """The arguments `ours`, completed with those that were given under another name.
 
     Args:
         call: what was called, for messages.

@@ -57,13 +57,12 @@ def without_storage() -> Iterator[None]:
 class Checkpoint:
     """The tensors of a repository, under canonical names (see `names`).
 
-    The tensors are windows into the file, mapped into memory, so that reading them copies nothing (but for files that
-    torch saved before version 1.6).
+    The file is mapped into memory, so tensors are not copied (except from files that torch saved before version 1.6).
 
     Attributes:
-        source: where the tensors are from, for messages.
+        source: the name of the checkpoint, for messages.
         tensors: canonical name -> tensor.
-        untied_decoder: the masked-LM head has a table of its own, which differs from the token table.
+        untied_decoder: whether the masked-LM head has its own table, different from the token table.
     """
 
     def __init__(self, source: str, tensors: Mapping[str, Tensor]) -> None:
@@ -98,13 +97,13 @@ class Checkpoint:
         return cls(str(repository), read_tensors(repository))
 
     def drop_absent(self, model: nn.Module, parts: Iterable[str]) -> None:
-        """Take those parts out of the model of which the checkpoint has no tensor at all."""
+        """Set the parts of the model to None of which the checkpoint has no tensor."""
         for part in parts:
             if not any(to_checkpoint(f"{part}.{name}") in self.tensors for name, _ in _parameters(model, part)):
                 setattr(model, part, None)
 
     def fill(self, model: nn.Module, new_heads: Iterable[str], dtype: torch.dtype, device: torch.device) -> list[str]:
-        """Give the model its parameters. It is the model's that are gone through, so that none can be forgotten.
+        """Give every parameter of the model its tensor.
 
         Args:
             model: built on the meta device.
