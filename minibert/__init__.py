@@ -18,7 +18,9 @@ To read the code, follow the data; no file imports a later one:
     attention.py    queries, keys, values, scores, mix
     encoder.py      feed-forward; L layers of attention and feed-forward
     heads.py        the pooler, the masked-LM head, classifiers
+    inputs.py       what a model is given, checked
     outputs.py      what a model returns
+    base.py         what every model can do: start at random, load, save
     model.py        BertModel and BertFor..., built from the parts above
     summary.py      what was loaded, in a few lines
     bert.py         tokenizer, model and the checkpoint's recipe: vectors, filled masks

@@ -1,8 +1,8 @@
-"""Attention: a smooth retrieval.
+"""Attention: a soft dictionary lookup.
 
-A dictionary answers a query with the value of the one key that equals it. Attention answers with a mixture of all
-values, each weighted by how well its key fits the query. Every token asks (query), offers (key) and gives (value), and
-what it gets back is its new vector: the others, seen from where it stands.
+A dictionary returns the value of the one key that equals the query. Attention returns the mean of all values, weighted
+by how well each key matches the query. Each token has a query (what it looks for), a key (what it can be found by) and
+a value (what it passes on). The result is the token's new vector: a mixture of the values of the tokens in its context.
 
     Attention(Q, K, V) = softmax(Q K^T / sqrt(D)) V                          Vaswani et al. 2017, eq. 1
 """
@@ -31,7 +31,7 @@ def attention(
         dropout: chance that a probability is set to zero; 0 outside training.
 
     Returns:
-        The mixed values (..., S, D), and the probabilities (..., S, S): row i says how much of each value token i took.
+        The mixed values (..., S, D), and the probabilities (..., S, S): row i has the weights of token i's mixture.
     """
     scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (..., S, D) x (..., D, S) -> (..., S, S)
     if mask is not None:
@@ -42,17 +42,17 @@ def attention(
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """The same mixture done fast: one kernel, which never writes the (S, S) probabilities to memory."""
+    """The same in one fast kernel, which does not write the (S, S) probabilities to memory."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 
 class Padded:
-    """The layout of texts side by side, padded to one length: hidden states are (B, S, H).
+    """The layout of texts padded to one length: hidden states are (B, S, H).
 
     Args:
-        mask: (B, S) bool, True = a real token; None when there is no padding.
-        probabilities: a list to which each layer's (B, A, S, S) attention probabilities are to be appended; the
-            explicit `attention` is run then, since the fused one never has them.
+        mask: (B, S) bool, True = a real token; None: there is no padding.
+        probabilities: a list to append each layer's (B, A, S, S) attention probabilities to. This runs the explicit
+            `attention`, since the fused kernel does not return them.
 
     Raises:
         MinibertError: a mask that is not bool.
@@ -76,18 +76,18 @@ class Padded:
 
 
 class Packed:
-    """The layout of texts end to end, without padding: hidden states are (T, H).
+    """The layout of texts packed end to end, without padding: hidden states are (T, H).
 
-    Neighbours of one length are attended to together, as a batch that needs no mask; so it pays to sort texts.
+    Neighbouring texts of the same length are computed as one batch, which needs no mask. So sort texts by length.
 
     Args:
         lengths: how many tokens each text has.
 
     Attributes:
-        groups: (start, count, length) of each run of neighbours: the first token, how many texts, how long each is.
+        groups: (start, count, length) of each batch: its first token, the number of texts, the tokens of each.
 
     Raises:
-        MinibertError: when used, if the lengths do not add up to T.
+        MinibertError: by `attend`, if the lengths do not add up to T.
     """
 
     def __init__(self, lengths: Sequence[int]) -> None:
@@ -110,13 +110,13 @@ class Packed:
         return torch.cat(mixed)
 
     def check(self, x: Tensor) -> None:
-        """Refuse hidden states (T, ...) of another number of tokens."""
+        """Reject hidden states (T, ...) with another number of tokens."""
         if self.total != len(x):
             raise MinibertError(f"lengths (sum {self.total}) must add up to the number of tokens ({len(x)})")
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention: A retrievals at once, each in its own D dimensions, put together again.
+    """Multi-head self-attention: A lookups side by side, each in its own D dimensions, then concatenated.
 
     Source: Vaswani et al. 2017, sec. 3.2.2; Devlin et al. 2018, sec. 3.
     """
@@ -135,7 +135,7 @@ class SelfAttention(nn.Module):
 
         Args:
             x: (..., H) float. Hidden states.
-            layout: which tokens belong to one text.
+            layout: which tokens belong to the same text.
 
         Returns:
             Same shape, dtype and device as `x`.

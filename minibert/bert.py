@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from minibert.base import PretrainedModel
 from minibert.config import BertConfig
 from minibert.engine.engine import Combine, Engine
 from minibert.engine.rows import Truncation
 from minibert.errors import MinibertError
-from minibert.model import BertModel, PretrainedModel
+from minibert.model import BertModel
 from minibert.pretrained.arguments import ENCODING, in_our_words
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.source import Source

@@ -1,10 +1,10 @@
-"""The shape of a BERT, and the letters that every other file uses for it.
+"""The configuration of BERT, and the letters for its dimensions that every other file uses.
 
 The dimension legend (BERT's own letters, as in `uncased_L-12_H-768_A-12`):
 
-    B  batch: texts side by side            H  hidden size
+    B  batch: number of texts               H  hidden size
     S  sequence: tokens of a padded text    A  attention heads
-    T  tokens of all texts, end to end      D  head size, H / A
+    T  tokens of all texts, packed          D  head size, H / A
     L  layers                               I  intermediate size
     V  vocabulary size
 
@@ -23,7 +23,7 @@ from typing_extensions import Self
 from minibert.errors import MinibertError
 from minibert.pretrained.mixin import PretrainedConfig
 
-# Fields that are written only where they say something.
+# Fields that are written only if they are set.
 _WRITE_ONLY_IF_SET = ("output_hidden_states", "output_attentions", "problem_type", "architectures")
 
 
@@ -39,7 +39,7 @@ class BertConfig(PretrainedConfig):
     `num_labels`; `label2id` is its inverse.
 
     Raises:
-        MinibertError: a value that this encoder cannot honour, named with the rule and the remedy.
+        MinibertError: a value that this encoder does not support.
 
     Source: Devlin et al. 2018, sec. 3 and A.2; google-research/bert `modeling.BertConfig`.
     """
@@ -88,7 +88,7 @@ class BertConfig(PretrainedConfig):
             object.__setattr__(self, "id2label", {i: f"LABEL_{i}" for i in range(self.num_labels)})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """A field is set once. `use_cache`, which training loops assign to every configuration, means nothing here."""
+        """Fields cannot be reassigned, except `use_cache`: training loops set it, and it is ignored."""
         if name in vars(self) or name not in self.__dataclass_fields__:
             if name == "use_cache":
                 return
@@ -202,7 +202,7 @@ class BertConfig(PretrainedConfig):
 
         Raises:
             TypeError: a name that is not a field.
-            MinibertError: a value that cannot be honoured.
+            MinibertError: a value that is not supported.
         """
         label2id = changes.pop("label2id", None)
         if label2id is not None:

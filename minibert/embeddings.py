@@ -1,4 +1,4 @@
-"""Token ids become vectors: what the token is, which text it belongs to, and where it stands."""
+"""From token ids to vectors: the sum of the embeddings of the token, its token type and its position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minibert.errors import MinibertError
 
 
 class Embeddings(nn.Module):
-    """The sum of three tables, normalised: token + token type + position.
+    """LayerNorm(token + token type + position).
 
     Source: Devlin et al. 2018, fig. 2.
     """
@@ -27,10 +27,10 @@ class Embeddings(nn.Module):
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor | None = None, position_ids: Tensor | None = None
     ) -> Tensor:
-        """Look up and add.
+        """Look up the three embeddings, add and normalise them.
 
         Args:
-            input_ids: (B, S) or, packed, (T,) int; checked at the boundary, by `BertModel.forward`, and not here.
+            input_ids: (B, S) or, packed, (T,) int. They are not checked here, but by `BertModel.forward`.
             token_type_ids: same shape, int; zeros when None.
             position_ids: same shape, or one that broadcasts to it, int; 0, 1, 2, ... along S when None.
 

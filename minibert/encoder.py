@@ -1,4 +1,4 @@
-"""The encoder: L layers, each of which lets the tokens look at each other, then thinks about each of them alone."""
+"""The encoder: L layers. Each mixes tokens by attention, then transforms each token by a feed-forward network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gelu_new(x: Tensor) -> Tensor:
 
 
 def gelu_fast(x: Tensor) -> Tensor:
-    """`gelu_new`, with the constant and the cube written another way."""
+    """`gelu_new` with the constant and the cube written differently, which rounds differently."""
     return 0.5 * x * (1.0 + torch.tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)))
 
 
@@ -52,7 +52,7 @@ def activation(config: BertConfig) -> Callable[[Tensor], Tensor]:
 
 
 class FeedForward(nn.Module):
-    """Each token alone: up to I dimensions, a bend, and down to H again."""
+    """Two linear layers with an activation between them, for each token alone: H -> I -> H."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention, then feed-forward; each is added to what it was given, and the sum normalised.
+    """Attention, then feed-forward, each with a residual connection and a LayerNorm after it.
 
     Source: Vaswani et al. 2017, fig. 1 (left) and sec. 3.1.
     """
@@ -80,27 +80,27 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, layout: Padded | Packed) -> Tensor:
-        """Transform (..., H) to (..., H); `layout` says which tokens belong to one text."""
+        """Transform (..., H) to (..., H); `layout` says which tokens belong to the same text."""
         x = self.attention_norm(self.dropout(self.attention(x, layout)) + x)
         return self.feed_forward_norm(self.dropout(self.feed_forward(x)) + x)
 
 
 class Encoder(nn.Module):
-    """The layers, one after the other."""
+    """The L layers in sequence."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def states(self, x: Tensor, layout: Padded | Packed) -> Iterator[Tensor]:
-        """Yield the L + 1 hidden states (..., H): the embeddings, then what each layer makes of them."""
+        """Yield the L + 1 hidden states (..., H): the embeddings, then the output of each layer."""
         yield x
         for layer in self.layers:
             x = layer(x, layout)
             yield x
 
     def forward(self, x: Tensor, layout: Padded | Packed) -> Tensor:
-        """The last of the hidden states, (..., H)."""
+        """The last hidden state, (..., H)."""
         for layer in self.layers:
             x = layer(x, layout)
         return x

@@ -1,4 +1,4 @@
-"""Heads: small ends on top of the encoder, each for one question asked of the hidden states."""
+"""Heads: small layers on top of the encoder, each for one task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minibert.encoder import activation
 
 
 class Pooler(nn.Module):
-    """The first token's vector, transformed: what next-sentence prediction and classification look at.
+    """The transformed vector of the first token, [CLS]: the input of next-sentence prediction and classification.
 
     Source: google-research/bert `modeling.BertModel`, "pooler".
     """
@@ -26,10 +26,10 @@ class Pooler(nn.Module):
 
 
 class MaskedLMHead(nn.Module):
-    """Which token of the vocabulary stands here? One score for each.
+    """Predicts the token at each position: one logit for each token of the vocabulary.
 
-    The scores are products with the token table itself, handed in by the caller, so that there is one table and not
-    two; only a checkpoint with `tie_word_embeddings: false` brings a `decoder` of its own.
+    The decoder is the token table, which the caller passes in, so that the two share one parameter. Only a checkpoint
+    with `tie_word_embeddings: false` has a `decoder` of its own.
 
     Source: Devlin et al. 2018, sec. 3.1, task 1; google-research/bert `run_pretraining.get_masked_lm_output`.
     """
@@ -45,7 +45,7 @@ class MaskedLMHead(nn.Module):
         )
 
     def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
-        """Score every token of the vocabulary at every position.
+        """Compute the logits of all tokens of the vocabulary.
 
         Args:
             x: (..., H) float. The last hidden states.

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from minibert.base import PretrainedModel
 from minibert.bert import Bert
 from minibert.config import BertConfig
 from minibert.engine.device import fastest_dtype
 from minibert.errors import MinibertError
-from minibert.model import PretrainedModel, check_device, fullest_class
-from minibert.pretrained.arguments import LOADING, LoadingNames, in_our_words
+from minibert.model import fullest_class
+from minibert.pretrained.arguments import LOADING, LoadingNames, check_device, in_our_words
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import MLM_TENSORS, to_checkpoint
@@ -36,16 +37,16 @@ def load(
 ) -> Bert:
     """Load a BERT checkpoint: tokenizer, encoder, the masked-LM head if there is one, and how to pool.
 
-    The arguments are those of `BertModel.from_pretrained`, but for `dtype="auto"`: bfloat16 where the hardware is fast
-    with it, float32 elsewhere; `print` says what was chosen, and why. Some have other names as well, `torch_dtype` for
-    one: see `pretrained.arguments.LOADING`.
+    The arguments are those of `BertModel.from_pretrained`. In addition, `dtype="auto"` chooses bfloat16 where the
+    hardware is fast with it, and float32 elsewhere; printing the result shows the choice and the reason. transformers'
+    names of arguments, such as `torch_dtype`, are also accepted: see `pretrained.arguments.LOADING`.
 
     Raises:
         FileNotFoundError: no such folder, repository, revision or file.
         PermissionError: a gated repository, and no token that opens it.
         ConnectionError: the Hub cannot be reached, and the files are not in the cache.
         MinibertError: the checkpoint is not one of BERT, is broken, or its parts do not fit together.
-        TypeError: an argument that is not known; where it has another name here, the message says so.
+        TypeError: an unknown argument; the message names ours if there is one.
     """
     dtype, cache_dir, token = in_our_words(
         "load", LOADING, theirs, dtype=dtype, cache_dir=cache_dir, token=token
@@ -88,7 +89,7 @@ def exact_norms(checkpoint: Checkpoint, model: PretrainedModel) -> dict[str, Ten
 
 
 def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:
-    """Compare the tokenizer with the token table: an id without a row is an error, a row without a token is told."""
+    """Raise an error for token ids without a row in the token table; warn of rows without a token."""
     if max(tokenizer.vocab.values()) >= config.vocab_size:
         raise MinibertError(
             f"the vocabulary of {source} ({len(tokenizer)} tokens) must not exceed vocab_size ({config.vocab_size}), "

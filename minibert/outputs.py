@@ -1,4 +1,4 @@
-"""What the models return: read by name (`outputs.logits`) or by index (`outputs[0]`), as in transformers."""
+"""What models return: fields by name (`outputs.logits`) or by index (`outputs[0]`), as in transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Outputs:
-    """Access by index, over the fields that are not None, in the order in which they are declared."""
+    """Access by index to the fields that are not None, in the order of their declaration."""
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are not None."""
@@ -44,9 +44,9 @@ class BertOutput(Outputs):
 
     Attributes:
         last_hidden_state: (B, S, H).
-        pooler_output: (B, H), or None where the checkpoint has no pooler.
-        hidden_states: L + 1 tensors (B, S, H), the embeddings first; None unless asked for.
-        attentions: L tensors (B, A, S, S) of probabilities; None unless asked for.
+        pooler_output: (B, H); None if the checkpoint has no pooler.
+        hidden_states: L + 1 tensors (B, S, H), the embeddings first; None unless requested.
+        attentions: L tensors (B, A, S, S) of probabilities; None unless requested.
     """
 
     last_hidden_state: Tensor
@@ -57,7 +57,7 @@ class BertOutput(Outputs):
 
 @dataclass
 class HeadOutput(Outputs):
-    """What a model with one head returns; `loss`, a scalar, is there when labels were given."""
+    """What a model with one head returns; `loss` is a scalar, or None without labels."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None

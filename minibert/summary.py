@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minibert.model import BertForMaskedLM, BertForPreTraining, BertModel, PretrainedModel
+from minibert.base import PretrainedModel
+from minibert.model import BertForMaskedLM, BertForPreTraining, BertModel
 from minibert.pretrained.names import MLM_TENSORS
 from minibert.pretrained.source import Source
 from minibert.tokenizer import BertTokenizer

@@ -22,7 +22,7 @@ PACKAGE = Path(minibert.__file__).parent
 # The order in which the files are read: each imports only from those before it, and from the folders it may use.
 READING = [
     *("errors", "text", "config", "wordpiece", "batch", "tokenizer"),
-    *("embeddings", "attention", "encoder", "heads", "outputs", "model"),
+    *("embeddings", "attention", "encoder", "heads", "inputs", "outputs", "base", "model"),
 ]
 AFTERWARDS = [
     *(

@@ -1,4 +1,4 @@
-"""What a device is fastest with, and where it must not be used."""
+"""What is fastest on each device, and the check that a forked process can compute."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AV
 
 @dataclass(frozen=True)
 class Device:
-    """How a pass is made up for a device; all that is different on a CPU is decided here.
+    """How passes are made for a device. All differences between CPU and GPU are decided here.
 
     Attributes:
-        tokens: how many to compute at once: what the caches of a CPU's cores hold; on a GPU, enough to keep it busy.
-        layout: how attention finds the texts.
-        fills_up: whether passes are filled up to one of few sizes, for each of which oneDNN makes kernels.
+        tokens: how many to compute at once: what fits the caches of a CPU, or keeps a GPU busy.
+        layout: the layout of the packed texts.
+        fills_up: whether passes are filled up to one of a few sizes, since oneDNN builds kernels for each size.
     """
 
     tokens: int
@@ -38,7 +38,7 @@ class Device:
 
     @classmethod
     def of(cls, device: torch.device, dtype: torch.dtype, config: BertConfig) -> Self:
-        """What suits a device and a model."""
+        """The settings for a device and a model."""
         if device.type != "cpu":
             return cls(TOKENS_ON_A_GPU, Packed, False)
         tokens = BYTES_PER_THREAD * torch.get_num_threads() // (config.intermediate_size * dtype.itemsize)
@@ -46,7 +46,7 @@ class Device:
 
 
 def fastest_dtype(device: torch.device) -> tuple[torch.dtype, str]:
-    """The dtype that a device is fastest with at next to no loss, and why it is that one.
+    """The fastest dtype of a device without a notable loss of precision, and the reason.
 
     Where bfloat16 is emulated, it is slower than float32.
     """
@@ -68,10 +68,10 @@ def fastest_dtype(device: torch.device) -> tuple[torch.dtype, str]:
 
 
 def check_fork() -> None:
-    """Refuse to compute where it would wait forever: with threads of torch that a fork has left behind.
+    """Raise an error where computing would hang: in a fork of a process that has computed already.
 
-    OpenMP keeps threads for each thread that computes, from its first large operation on. A forked child has the
-    thread that forked, but none of those that were kept for it.
+    OpenMP starts helper threads for a thread at its first large operation, and keeps them. A forked child has only the
+    thread that forked, and would wait for its helpers forever.
 
     Raises:
         RuntimeError: this thread has computed in a process of which this one is a fork.
@@ -90,7 +90,7 @@ _computed = threading.local()  # by thread: in which process it first computed
 
 
 def without_autocast() -> AbstractContextManager[object]:
-    """A context in which CPU operations compute in the dtype of their inputs; oneDNN's know nothing else."""
+    """A context without autocast on the CPU, which oneDNN's operators do not support."""
     return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 

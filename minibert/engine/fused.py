@@ -1,9 +1,9 @@
-"""An encoder layer written as the few operations that a CPU is quickest with.
+"""An encoder layer in the few operations that are fastest on a CPU.
 
-oneDNN, the library under torch's CPU products, likes weights in a layout of its own, and adds a bias, a GELU or a
-residual to a product at no cost. `FusedLayer` is `encoder.EncoderLayer` in those terms. It takes the place of a layer
-only where it computes what that layer computes, which is tried; where oneDNN is not there, or torch has changed the
-operators (they are private), the layers of encoder.py run as they are. So does a layer that somebody looks into.
+oneDNN, which computes torch's matrix products on CPUs, is fastest with weights in its own layout. It adds a bias, a
+GELU or a residual to a product at no cost. `FusedLayer` is `encoder.EncoderLayer` in these operations. Each fused layer
+is checked against the plain one before it is used. Without oneDNN, or if torch has changed the operators (they are
+private), the layers of encoder.py run instead. Layers with hooks also run plain.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from minibert.engine.device import without_autocast
 
 logger = logging.getLogger("minibert")
 
-# What a layer is made of if `FusedLayer` can stand for it.
+# The types that a layer may consist of to be fused.
 FUSED = (EncoderLayer, SelfAttention, FeedForward, nn.Linear, nn.LayerNorm, nn.Dropout)
-# How far a fused layer's numbers may be from the layer's own, as a part of the largest. Seen: 1e-6, and 0.01 (1.3
-# units of the last place) in bfloat16; a bias, a residual or an activation gone wrong is more than that.
+# The largest difference allowed between a fused layer and the plain one, relative to the largest number. Measured:
+# 1e-6, and 0.01 (1.3 units in the last place) in bfloat16. A wrong bias, residual or activation differs by more.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.06}
 
 
 class Product:
-    """x W^T + b by oneDNN, with W in its layout; a GELU or a residual comes with it.
+    """x W^T + b by oneDNN, with W in its layout; followed by a GELU or a residual.
 
     Source: the operators that `torch.compile` itself emits for frozen weights on a CPU.
     """
@@ -46,11 +46,11 @@ class Product:
         return self.run(x, self.weight, self.bias, "none", [], "")
 
     def gelu(self, x: Tensor) -> Tensor:
-        """The exact GELU of it."""
+        """The exact GELU of the product."""
         return self.run(x, self.weight, self.bias, "gelu", [], "none")
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
-        """The sum of it and a residual, which is rounded once."""
+        """The product plus a residual, rounded once."""
         return self.run_plus(x, residual, self.weight, self.bias, "add")
 
 
@@ -59,7 +59,7 @@ class FusedLayer(nn.Module):
 
     Args:
         layer: the layer.
-        norms: float32 gains and biases for its two norms, if they are to have others than the layer's.
+        norms: float32 gains and biases to use in its two norms instead of the layer's.
     """
 
     def __init__(self, layer: EncoderLayer, norms: Mapping[str, Tensor]) -> None:
@@ -79,21 +79,21 @@ class FusedLayer(nn.Module):
         x = F.layer_norm(self.output.plus(mixed, x), *self.attention_norm)
         return F.layer_norm(self.down.plus(self.up.gelu(x), x), *self.feed_forward_norm)
 
-    __call__ = forward  # it has no hooks to look for, and one sentence takes 3 % less time
+    __call__ = forward  # it has no hooks, and not looking for any saves 3 % of the time of one sentence
 
 
 def is_probed(module: nn.Module) -> bool:
-    """Whether somebody looks at what goes in and out, or has put something else in the place of `forward`."""
+    """Whether a module has forward hooks or a `forward` of its own."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def fused_layer(layer: nn.Module, evaluating: nn.Module, norms: Mapping[str, Tensor]) -> FusedLayer | None:
-    """A layer as a `FusedLayer`; None where that is not possible, or does not compute the same.
+    """A layer as a `FusedLayer`; None where that is impossible or gives other numbers.
 
     Args:
         layer: the layer of the model.
-        evaluating: the same in evaluation mode; it is what the other is compared with.
-        norms: as for `FusedLayer`; used as far as the layer's own parameters are their roundings.
+        evaluating: the same layer in evaluation mode, to compare with.
+        norms: as for `FusedLayer`. Each is used only if the layer's own parameter is that value, rounded.
     """
     if type(layer) is not EncoderLayer or any(type(part) not in FUSED or is_probed(part) for part in layer.modules()):
         return None

@@ -1,8 +1,8 @@
-"""Texts end to end: which are computed together, and how attention finds them there.
+"""Packing: which texts are computed together, and how attention reads them.
 
-Padding is the largest waste of an encoder: a batch of texts is as long as its longest. So the tokens of many texts are
-laid one after the other, (T, H), and every layer but attention works on them as they are. Texts are taken by the number
-of their tokens, the longest first, until a budget of tokens is full.
+Padding is the largest waste of an encoder: every text of a batch is padded to the longest. So texts are sorted by
+length and packed end to end, (T, H). Attention runs within each text; every other layer works on each token alone. A
+pass takes texts, the longest first, up to a budget of tokens.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ GRAIN = 16
 
 
 class View(NamedTuple):
-    """Where attention looks: `number` views of one size, `step` tokens apart.
+    """What attention reads at once: `number` views of one size, `step` tokens apart.
 
     Attributes:
         start: the first token of the first view.
         number: how many views.
-        step: how far apart they begin, and how many of its tokens each is for; the others are thrown away.
-        size: how many tokens each sees.
+        step: the distance between views, and the number of results used of each; the others are discarded.
+        size: the number of tokens of each view.
         mask: which of them belong together, bool, (size, size) or (1, size); None: all do.
-        before: how many come before those that the view is for.
+        before: the number of tokens before the first one whose result is used.
     """
 
     start: int
@@ -43,14 +43,14 @@ class View(NamedTuple):
 
 
 class Views(Packed):
-    """`Packed`, read by attention through views of sizes that a CPU is quick with.
+    """`Packed`, but attention reads views of sizes that are fast on a CPU.
 
-    A view begins where a text begins, and reaches over its end into what follows, which is masked and thrown away.
-    They overlap, and nothing is copied to make them. Several short texts share one. The last view of a
-    group, if nothing follows it, begins earlier instead, and reaches back.
+    A view starts where a text starts, and extends past its end into the next texts; results for these are discarded.
+    Views overlap and copy nothing. Several short texts share one view. A last view with nothing after it starts earlier
+    instead.
 
     Args:
-        lengths: how many tokens each text has; neighbours of one length are attended to together.
+        lengths: how many tokens each text has; neighbours of the same length are computed together.
 
     Attributes:
         views: all of them, in the order of the tokens that they are for.
@@ -109,14 +109,14 @@ def _mask(size: int, length: int, count: int, before: int = 0) -> Tensor | None:
 
 
 def passes(lengths: Sequence[int], most_tokens: int, most_texts: int | None = None) -> Iterator[tuple[list[int], int]]:
-    """Say which texts are computed together.
+    """Choose which texts are computed together.
 
-    Each pass takes the longest text that is left, then, again and again, the longest that still fits. So nearly all
-    passes are as good as full, and the texts of one are nearly of one length, the last few excepted.
+    Each pass takes the longest text left, then repeatedly the longest one that still fits. So nearly all passes are
+    almost full, and most texts of a pass have similar lengths.
 
     Args:
         lengths: how many tokens each text has.
-        most_tokens: tokens of a pass; a text that is longer has a pass of its own.
+        most_tokens: tokens of a pass; a longer text has a pass of its own.
         most_texts: texts of a pass; None: any number.
 
     Yields:
@@ -137,9 +137,9 @@ def passes(lengths: Sequence[int], most_tokens: int, most_texts: int | None = No
 
 
 def rounded_up(tokens: int, steps: int) -> int:
-    """One of few sizes, so many for each doubling from 64 on.
+    """The next of a few sizes: `steps` of them for each doubling, from 64 on.
 
-    oneDNN makes kernels anew for each size (bfloat16: up to 10 ms each) and keeps them, with memory in proportion. To
-    fill a pass up costs less than that.
+    oneDNN builds new kernels for each size (bfloat16: up to 10 ms each) and keeps them in memory. Filling up a pass
+    costs less.
     """
     return tokens + -tokens % (1 << max(0, (tokens - 1).bit_length() - steps.bit_length())) if tokens > 64 else tokens

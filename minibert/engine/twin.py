@@ -1,161 +1,139 @@
-"""A model made ready for inference, with fused layers in the place of its own, and whether it still is that model."""
+"""A model for inference beside the user's own: fused layers in place of stock ones, everything else plain."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from operator import attrgetter
+from collections.abc import Mapping
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minibert.attention import SelfAttention
-from minibert.embeddings import Embeddings
-from minibert.encoder import Encoder, EncoderLayer, FeedForward
-from minibert.engine.fused import fused_layer, is_probed
-from minibert.heads import Pooler
+from minibert.encoder import Encoder
+from minibert.engine.fused import FusedLayer, fused_layer
 from minibert.model import BertModel
 
-# Modules of which the twin has copies of its own, the first three even if they are probed. Others, a class of the
-# user's for one, it uses as they are, unless they are in training mode.
-CONTAINERS = (BertModel, Encoder, nn.ModuleList)
-COPIED = (*CONTAINERS, Embeddings, EncoderLayer, SelfAttention, FeedForward, nn.Dropout)
-ALIKE = (nn.Embedding, nn.Linear, nn.LayerNorm, Pooler)  # they compute the same in training mode
-# Rows and columns of which one number is sampled. Every row and column would take 9 % of the time of one sentence, most
-# of it for what the samples push out of the caches; this takes 2 %.
+# A sample has one number of each 16 rows and columns, and takes 2 % of the time of one sentence. A number of every row
+# and column would take 9 %, mostly because the samples then push other data out of the caches.
 BAND = 16
-# Freeing a block of this size once lets glibc keep freed memory, up to twice as much, for the next pass, instead of
-# giving it back to the system and fetching it anew, page by page (5 to 10 % of the time under bfloat16).
+# After a block of this size has been freed once, glibc keeps up to twice as much freed memory for the next pass,
+# instead of returning it to the system and getting it back page by page (5 to 10 % of the time in bfloat16).
 KEPT_BYTES = 31 * 2**20
 
 
 class Twin:
-    """A model made ready for inference, and whether it still is that model's.
+    """A model made ready for inference, and a record of the model that it was made from.
+
+    A fused layer has a copy of its weights in oneDNN's layout. Every other module is the user's own or, if that is in
+    training mode, a shallow copy in evaluation mode with the same parameters. The user's model is not changed.
 
     Args:
-        model: the model. The twin shares its parameters, or has copies of them in oneDNN's layout.
-        exact: by name, the float32 values of which the parameters of norms are roundings. Under bfloat16, the norms of
-            a `FusedLayer` use them: it costs nothing, and a good part of the rounding error of a vector is theirs.
+        model: the user's model.
+        exact: by name, the float32 values that the parameters of norms were rounded from. Under bfloat16, fused layers
+            use them for their norms: this costs no time and removes a good part of the rounding error.
 
     Attributes:
-        model: a `BertModel` to compute with; it is in evaluation mode whatever the other one is in.
-        fused: how many of its layers are `FusedLayer`.
+        model: the model to compute with.
+        fused: how many of its layers are fused.
     """
 
     def __init__(self, model: BertModel, exact: Mapping[str, Tensor] | None = None) -> None:
-        self._of = model
-        self.model: BertModel = _evaluating(model)
-        self.fused = 0
-        copied: list[nn.Parameter] = []
-        # other containers than these are not copied: a layer put there would be put into the user's own model
-        parts = (model, model.encoder, model.encoder.layers) if type(model.encoder) is Encoder else ()
-        layers = self.model.encoder.layers if tuple(map(type, parts)) == CONTAINERS else []
-        for index, layer in enumerate(layers):
-            prefix = f"encoder.layers.{index}."
-            norms = {name.removeprefix(prefix): t for name, t in (exact or {}).items() if name.startswith(prefix)}
-            fused = fused_layer(model.encoder.layers[index], layer, norms)
-            if fused is not None:
-                copied += model.encoder.layers[index].parameters()
-                layers[index] = fused
-                self.fused += 1
-        self._state = State(model, copied)
-        if self.fused:
+        fused = fused_layers(model, exact or {})
+        self.model: BertModel = evaluating(model, fused)
+        self.fused = len(fused)
+        self._original = model
+        self._tables: list[dict[Any, Any]] = [
+            table
+            for m in model.modules()
+            for table in (vars(m), m._modules, m._parameters, m._forward_hooks, m._forward_pre_hooks)
+        ]
+        # private names are left out, which makes it several times faster; an added `forward` is one name more
+        places = [(table, name) for table in self._tables for name in table if not str(name).startswith("_")]
+        self._places = [table for table, _ in places], [name for _, name in places]
+        self._objects, self._lengths = self._look_at_objects(), list(map(len, self._tables))
+        self._copied = [parameter for layer in fused for parameter in layer.parameters()]
+        self._counted = [parameter for parameter in self._copied if not parameter.is_inference()]
+        self._numbers = [integers(parameter) for parameter in self._copied]
+        self._samples = [sample(numbers).numpy() for numbers in self._numbers]
+        self._values, self._sums = self._look_at_values(), self._sum()
+        if fused:
             torch.empty(KEPT_BYTES, dtype=torch.uint8, device="cpu")
 
     def fits(self, model: BertModel, every_number: bool = False) -> bool:
-        """Whether `model` is the one of the twin, with the modules, parameters, settings and probes that it had.
+        """Whether `model` is the original, and nothing about it has changed.
 
-        New values of a parameter are seen however they were written: torch counts writes, and where it does not (fused
-        optimizers, `parameter.data`, arrays of numpy that share the memory), samples of the numbers tell. A write that
-        torch does not count and that leaves the samples alone, of a few rows or numbers, is seen with `every_number`.
+        Changes are other modules, parameters, hooks, settings or modes, and new values of the weights. torch counts
+        most writes to a tensor. Writes that it does not count (by fused optimizers, through `parameter.data`, through
+        numpy arrays that share the memory) show in the samples, unless they are confined to a few rows or numbers.
+
+        Args:
+            every_number: compare all numbers of the weights, not only samples.
         """
-        return model is self._of and self._state.is_current(every_number)
-
-
-class State:
-    """What a model was when its twin was made: its modules, their parameters, settings and probes.
-
-    Args:
-        model: the model.
-        copied: those of its parameters, contiguous and on the CPU, of whose numbers the twin has copies.
-    """
-
-    def __init__(self, model: nn.Module, copied: Sequence[nn.Parameter]) -> None:
-        modules = list(model.modules())
-        self._parts = [table for module in modules for table in (module._modules, module._parameters)]
-        self._parameters = list(model.parameters())
-        self._versioned = [p for p in self._parameters if not p.is_inference()]
-        self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
-        shared = {part for m in modules if not is_copied(m) and type(m) not in ALIKE for part in m.modules()}
-        settings = [
-            (vars(module), name)
-            for module in modules
-            for name in ("forward", *vars(module))
-            if name[0] != "_" and (name != "training" or module in shared)
-        ]
-        self._tables, self._names = [table for table, _ in settings], [name for _, name in settings]
-        self._numbers = [integers(parameter) for parameter in copied]
-        self._samples = [sample(numbers).numpy() for numbers in self._numbers]
-        # what an id or an address was asked of must live on, or something else could get it
-        self._kept = (
-            [list(table.values()) for table in self._parts],
-            [table.get(name) for table, name in settings],
-            [p.detach() for p in self._parameters],
-        )
-        self._then, self._sums = self._look(), self._sum() if copied else b""
-
-    def is_current(self, every_number: bool = False) -> bool:
-        """Whether it still is that; without `every_number` it takes a hundredth of the time of one sentence."""
-        return self._look() == self._then and not (every_number and self._numbers and self._sum() != self._sums)
-
-    def _look(self) -> tuple[Any, ...]:
         return (
-            list(map(id, chain.from_iterable([table.values() for table in self._parts]))),
-            list(map(attrgetter("_version"), self._versioned)),
-            list(map(Tensor.data_ptr, self._parameters)),
-            list(map(len, self._hooks)),
-            list(map(id, map(dict.get, self._tables, self._names))),
-            np.concatenate(self._samples).tobytes() if self._samples else b"",
+            model is self._original
+            and all(map(is_, self._look_at_objects(), self._objects))
+            and list(map(len, self._tables)) == self._lengths
+            and self._look_at_values() == self._values
+            and not (every_number and self._sum() != self._sums)
+        )
+
+    def _look_at_objects(self) -> list[Any]:
+        """Everything that the modules have. The objects themselves are kept: an `id` can be used again."""
+        return list(map(dict.get, *self._places))
+
+    def _look_at_values(self) -> tuple[Any, ...]:
+        """What changes if a parameter has other values. The samples keep its memory: an address can be used again."""
+        return (
             torch.backends.mkldnn.enabled,
+            list(map(attrgetter("_version"), self._counted)),
+            list(map(Tensor.data_ptr, self._copied)),
+            np.concatenate(self._samples).tobytes() if self._samples else b"",
         )
 
     def _sum(self) -> bytes:
         """The sums of all rows: 2 ms for the 42 MB of a small model."""
-        return torch.cat([numbers.sum(-1).view(-1) for numbers in self._numbers]).numpy().tobytes()
+        return b"".join(numbers.sum(-1).numpy().tobytes() for numbers in self._numbers)
+
+
+def fused_layers(model: BertModel, exact: Mapping[str, Tensor]) -> dict[nn.Module, FusedLayer]:
+    """The layers of a model that can be fused, with what takes their place."""
+    # code of the user's own may look into the layers, where a fused one has no parts
+    if (type(model), type(model.encoder), type(model.encoder.layers)) != (BertModel, Encoder, nn.ModuleList):
+        return {}
+    found = {}
+    for index, layer in enumerate(model.encoder.layers):
+        prefix = f"encoder.layers.{index}."
+        norms = {name.removeprefix(prefix): tensor for name, tensor in exact.items() if name.startswith(prefix)}
+        fused = fused_layer(layer, evaluating(layer, {}), norms)
+        if fused is not None:
+            found[layer] = fused
+    return found
+
+
+def evaluating(module: Any, fused: Mapping[nn.Module, FusedLayer]) -> Any:
+    """A module in evaluation mode and with fused layers: itself where it is so already, otherwise a shallow copy."""
+    if module in fused:
+        return fused[module]
+    if module is None or not any(part.training or part in fused for part in module.modules()):
+        return module
+    copy = object.__new__(type(module))
+    children = {name: evaluating(child, fused) for name, child in module._modules.items()}
+    vars(copy).update(vars(module), training=False, _modules=children)
+    return copy
 
 
 def integers(parameter: nn.Parameter) -> Tensor:
-    """The bits of a contiguous parameter as integers, in its own memory: a NaN, too, equals itself then."""
+    """The bits of a contiguous parameter as integers, in its own memory: as integers, a NaN equals itself."""
     return parameter.detach().view(torch.int16 if parameter.dtype == torch.bfloat16 else torch.int32)
 
 
 def sample(numbers: Tensor) -> Tensor:
-    """Some of the numbers, in their own memory: every 16th of a vector, one of 16 rows and columns of a matrix."""
+    """Some of the numbers, in their own memory: every 16th of a vector, one of each 16 rows and columns of a matrix."""
     if numbers.ndim == 1:
         return numbers[::BAND]
     rows, columns = numbers.shape
     # a diagonal that goes through each row and, prime to the number of columns, through each column
     step = next(step for step in range(max(1, min(rows, columns) - 1), 0, -1) if math.gcd(step, columns) == 1)
     return numbers.view(-1)[:: step * BAND]
-
-
-def is_copied(module: nn.Module) -> bool:
-    """Whether the twin has a copy of its own, even if it is in evaluation mode already."""
-    return type(module) in COPIED and (type(module) in CONTAINERS or not is_probed(module))
-
-
-def _evaluating(module: Any) -> Any:
-    """A copy of the tree of modules, with the same parameters and probes, in evaluation mode; of what is not to be
-    copied, the module itself, if it is in that mode."""
-    if module is None or type(module) in ALIKE:
-        return module
-    if not is_copied(module) and not any(part.training for part in module.modules()):
-        return module
-    twin = copy.copy(module)
-    twin.training = False
-    twin._modules = {name: _evaluating(child) for name, child in module._modules.items()}
-    return twin

@@ -8,7 +8,7 @@ from typing import Any
 from minibert.bert import Bert
 from minibert.errors import MinibertError
 from minibert.loading import load
-from minibert.model import check_dtype
+from minibert.pretrained.arguments import check_dtype
 
 
 def open_bert(model: Any, *, revision: str | None = None, dtype: Any = None, device: Any = None) -> Bert:

@@ -1,7 +1,7 @@
-"""The names of arguments: those of sentence-transformers and transformers, and ours.
+"""The names that sentence-transformers and transformers have for arguments, and ours.
 
-People bring the names of those libraries with them, and code that uses them. What means the same is accepted. A value
-that asks for something else, and a name that does not exist here, raise an error that says what to write instead.
+Names with the same meaning are accepted. A value that asks for something else, and an unknown name, raise an error that
+says what to write instead.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypedDict
 
+import torch
 from torch import Tensor
 
 from minibert.errors import MinibertError
+from minibert.pretrained.checkpoint import FLOAT_TYPES
 
 
 class Only(NamedTuple):
-    """The values of an argument that ask for what is done anyway, and what to do instead of passing another one."""
+    """The values of an argument that change nothing, and what to do instead of passing another one."""
 
     values: tuple[Any, ...]
     remedy: str
@@ -83,7 +85,7 @@ INSTEAD = {
 
 
 def in_our_words(call: str, table: Table, theirs: Mapping[str, Any], **ours: Any) -> dict[str, Any]:
-    """The arguments `ours`, filled in with those that were given under another name.
+    """The arguments `ours`, completed with those that were given under another name.
 
     Args:
         call: what was called, for messages.
@@ -110,3 +112,34 @@ def in_our_words(call: str, table: Table, theirs: Mapping[str, Any], **ours: Any
         else:
             raise TypeError(f"{call}() got {row} twice, as {row!r} and as {name!r}")
     return ours
+
+
+def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """The dtype for parameters, also by its name; float32 when None.
+
+    Raises:
+        MinibertError: not a floating-point dtype.
+    """
+    if dtype is None:
+        return torch.float32
+    for known in FLOAT_TYPES:
+        if dtype == known or (isinstance(dtype, str) and dtype.removeprefix("torch.") == str(known)[len("torch.") :]):
+            return known
+    raise MinibertError(
+        f"dtype ({dtype!r}) must be a floating-point type of torch, or its name: {', '.join(map(str, FLOAT_TYPES))}"
+    )
+
+
+def check_device(device: torch.device | str | None) -> torch.device:
+    """The device for parameters; the CPU when None.
+
+    Raises:
+        MinibertError: torch cannot use the device.
+    """
+    try:
+        found = torch.device("cpu" if device is None else device)
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:  # each build of torch has its own
+        reason = (str(error).splitlines() or ["no details"])[0]
+        raise MinibertError(f"device ({device}) must be one that this torch can use; it cannot ({reason})") from error
+    return found

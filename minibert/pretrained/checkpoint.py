@@ -7,6 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,12 @@ def without_storage() -> Iterator[None]:
 class Checkpoint:
     """The tensors of a repository, under canonical names (see `names`).
 
-    The tensors are windows into the file, mapped into memory, so that reading them copies nothing (but for files that
-    torch saved before version 1.6).
+    The file is mapped into memory, so tensors are not copied (except from files that torch saved before version 1.6).
 
     Attributes:
-        source: where the tensors are from, for messages.
+        source: the name of the checkpoint, for messages.
         tensors: canonical name -> tensor.
-        untied_decoder: the masked-LM head has a table of its own, which differs from the token table.
+        untied_decoder: whether the masked-LM head has its own table, different from the token table.
     """
 
     def __init__(self, source: str, tensors: Mapping[str, Tensor]) -> None:
@@ -97,34 +97,61 @@ class Checkpoint:
         return cls(str(repository), read_tensors(repository))
 
     def drop_absent(self, model: nn.Module, parts: Iterable[str]) -> None:
-        """Take those parts out of the model of which the checkpoint has no tensor at all."""
+        """Set the parts of the model to None of which the checkpoint has no tensor."""
         for part in parts:
             if not any(to_checkpoint(f"{part}.{name}") in self.tensors for name, _ in _parameters(model, part)):
                 setattr(model, part, None)
 
     def fill(self, model: nn.Module, new_heads: Iterable[str], dtype: torch.dtype, device: torch.device) -> list[str]:
-        """Give the model its parameters: ours are walked, theirs are pulled, so that a missing one is always seen.
+        """Give every parameter of the model its tensor.
 
         Args:
             model: built on the meta device.
-            new_heads: parts that may be absent as a whole; they are given storage, and a warning names them.
+            new_heads: parts that the checkpoint may lack as a whole. They get memory, and a warning names them.
             dtype, device: of the parameters.
 
         Returns:
-            Those of `new_heads` that were absent, for the caller to initialise.
+            The `new_heads` that the checkpoint lacks; the caller has to initialise them.
 
         Raises:
-            MinibertError: missing, misshapen or non-float tensors; the message names them all.
+            MinibertError: tensors are missing, have another shape, or are not float.
         """
-        state: dict[str, Tensor] = {}
-        missing: dict[str, Tensor] = {}
-        wrong: list[str] = []
+        self._check(model)
+        missing = [name for name, _ in model.named_parameters() if to_checkpoint(name) not in self.tensors]
+        new = {head: _parameters(model, head, full=True) for head in new_heads}
+        new = {head: own for head, own in new.items() if all(name in missing for name, _ in own)}
+        random = dict(chain.from_iterable(new.values()))
+        lacking = [to_checkpoint(name) for name in missing if name not in random]
+        if lacking:
+            raise MinibertError(
+                f"{self.source} must hold every tensor of {type(model).__name__}; it lacks {', '.join(lacking)}: "
+                "load a class that fits the checkpoint, or another checkpoint"
+            )
+        if random:
+            warn(
+                f"{self.source} has no {', '.join(map(to_checkpoint, random))}: new, random, to be trained before "
+                f"{type(model).__name__} is of use",
+            )
+        state = {
+            name: torch.empty_like(parameter, dtype=dtype, device=device)
+            if name in random
+            else converted(self.tensors[to_checkpoint(name)], dtype).to(device)
+            for name, parameter in model.named_parameters()
+        }
+        model.load_state_dict(state, assign=True)
+        self._report_unused(model)
+        self._warn_of_nan({to_checkpoint(name): tensor for name, tensor in state.items() if name not in random})
+        return list(new)
+
+    def _check(self, model: nn.Module) -> None:
+        """Reject tensors that cannot be parameters of the model."""
+        wrong = []
         for ours, parameter in model.named_parameters():
             theirs = to_checkpoint(ours)
             tensor = self.tensors.get(theirs)
             if tensor is None:
-                missing[ours] = parameter
-            elif tensor.shape != parameter.shape:
+                continue
+            if tensor.shape != parameter.shape:
                 wrong.append(
                     f"{theirs} has shape {tuple(tensor.shape)}, the configuration wants {tuple(parameter.shape)}"
                 )
@@ -133,50 +160,26 @@ class Checkpoint:
                     f"{theirs} of {self.source} has dtype {tensor.dtype}, but must be float; quantised weights are not "
                     "implemented: load a checkpoint in float32, bfloat16 or float16"
                 )
-            else:
-                state[ours] = converted(tensor, dtype).to(device)
         if wrong:
             raise MinibertError(
                 f"the tensors of {self.source} must fit its configuration; {'; '.join(wrong)}: "
                 "use the config.json that the weights were saved with"
             )
 
-        new = [head for head in new_heads if all(name in missing for name, _ in _parameters(model, head, full=True))]
-        for head in new:
-            for name, parameter in _parameters(model, head, full=True):
-                state[name] = torch.empty_like(parameter, dtype=dtype, device=device)
-                del missing[name]
-        if missing:
-            raise MinibertError(
-                f"{self.source} must hold every tensor of {type(model).__name__}; it lacks "
-                f"{', '.join(to_checkpoint(name) for name in missing)}: "
-                "load a class that fits the checkpoint, or another checkpoint"
-            )
-        if new:
-            names = ", ".join(to_checkpoint(name) for head in new for name, _ in _parameters(model, head, full=True))
-            warn(
-                f"{self.source} has no {names}: new, random, to be trained before {type(model).__name__} is of use",
-            )
-        model.load_state_dict(state, assign=True)
-        self._report(state, model)
-        return new
-
-    def _report(self, state: Mapping[str, Tensor], model: nn.Module) -> None:
-        """Say what was not used, and which tensors are not numbers."""
-        used = {to_checkpoint(ours) for ours in state}
+    def _report_unused(self, model: nn.Module) -> None:
+        """Log the tensors that the model has no parameter for."""
+        used = {to_checkpoint(ours) for ours, _ in model.named_parameters()}
         unused = sorted(set(self.tensors) - used - (set() if self.untied_decoder else {DECODER}))
-        # a head may have no place in the model; a layer always has, unless the configuration says too few
+        # the model may lack a head; it lacks a layer only if the configuration has too few
         known = [name for name in unused if to_ours(name) is not None and not name.startswith("encoder.")]
         unknown = [name for name in unused if name not in known]
         if known:
             logger.info("%s has no place for these tensors of %s: %s", type(model).__name__, self.source, known)
         if unknown:
             logger.warning("these tensors of %s are none of this BERT's, and were not loaded: %s", self.source, unknown)
-        broken = [
-            to_checkpoint(ours)
-            for ours, tensor in state.items()
-            if to_checkpoint(ours) in self.tensors and not is_finite(tensor)
-        ]
+
+    def _warn_of_nan(self, loaded: Mapping[str, Tensor]) -> None:
+        broken = [name for name, tensor in loaded.items() if not is_finite(tensor)]
         if broken:
             warn(
                 f"{', '.join(broken)} of {self.source} must hold finite numbers; there is NaN or infinity in it, "

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writes: a file, or the files of a folder, are replaced as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import IO, Any
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to, beside `path`, that takes its place when the block ends without an error.
+    """A temporary path beside `path`, which replaces `path` when the block ends without an error.
 
-    An older file stays as it was until then: an interruption or a full disk leaves no half-written file, and weights
-    that are mapped from the older file stay valid.
+    Until then an older file is unchanged: an interruption or a full disk leaves no half-written file, and weights that
+    are mapped from the older file stay valid.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -42,10 +42,10 @@ def locked(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock while the block runs: one holder at a time, among threads and processes.
 
     The system releases the lock when its holder ends, even if it is killed. The lock file is removed at the end of the
-    block; one that a killed process has left behind means nothing.
+    block; one left behind by a killed process does no harm.
 
     Args:
-        path: the lock file, made if need be. It must not lie in a folder that is removed while the lock is held.
+        path: the lock file, created if needed. It must not be in a folder that is removed while the lock is held.
         busy: the message of the error if somebody else holds the lock.
         wait: wait for the lock instead.
 
@@ -120,15 +120,15 @@ SAVING, SAVED, LOCK = ".minibert-saving", ".minibert-saved", ".minibert-lock"
 
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
-    """A new folder to write to, whose files all take their places in `folder` when the block ends without an error.
+    """A temporary folder, whose files all replace those of `folder` when the block ends without an error.
 
-    Whatever happens meanwhile, even a power cut, `folder` holds the old files or the new ones, never some of each.
-    Files that are not written stay. One process writes at a time; the others wait.
+    Even after a power cut, `folder` has all the old files or all the new ones, never a mixture. Files that are not
+    written are kept. One process writes at a time; the others wait.
 
-    The new files are first written into a folder inside `folder`. Renaming that to `SAVED` is the moment at which they
-    count: `place` finds them there. Then they are moved to where others look for them, `config.json` last, so that a
-    program that does not know of `SAVED` finds no model rather than a mixed one, should the process die right then. The
-    next save finishes what was interrupted.
+    The new files are first written to a folder inside `folder`. Renaming that to `SAVED` makes them valid: from then
+    on, `place` finds them there. Then they are moved to their final places, `config.json` last. If the process dies in
+    between, other programs, which do not know `SAVED`, find no model rather than a mixed one. The next save completes
+    the move.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / LOCK, f"another process is saving to {folder}", wait=True):
@@ -150,12 +150,12 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 
 def place(folder: Path, name: str) -> Path | None:
-    """Where a file of a folder is, be it still where an interrupted `folder_written_whole` left it; None: nowhere."""
+    """The path of a file of a folder, also after an interrupted `folder_written_whole`; None if there is none."""
     return next((path for path in (folder / SAVED / name, folder / name) if path.is_file()), None)
 
 
 def _settle(folder: Path) -> None:
-    """Move files that count already to where others look for them."""
+    """Move the files of a completed save to their final places."""
     saved = folder / SAVED
     if not saved.is_dir():
         return
@@ -171,7 +171,7 @@ def _settle(folder: Path) -> None:
 
 
 def path_to_disk(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before anything else is done."""
+    """Flush a file, or the names in a folder, to the disk."""
     if path.is_dir():
         if os.name != "posix":  # elsewhere a folder cannot be opened
             return
@@ -185,13 +185,13 @@ def path_to_disk(path: Path) -> None:
 
 
 def to_disk(file: IO[Any]) -> None:
-    """Have what was written on the disk before anything else is done."""
+    """Flush what was written to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def safetensors_header(tensors: dict[str, tuple[str, list[int]]]) -> bytes:
-    """The beginning of a safetensors file, for data that is to be streamed: the library wants all of it in memory.
+    """The header of a safetensors file whose data is streamed; the library needs all of the data in memory.
 
     Args:
         tensors: by name "F32" or "I64", and the shape; their data follow in this order.
@@ -207,6 +207,6 @@ def safetensors_header(tensors: dict[str, tuple[str, list[int]]]) -> bytes:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text atomically."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from copy import copy
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NoReturn, TypedDict, TypeVar
 
 from typing_extensions import Unpack
 
@@ -31,10 +31,10 @@ class Where(TypedDict, total=False):
 
 
 class Repository:
-    """A folder with the files of a checkpoint, here or on the Hub.
+    """The files of a checkpoint, in a local folder or on the Hub.
 
-    Files of the Hub are fetched one by one, when asked for, into the Hub's own cache. The first answer fixes the
-    commit, and all later files are taken from that commit: a checkpoint that changes meanwhile is never mixed.
+    Files of the Hub are downloaded when they are needed, into the Hub client's cache. All files are from the commit of
+    the first one, so files of two versions are never mixed.
 
     Attributes:
         name: as the user gave it.
@@ -65,10 +65,10 @@ class Repository:
 
     @classmethod
     def open(cls, name_or_folder: str | Path, **where: Unpack[Where]) -> Repository:
-        """Tell a folder from a name of the Hub; nothing is fetched yet.
+        """Decide whether a name is a folder or a repository of the Hub; nothing is downloaded yet.
 
         Raises:
-            FileNotFoundError: what is written as a path does not exist.
+            FileNotFoundError: a path that does not exist.
             MinibertError: neither a folder nor a possible name; a revision of a folder.
         """
         if not isinstance(name_or_folder, (str, Path)):
@@ -100,7 +100,7 @@ class Repository:
         return cls(name, **where)
 
     def inside(self, path: str) -> Repository:
-        """The same repository, one folder down: sentence-transformers keeps parts of a model in folders."""
+        """A folder of the repository; sentence-transformers keeps parts of a model in folders."""
         inner = copy(self)
         if path:
             inner._prefix = f"{self._prefix}{path}/"
@@ -117,14 +117,14 @@ class Repository:
         return Source(self.name, self.revision, self.commit)
 
     def file(self, filename: str) -> Path | None:
-        """The path of a file, fetched if need be; None where the repository has no such file.
+        """The path of a file, downloaded if needed; None where the repository has no such file.
 
         Raises:
             FileNotFoundError: no such repository or revision; or no network, and the file is not in the cache.
             PermissionError: a gated or private repository, and no token that opens it.
-            ConnectionError: the Hub cannot be reached; or a download broke off, and the client's retries, each of which
-                goes on from what has arrived, were in vain.
-            OSError: what arrived is not what the Hub has.
+            ConnectionError: the Hub cannot be reached; or a download failed, also after the client's retries, which
+                resume it.
+            OSError: the file has another digest than on the Hub.
         """
         filename = self._prefix + filename
         if self.folder is not None:
@@ -134,10 +134,9 @@ class Repository:
         return self._fetch(filename)
 
     def read_whole(self, read: Callable[[], T]) -> T:
-        """What `read` makes of the files, all of them from the same save.
+        """The result of `read`, with all files from the same save.
 
-        A folder that somebody writes to meanwhile is read again: its configuration could be that of one model, and its
-        weights those of another.
+        A folder that changes meanwhile is read again, since its configuration and weights could be of different models.
 
         Raises:
             OSError: the folder changed each time.
@@ -188,16 +187,30 @@ class Repository:
         return values
 
     def _fetch(self, filename: str) -> Path | None:
+        """The path of a file in the cache, downloaded first if need be; None where the repository has no such file."""
         import huggingface_hub as hub
-        from huggingface_hub import errors
 
         # Later files come from the commit of the first; what the cache knows of it costs no request.
         revision = self.commit or self.revision
         cached = hub.try_to_load_from_cache(self.name, filename, cache_dir=self._cache_dir, revision=revision)
         if cached is not None and not isinstance(cached, str) and (self.commit or self._offline):
             return None  # known not to exist
+        path = self._download(filename, revision)
+        if path is None:
+            return None
+        if self.commit is None:
+            self.commit = _commit_of(path)
+        if not isinstance(cached, str):
+            self._verify(path, filename)
+        return path
+
+    def _download(self, filename: str, revision: str) -> Path | None:
+        """Ask the Hub's client for a file, and raise Python's own errors instead of the client's."""
+        import huggingface_hub as hub
+        from huggingface_hub import errors
+
         try:
-            path = Path(
+            return Path(
                 hub.hf_hub_download(
                     self.name,
                     filename,
@@ -216,25 +229,10 @@ class Repository:
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:  # gated ones among them
             raise self._no_access(error) from None
         except _broken_connections() as error:
-            if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-                raise PermissionError(
-                    f"the token for {self.name} must be valid; the Hub refuses it: renew it, or pass token=False for a "
-                    "public repository"
-                ) from None
-            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-                raise  # this machine's disk, not the network
-            raise ConnectionError(
-                f"the download of {filename} of {self} must run to its end; it broke off "
-                f"({_first_line(error)}): run again, files that are complete are kept"
-            ) from error
-        if self.commit is None:
-            self.commit = _commit_of(path)
-        if not isinstance(cached, str):
-            self._verify(path, filename)
-        return path
+            self._raise_broken(filename, error)
 
     def _no_access(self, error: Exception) -> OSError:
-        """What to say where the Hub has no such repository or revision, or does not show it."""
+        """The error for a repository or revision that does not exist or is not accessible."""
         from huggingface_hub import errors
 
         if isinstance(error, errors.GatedRepoError):
@@ -252,6 +250,20 @@ class Repository:
             "leave revision out for the newest"
         )
 
+    def _raise_broken(self, filename: str, error: Exception) -> NoReturn:
+        """Raise what a broken download means: a bad token, this machine's disk, or the network."""
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+            raise PermissionError(
+                f"the token for {self.name} must be valid; the Hub refuses it: renew it, or pass token=False for a "
+                "public repository"
+            ) from None
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+            raise error  # this machine's disk, not the network
+        raise ConnectionError(
+            f"the download of {filename} of {self} must run to its end; it broke off "
+            f"({_first_line(error)}): run again, files that are complete are kept"
+        ) from error
+
     @property
     def _offline(self) -> bool:
         from huggingface_hub import constants
@@ -259,7 +271,7 @@ class Repository:
         return self._local_files_only or bool(constants.HF_HUB_OFFLINE)
 
     def _refuse_unless_offline(self, filename: str, error: Exception) -> None:
-        """Offline, the cache is all there is: a file that is not there counts as absent if the checkpoint is there."""
+        """Offline, treat a file that is not in the cache as absent if the checkpoint is in it; else raise."""
         if self._offline and self.commit is not None:
             self.unknown.add(filename)
             return
@@ -274,7 +286,7 @@ class Repository:
         ) from error
 
     def _verify(self, path: Path, filename: str) -> None:
-        """Compare what was just downloaded with the digest that the Hub, and so the cache, names it by."""
+        """Compare a new download with its digest on the Hub, which is its name in the cache."""
         blob = path.resolve()
         if re.fullmatch(r"[0-9a-f]{64}", blob.name):  # large files: their sha256
             digest = hashlib.sha256()
@@ -295,7 +307,7 @@ class Repository:
 
 
 def _identity(path: Path | None) -> tuple[Any, ...] | None:
-    """What tells a file from another one that takes its place."""
+    """What differs between a file and another one that replaces it."""
     try:
         status = None if path is None else path.stat()
     except FileNotFoundError:  # it has been moved since it was found

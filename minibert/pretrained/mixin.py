@@ -1,4 +1,4 @@
-"""`from_pretrained` and `save_pretrained`, written once for the configuration, the tokenizer and the models."""
+"""`from_pretrained` and `save_pretrained`, for the configuration, the tokenizer and the models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minibert.pretrained.hub import Repository
 
 
 class Pretrained:
-    """What can be loaded from a checkpoint and saved as one."""
+    """An object that can be loaded from a checkpoint and saved as one."""
 
     @classmethod
     def from_pretrained(
@@ -37,8 +37,8 @@ class Pretrained:
             cache_dir: where downloads are kept; `HF_HOME` decides when None.
             token: for private and gated repositories; `HF_TOKEN` or the stored login when None.
             local_files_only: never use the network.
-            settings: arguments of the class, which win over the files; or other names of the arguments above: see
-                `pretrained.arguments.LOADING`.
+            settings: arguments of the class, which override the files; or transformers' names of the arguments above
+                (all are in `pretrained.arguments.LOADING`).
 
         Raises:
             FileNotFoundError: no such folder, repository, revision or file.
@@ -63,8 +63,8 @@ class Pretrained:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write its files into `folder`, under transformers' names; the folder is made if need be.
 
-        Whenever this is interrupted, the folder holds the old files or the new ones, never some of each. Other files
-        in it stay.
+        If it is interrupted, the folder has all the old files or all the new ones, never a mixture. Other files in the
+        folder are kept.
         """
         with folder_written_whole(Path(folder)) as new:
             self._save(new)
@@ -75,7 +75,7 @@ class Pretrained:
 
 
 class PretrainedConfig(Pretrained):
-    """What is kept in `config.json`; a subclass says what the file means, and knows nothing of files."""
+    """The file half of `BertConfig`, kept apart so that config.py does no I/O."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -1,7 +1,7 @@
-"""The names of tensors: ours, and those of checkpoints, in one table read in both directions.
+"""The names of tensors, ours and those of checkpoints, in one table for both directions.
 
-A row names a module; its `weight` and `bias` go along. `{}` stands for the number of a layer. Models with a head keep
-the encoder under `bert.`, on both sides; a plain encoder has no prefix, on both sides.
+A row names a module and stands for its `weight` and `bias`. `{}` is the number of a layer. On both sides, models with a
+head have the prefix `bert.` for the encoder, and a plain encoder has no prefix.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
 def canonical(name: str) -> str:
-    """A checkpoint's name without its dialect: no `module.` or `bert.` before it, LayerNorms in today's words."""
+    """A checkpoint's name without variants: no prefix `module.` or `bert.`, no `gamma` and `beta` in LayerNorms."""
     name = name.removeprefix("module.").removeprefix("bert.")
     return re.sub(r"(LayerNorm)\.(gamma|beta)$", lambda m: f"{m[1]}.{'weight' if m[2] == 'gamma' else 'bias'}", name)
 

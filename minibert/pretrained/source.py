@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint came from; as text, what people want to read of it.
+    """Where a checkpoint came from. `str` gives a short form for people.
 
     Attributes:
         name: a repository of the Hub, a folder, or what the maker of the model calls it.

@@ -8,9 +8,10 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
+from minibert.base import PretrainedModel
 from minibert.engine.device import check_fork
 from minibert.errors import MinibertError
-from minibert.model import BertForMaskedLM, BertForPreTraining, PretrainedModel
+from minibert.model import BertForMaskedLM, BertForPreTraining
 from minibert.pretrained.source import Source
 from minibert.text import as_list, check_text, whole_number
 from minibert.tokenizer import BertTokenizer

@@ -16,7 +16,7 @@ from minibert.engine.engine import LAST, Combine, Engine, Pass, Plan
 from minibert.engine.rows import RowMaker, Rows, Truncation, token_rows
 from minibert.engine.stream import Progress, Truncated, chunks
 from minibert.errors import MinibertError, warn
-from minibert.model import check_device
+from minibert.pretrained.arguments import check_device
 from minibert.text import as_stream
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.pooling import pool, pooling_modes

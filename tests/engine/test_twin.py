@@ -18,6 +18,7 @@ from oracle import assert_same_vectors, with_real_vocabulary
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 import minibert
 from minibert.encoder import EncoderLayer
@@ -365,6 +366,20 @@ def test_the_dropout_of_a_class_of_the_users_own_is_off(editable: minibert.Bert)
         layer.train(training)
         assert_same_vectors(editable.encode(TEXTS), expected)
         assert layer.dropout.training == training
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_parametrized_weight_is_used_in_either_mode(editable: minibert.Bert, training: bool) -> None:
+    class Halved(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight * 0.5
+
+    before = editable.encode(TEXTS)
+    parametrize.register_parametrization(editable.layers[2].attention.value, "weight", Halved())
+    expected = plain(editable)
+    editable.model.train(training)
+    assert_now(editable.encode(TEXTS), expected, before)
+    assert fused(editable) == (5 if HAS_FUSED else 0)
 
 
 def test_a_hook_is_given_the_module_that_it_was_put_on(editable: minibert.Bert) -> None:

@@ -1,0 +1,103 @@
+"""The inputs of a model, checked once, before anything is computed."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from minibert.embeddings import Embeddings
+from minibert.errors import MinibertError
+
+
+class Ignored(TypedDict, total=False):
+    """What training loops pass to any model. `pretrained.arguments.FORWARD` says which values are accepted."""
+
+    inputs_embeds: None
+    return_dict: Literal[True] | None
+    use_cache: bool | None
+    past_key_values: None
+    encoder_hidden_states: None
+    encoder_attention_mask: None
+
+
+class Asked(Ignored, total=False):
+    """Further results of a forward pass. What is left out is decided by the configuration."""
+
+    output_hidden_states: bool | None
+    output_attentions: bool | None
+
+
+def check_inputs(
+    embeddings: Embeddings,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+) -> None:
+    """Reject inputs that do not fit the model or each other; a wrong shape could broadcast, and give wrong numbers.
+
+    Raises:
+        MinibertError: a shape, a dtype or an id that does not fit.
+    """
+    if not isinstance(input_ids, Tensor):
+        raise MinibertError(
+            f"input_ids ({type(input_ids).__name__}) must be a tensor; pass return_tensors='pt' to the tokenizer"
+        )
+    shape = tuple(input_ids.shape)
+    if input_ids.ndim != 2:
+        raise MinibertError(f"input_ids shape {shape} must be (batch, sequence); add the batch with input_ids[None]")
+    if input_ids.shape[1] == 0:
+        raise MinibertError(
+            f"input_ids shape {shape} must hold at least one token; even an empty text has [CLS] and [SEP]"
+        )
+    others = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
+    for name, tensor in others.items():
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise MinibertError(f"{name} ({type(tensor).__name__}) must be a tensor; pass torch.tensor({name})")
+    for name, tensor in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise MinibertError(
+                f"{name} shape {tuple(tensor.shape)} must equal that of input_ids {shape}; pad both alike"
+            )
+    if position_ids is not None and tuple(position_ids.shape) not in (shape, (1, shape[1])):
+        raise MinibertError(f"position_ids shape {tuple(position_ids.shape)} must equal that of input_ids {shape}")
+    if attention_mask is not None and (attention_mask.is_floating_point() or attention_mask.is_complex()):
+        raise MinibertError(
+            f"attention_mask dtype ({attention_mask.dtype}) must be bool or integer, 1 = a real token; "
+            "pass attention_mask.bool() if it holds zeros and ones"
+        )
+    check_ids(input_ids, embeddings.token, "input_ids", "vocab_size")
+    if token_type_ids is not None:
+        check_ids(token_type_ids, embeddings.token_type, "token_type_ids", "type_vocab_size")
+    if position_ids is not None:
+        check_ids(position_ids, embeddings.position, "position_ids", "max_position_embeddings")
+
+
+def check_ids(ids: Tensor, table: nn.Embedding, name: str, rule: str) -> None:
+    """Reject ids that are not integers or, on the CPU, that have no row in the table."""
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise MinibertError(f"{name} dtype ({ids.dtype}) must be torch.int64 or torch.int32; pass {name}.long()")
+    if ids.numel() and is_at_hand(ids):
+        low, high = (int(bound) for bound in ids.aminmax())
+        size = table.num_embeddings
+        if low < 0 or high >= size:
+            wrong = low if low < 0 else high
+            raise MinibertError(
+                f"{name} ({wrong}) must be at least 0 and less than {rule} ({size}); "
+                "use the tokenizer and the model of the same checkpoint"
+            )
+
+
+def to_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """The mask as bool; None where nothing is padding, since the kernel without a mask is faster."""
+    if attention_mask is None:
+        return None
+    mask = attention_mask != 0
+    return None if is_at_hand(mask) and mask.all() else mask
+
+
+def is_at_hand(tensor: Tensor) -> bool:
+    """Whether values can be read without waiting for a device that is still computing."""
+    return tensor.device.type == "cpu"
