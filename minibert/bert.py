@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +30,16 @@ from minibert.model import (
     PretrainedModel,
     check_device,
 )
+from minibert.outputs import BertOutput
 from minibert.pretrained.arguments import ENCODING, in_our_words
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.names import MLM_TENSORS
 from minibert.pretrained.source import Source
+from minibert.study.ablation import ablation
+from minibert.study.edits import Edit, ablated, edited, patched
+from minibert.study.lens import Lens, lens
+from minibert.study.points import Points, points_of
+from minibert.study.trace import Trace, trace
 from minibert.tasks.fill_mask import Candidate, fill_mask
 from minibert.text import as_list, as_stream, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
@@ -557,6 +563,58 @@ class Bert:
             self.model.save_pretrained(new)
             self.tokenizer.save_pretrained(new)
             self.recipe.save(new, self.config.hidden_size)
+
+    def points(self) -> Points:
+        """Every tensor inside the model that can be read or edited: name, shape and meaning. Prints as a table."""
+        return points_of(self.model)
+
+    @overload
+    def trace(  # type: ignore[overload-overlap]
+        self, text: str, points: str | Sequence[str], pair: str | None = None
+    ) -> Trace: ...
+
+    @overload
+    def trace(
+        self, text: Sequence[str], points: str | Sequence[str], pair: Sequence[str] | None = None
+    ) -> list[Trace]: ...
+
+    def trace(
+        self, text: str | Sequence[str], points: str | Sequence[str], pair: str | Sequence[str] | None = None
+    ) -> Trace | list[Trace]:
+        """Run a text, or a pair of texts, and keep the tensors at `points`; a list of texts gives a list of traces.
+
+        Points are names of `points()`, or names in which `*` stands for a part between dots.
+        """
+        return trace(self.model, self.tokenizer, text, pair, points)
+
+    def edited(self, edits: Mapping[str, Edit]) -> Bert:
+        """A `Bert` in which the tensor at each point is what a function makes of it. See `study.edits.edited`."""
+        return self._with_model(edited(self.model, edits))
+
+    def ablated(self, heads: Mapping[int, Sequence[int]], by: Literal["zero", "mean"] = "zero") -> Bert:
+        """A `Bert` in which some heads of attention are left out, by layer. See `study.edits.ablated`."""
+        return self._with_model(ablated(self.model, heads, by))
+
+    def patched(
+        self, values: Mapping[str, Tensor], points: str | Sequence[str], positions: Sequence[int] | None = None
+    ) -> Bert:
+        """A `Bert` in which tensors are replaced by those of a trace. See `study.edits.patched`."""
+        return self._with_model(patched(self.model, values, points, positions))
+
+    def _with_model(self, model: PretrainedModel) -> Bert:
+        other = copy(self)
+        other.model = model
+        return other
+
+    def ablation(
+        self, texts: str | Iterable[str], target: str | int | Callable[[BertOutput], Tensor] = "vector"
+    ) -> Tensor:
+        """What each head is worth, (L, A): what `target` loses without it. See `study.ablation.ablation`."""
+        return ablation(self, texts, target)
+
+    def lens(self, text: str, pair: str | None = None) -> Lens:
+        """The masked-LM head read at every layer. See `study.lens.Lens`."""
+        return lens(self.model, self.tokenizer, text, pair)
 
     def info(self) -> dict[str, Any]:
         """What was loaded, as plain values."""
