@@ -36,7 +36,7 @@ from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.names import MLM_TENSORS
 from minibert.pretrained.source import Source
 from minibert.study.ablation import ablation
-from minibert.study.edits import Edit, ablated, edited, patched
+from minibert.study.edits import Edit, ablated, edited, edited_points, patched
 from minibert.study.lens import Lens, lens
 from minibert.study.points import Points, points_of
 from minibert.study.trace import Trace, trace
@@ -556,8 +556,13 @@ class Bert:
         Whenever this is interrupted, the folder holds the old model or the new one. Other files in it stay.
 
         Raises:
-            MinibertError: the recipe is one that cannot be honoured here, so neither can it be written.
+            MinibertError: the recipe is one that cannot be honoured here, so neither can it be written; an edited Bert.
         """
+        edits = edited_points(self.model)
+        if edits:
+            raise MinibertError(
+                f"an edited Bert (at {', '.join(edits)}) must not be saved; save the one it was made of"
+            )
         self._check_recipe()
         with folder_written_whole(Path(folder)) as new:
             self.model.save_pretrained(new)

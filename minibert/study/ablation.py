@@ -90,7 +90,7 @@ def _through(bert: Any, variants: PretrainedModel, reading: Reading) -> Tensor:
     at_once = max(1, TOKENS_AT_ONCE // x.shape[1])
     for layer, variant in zip(model.encoder.layers, variants._encoder.encoder.layers, strict=True):
         new = variant(x[:1].expand(heads, -1, -1), Padded())
-        x = torch.cat([*(layer(part, Padded()) for part in x.split(at_once)), new])
+        x = torch.cat([*(layer(part, Padded()) for part in torch.split(x, at_once)), new])
     return x
 
 

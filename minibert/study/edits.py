@@ -129,7 +129,8 @@ def with_steps(model: PretrainedModel, steps: Mapping[str, Step], whole: bool = 
         name, what = module_of(point)
         part: Any = owner(tree, point).get_submodule(name)
         if not isinstance(part, Edited):
-            part.__class__ = _edited_class(type(part))
+            kind: Any = type(part)
+            part.__class__ = _edited_class(kind)
             part._steps = {}
         part._steps[what] = (*part._steps.get(what, ()), step)
     return tree
@@ -150,6 +151,16 @@ def copied(module: M, inside: Collection[int] | None, seen: dict[int, nn.Module]
     return seen[id(module)]  # type: ignore[return-value]
 
 
+def edited_points(model: PretrainedModel) -> list[str]:
+    """The names of the points that have edits, in order; none for a model that was loaded."""
+    names = []
+    for name in points_of(model).names:
+        module, what = module_of(name)
+        part = owner(model, name).get_submodule(module)
+        names += [name] * (isinstance(part, Edited) and what in part._steps)
+    return names
+
+
 class Edited(nn.Module):
     """What the class of an edited module does before and after the module's own `forward`."""
 
@@ -161,7 +172,7 @@ class Edited(nn.Module):
         if steps.keys() & {SCORES, PROBABILITIES, MIXED}:
             others = (Opened(others[0], steps),)
         x = stepped(steps, "input", x)
-        return stepped(steps, "output", super().forward(x, *others))  # type: ignore[misc]
+        return stepped(steps, "output", super().forward(x, *others))
 
 
 @cache
