@@ -256,6 +256,7 @@ def test_an_edit_that_raises_leaves_nothing_behind(folder: Path) -> None:
     assert not any(isinstance(module, Edited) for module in bert.model.modules())
 
 
+@pytest.mark.slow
 def test_a_thousand_ablated_copies_leak_nothing_into_threads_that_encode(bert: minibert.Bert) -> None:
     texts = ["the cat sat on the mat", "so did the dog", "it rained all day"]
     expected, wrong, stop = bert.encode(texts), [], threading.Event()
