@@ -612,10 +612,13 @@ class Bert:
         return other
 
     def ablation(
-        self, texts: str | Iterable[str], target: str | int | Callable[[BertOutput], Tensor] = "vector"
+        self,
+        texts: str | Iterable[str],
+        target: str | int | Callable[[BertOutput], Tensor] = "vector",
+        pairs: str | Iterable[str] | None = None,
     ) -> Tensor:
         """What each head is worth, (L, A): what `target` loses without it. See `study.ablation.ablation`."""
-        return ablation(self, texts, target)
+        return ablation(self, texts, target, pairs)
 
     def lens(self, text: str, pair: str | None = None) -> Lens:
         """The masked-LM head read at every layer. See `study.lens.Lens`."""

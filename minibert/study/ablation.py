@@ -32,7 +32,10 @@ Measure = Callable[[Tensor, Reading], Tensor]
 
 @torch.no_grad()
 def ablation(
-    bert: Any, texts: str | Iterable[str], target: str | int | Callable[[BertOutput], Tensor] = "vector"
+    bert: Any,
+    texts: str | Iterable[str],
+    target: str | int | Callable[[BertOutput], Tensor] = "vector",
+    pairs: str | Iterable[str] | None = None,
 ) -> Tensor:
     """How much a target loses when each head alone is set to zero; the mean over the texts.
 
@@ -45,6 +48,7 @@ def ablation(
             text. With a masked-LM head, a token: its logit at [MASK], of which each text has one or more. With a
             classifier of texts, the number or the label of a class: its logit. Or a function that takes the output of
             the encoder for a batch of N variants and returns N numbers.
+        pairs: for each text, the second one of its pair.
 
     Returns:
         (L, A) float32. For a logit or a function: its value with all heads less its value without this one, so that it
@@ -57,12 +61,15 @@ def ablation(
     listed = as_list(texts)
     if not listed:
         raise MinibertError("texts ([]) must hold at least one text")
+    seconds = [None] * len(listed) if pairs is None else as_list(pairs)
+    if len(seconds) != len(listed):
+        raise MinibertError(f"pairs ({len(seconds)}) must be as many as texts ({len(listed)})")
     config = bert.config
     model = _variants(bert)
     measure = _measure(bert, model, target)
     total = torch.zeros(config.num_hidden_layers * config.num_attention_heads, dtype=torch.float64)
-    for text in listed:
-        reading = read(bert.tokenizer, text, None, config.max_position_embeddings, model.device)
+    for text, pair in zip(listed, seconds, strict=True):
+        reading = read(bert.tokenizer, text, pair, config.max_position_embeddings, model.device)
         with without_autocast():
             values = measure(_through(bert, model, reading), reading).double().cpu()
         total += values[0] - values[1:]

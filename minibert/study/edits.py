@@ -128,6 +128,8 @@ def with_steps(model: PretrainedModel, steps: Mapping[str, Step], whole: bool = 
     for point, step in steps.items():
         name, what = module_of(point)
         part: Any = owner(tree, point).get_submodule(name)
+        if "forward" in vars(part):
+            raise MinibertError(f"the module of {point} must run its class's forward; something has put its own there")
         if not isinstance(part, Edited):
             kind: Any = type(part)
             part.__class__ = _edited_class(kind)
@@ -294,7 +296,7 @@ def _replaced(point: str, value: Tensor, positions: Sequence[int] | None) -> Ste
             )
         new = value.to(x).expand_as(x)
         if positions is None:
-            return new
+            return new.clone()  # an edit after this one may write into it
         at = torch.tensor(positions, device=x.device)
         return x.index_copy(-2, at, new.index_select(-2, at))
 

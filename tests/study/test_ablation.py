@@ -67,6 +67,14 @@ def test_a_classs_logit(tmp_path: Path, minilm: Path, target: str | int) -> None
         bert.ablation("a cat", 2)
 
 
+def test_pairs_are_read_as_pairs(tmp_path: Path, minilm: Path) -> None:
+    bert = loaded(tmp_path, minilm, "BertForSequenceClassification")
+    expected = one_by_one(bert, lambda b: float(b.trace("a cat", "classifier", "a dog")["classifier"][0, 0]))
+    torch.testing.assert_close(bert.ablation("a cat", 0, "a dog"), expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(MinibertError, match=r"pairs \(1\)"):
+        bert.ablation(["a", "b"], 0, ["c"])
+
+
 def test_a_function_of_the_encoders_output(masked: minibert.Bert) -> None:
     expected = one_by_one(masked, lambda b: float(b.trace("a b", "encoder.layers.2")["encoder.layers.2"][0, 1, 3]))
     found = masked.ablation(["a b"], lambda output: output.last_hidden_state[:, 1, 3])

@@ -93,6 +93,31 @@ def test_every_edit_reaches_the_result(tiny: minibert.Bert) -> None:
         assert kept == untouched, name
 
 
+def test_an_edit_may_write_into_the_tensor_that_it_is_given(tiny: minibert.Bert) -> None:
+    other = tiny.trace(OTHER, tiny.points().names)
+    before = {name: tensor.clone() for name, tensor in other.items()}
+
+    def write(x: Tensor) -> Tensor:
+        x[..., 0] = 0
+        return x
+
+    def build(x: Tensor) -> Tensor:
+        return write(x.clone())
+
+    for name in tiny.points().names:
+        assert torch.equal(logits(tiny.edited({name: write})), logits(tiny.edited({name: build}))), name
+        logits(tiny.patched(other, name).edited({name: write}))
+        assert torch.equal(other[name], before[name]), name
+
+
+def test_a_module_with_a_forward_of_its_own_is_not_edited_in_vain(folder: Path) -> None:
+    bert = minibert.load(folder, dtype="float32")
+    layer = bert.layers[1]
+    layer.forward = layer.forward  # as libraries do that move a module's inputs between devices
+    with pytest.raises(MinibertError, match=r"encoder\.layers\.1 "):
+        bert.edited({"encoder.layers.1": same})
+
+
 def test_a_patch_of_every_position_of_a_layer_gives_the_other_run(tiny: minibert.Bert) -> None:
     other = tiny.trace(OTHER, "encoder.layers.*")
     for layer in range(3):
