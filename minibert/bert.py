@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,15 @@ from minibert.engine.engine import Combine, Engine
 from minibert.engine.rows import Truncation
 from minibert.errors import MinibertError
 from minibert.model import BertModel
+from minibert.outputs import BertOutput
 from minibert.pretrained.arguments import ENCODING, in_our_words
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.source import Source
+from minibert.study.ablation import ablation
+from minibert.study.edits import Edit, ablated, edited, edited_points, patched
+from minibert.study.lens import Lens, lens
+from minibert.study.points import Points, points_of
+from minibert.study.trace import Trace, trace
 from minibert.summary import heads_of, lines_of, summarize
 from minibert.tasks.fill_mask import Filled, MaskSettings, check_head, fill_masks
 from minibert.text import whole_number
@@ -326,13 +332,73 @@ class Bert:
         If this is interrupted, the folder holds either the old model or the new one. Other files in it stay.
 
         Raises:
-            MinibertError: the recipe cannot be followed here, so it cannot be written.
+            MinibertError: the recipe cannot be followed here, so it cannot be written; this `Bert` is an edited one.
         """
+        edits = edited_points(self.model)
+        if edits:
+            raise MinibertError(
+                f"an edited Bert (at {', '.join(edits)}) must not be saved; save the one it was made of"
+            )
         self.recipe.check()
         with folder_written_whole(Path(folder)) as new:
             self.model.save_pretrained(new)
             self.tokenizer.save_pretrained(new)
             self.recipe.save(new, self.config.hidden_size)
+
+    def points(self) -> Points:
+        """Every tensor inside the model that can be read or edited: name, shape and meaning. Prints as a table."""
+        return points_of(self.model)
+
+    @overload
+    def trace(  # type: ignore[overload-overlap]
+        self, text: str, points: str | Sequence[str], pair: str | None = None
+    ) -> Trace: ...
+
+    @overload
+    def trace(
+        self, text: Sequence[str], points: str | Sequence[str], pair: Sequence[str] | None = None
+    ) -> list[Trace]: ...
+
+    def trace(
+        self, text: str | Sequence[str], points: str | Sequence[str], pair: str | Sequence[str] | None = None
+    ) -> Trace | list[Trace]:
+        """Run a text, or a pair of texts, and keep the tensors at `points`; a list of texts gives a list of traces.
+
+        Points are names of `points()`, or names in which `*` stands for a part between dots.
+        """
+        return trace(self.model, self.tokenizer, text, pair, points)
+
+    def edited(self, edits: Mapping[str, Edit]) -> Bert:
+        """A `Bert` in which the tensor at each point is what a function makes of it. See `study.edits.edited`."""
+        return self._with_model(edited(self.model, edits))
+
+    def ablated(self, heads: Mapping[int, Sequence[int]], by: Literal["zero", "mean"] = "zero") -> Bert:
+        """A `Bert` in which some heads of attention are left out, by layer. See `study.edits.ablated`."""
+        return self._with_model(ablated(self.model, heads, by))
+
+    def patched(
+        self, values: Mapping[str, Tensor], points: str | Sequence[str], positions: Sequence[int] | None = None
+    ) -> Bert:
+        """A `Bert` in which tensors are replaced by those of a trace. See `study.edits.patched`."""
+        return self._with_model(patched(self.model, values, points, positions))
+
+    def _with_model(self, model: PretrainedModel) -> Bert:
+        other = copy(self)
+        other.model = model
+        return other
+
+    def ablation(
+        self,
+        texts: str | Iterable[str],
+        target: str | int | Callable[[BertOutput], Tensor] = "vector",
+        pairs: str | Iterable[str] | None = None,
+    ) -> Tensor:
+        """What each head is worth, (L, A): what `target` loses without it. See `study.ablation.ablation`."""
+        return ablation(self, texts, target, pairs)
+
+    def lens(self, text: str, pair: str | None = None) -> Lens:
+        """The masked-LM head read at every layer. See `study.lens.Lens`."""
+        return lens(self.model, self.tokenizer, text, pair)
 
     def info(self) -> dict[str, Any]:
         """The facts about what was loaded, as plain values."""
