@@ -34,6 +34,7 @@ from minibert.pretrained.arguments import ENCODING, in_our_words
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.names import MLM_TENSORS
 from minibert.pretrained.source import Source
+from minibert.study.maps import AttentionMaps, attention_maps
 from minibert.tasks.fill_mask import Candidate, fill_mask
 from minibert.text import as_list, as_stream, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
@@ -543,6 +544,37 @@ class Bert:
             candidates = fill_mask(self.model, self.tokenizer, text, top_k=top_k, targets=targets, index=index)
             results.append(candidates[0] if len(candidates) == 1 else candidates)
         return results[0] if isinstance(texts, str) else results
+
+    @overload
+    def attention(  # type: ignore[overload-overlap]
+        self, text: str, pair: str | None = None
+    ) -> AttentionMaps: ...
+
+    @overload
+    def attention(self, text: Iterable[str], pair: Iterable[str] | None = None) -> list[AttentionMaps]: ...
+
+    def attention(
+        self, text: str | Iterable[str], pair: str | Iterable[str] | None = None
+    ) -> AttentionMaps | list[AttentionMaps]:
+        """Say which token attends to which, in every layer and head.
+
+        Args:
+            text: one text, or several.
+            pair: the second text of each, for models that read pairs.
+
+        Returns:
+            The maps of one text; a list for several.
+
+        Raises:
+            MinibertError: what is not text; more tokens than the model has positions; pairs that are not as many.
+        """
+        if isinstance(text, str) and (pair is None or isinstance(pair, str)):
+            return attention_maps(self.model, self.tokenizer, text, pair)
+        texts = as_list(text)
+        pairs: Sequence[str | None] = [None] * len(texts) if pair is None else as_list(pair)
+        if len(texts) != len(pairs) or isinstance(text, str) or isinstance(pair, str):
+            raise MinibertError(f"pair ({len(pairs)} texts) must have one text for each text ({len(texts)})")
+        return [attention_maps(self.model, self.tokenizer, *both) for both in zip(texts, pairs, strict=True)]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, tokenizer and recipe into `folder`, for `load`, transformers and sentence-transformers alike.
