@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from minibert.model import PretrainedModel
 from minibert.study.reading import Reading, read
 from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Link(NamedTuple):
@@ -207,6 +210,28 @@ class AttentionMaps:
             "weight": self.weights.flatten().numpy(),
         }
         return pandas.DataFrame(columns)
+
+    def plot(self, layer: int | None = None, head: int | None = None) -> Figure:
+        """Draw one head as a heat map; without a layer and head, all heads of all layers on one sheet.
+
+        Write the picture with `minibert.pictures.plots.save`.
+
+        Args:
+            layer, head: which one. With a layer alone, the mean over its heads.
+
+        Raises:
+            MinibertError: a layer or head that the model does not have; a head without a layer.
+            ImportError: matplotlib is not installed.
+        """
+        from minibert.pictures.attention import plot_attention, plot_attention_sheet
+
+        weights, (first_layer, first_head) = self.chosen(layer, head)
+        if layer is None and head is None:
+            return plot_attention_sheet(weights, title="Attention of every head")
+        if layer is None:
+            raise MinibertError(f"layer (None) must be given with a head ({head}); pass layer=")
+        which = "mean over heads" if head is None else f"head {first_head}"
+        return plot_attention(weights[0].mean(0), self.tokens, title=f"Attention in layer {first_layer}, {which}")
 
     def __repr__(self) -> str:
         layers, heads, length, _ = self.weights.shape
