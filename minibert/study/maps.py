@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,12 +13,16 @@ from minibert.engine.device import check_fork, without_autocast
 from minibert.engine.twin import _evaluating as evaluating
 from minibert.errors import MinibertError
 from minibert.model import PretrainedModel
+from minibert.pretrained.files import written_whole
 from minibert.study.reading import Reading, read
 from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+NOTEBOOK_WEIGHTS = 12 * 12 * 128 * 128  # a notebook shows no larger page by itself; it would store it, too
 
 
 class Link(NamedTuple):
@@ -233,12 +238,33 @@ class AttentionMaps:
         which = "mean over heads" if head is None else f"head {first_head}"
         return plot_attention(weights[0].mean(0), self.tokens, title=f"Attention in layer {first_layer}, {which}")
 
+    def to_html(self, path: str | Path) -> None:
+        """Write a page for the browser: the text, shaded by attention, and lines between tokens for each head.
+
+        It is one file that makes no request. With 12 layers, 12 heads and 128 tokens it has 6.3 MB; the size grows with
+        the square of the tokens.
+        """
+        from minibert.pictures.page import attention_page
+
+        with written_whole(Path(path)) as temporary:
+            temporary.write_bytes(attention_page(self).encode())
+
+    def _repr_html_(self) -> str | None:
+        from minibert.pictures.page import attention_page, framed
+
+        if self.weights.numel() > NOTEBOOK_WEIGHTS:
+            return None  # a notebook shows `repr` then, which names `to_html`
+        return framed(attention_page(self), "Attention")
+
     def __repr__(self) -> str:
         layers, heads, length, _ = self.weights.shape
         text = " ".join(self.tokens)
+        large = "\n  too large for a notebook; write a page with to_html(path)" * (
+            self.weights.numel() > NOTEBOOK_WEIGHTS
+        )
         return (
             f"AttentionMaps: {layers} layers, {heads} heads, {length} tokens ({len(self.words)} words), "
-            f"{self.nbytes / 1e6:.1f} MB\n  {text if len(text) <= 100 else text[:97] + '...'}"
+            f"{self.nbytes / 1e6:.1f} MB\n  {text if len(text) <= 100 else text[:97] + '...'}{large}"
         )
 
     def _stacked(self, which: int) -> Tensor:
