@@ -7,7 +7,7 @@ const ROW = 22; // pixels, the height of a token in the style sheet
 const WIDTH = 360;
 const SMALLEST = 0.01; // weights that are drawn as lines
 const MOST_LINES = 600;
-// Twelve colours that colour-blind people tell apart (Krzywinski); further heads have dashed lines.
+// Twelve colours for colour-blind people, most of them Krzywinski's; further heads have dashed lines.
 const COLOURS = ["#9F0162", "#009F81", "#FF5AAF", "#00C2F9", "#8400CD", "#008DF9", "#A40122", "#E20134",
   "#FF6E3A", "#B8860B", "#00735C", "#6B6B6B"];
 const state = { view: "text", layer: L - 1, head: -1, word: first, token: wordOf.indexOf(first), every: false,

@@ -73,7 +73,7 @@ class AttentionMaps:
     def __init__(self, reading: Reading, recording: Recording, outputs: list[nn.Linear]) -> None:
         self.reading = reading
         self.weights = torch.cat(recording.kept).float().cpu()
-        self._projected = recording.projected
+        self._recorded = recording.projected
         self._outputs = outputs
 
     @property
@@ -134,7 +134,7 @@ class AttentionMaps:
     @property
     def nbytes(self) -> int:
         """The memory that the tensors of this object take."""
-        tensors = [self.weights, *(tensor for layer in self._projected for tensor in layer)]
+        tensors = [self.weights, *(tensor for layer in self._recorded for tensor in layer)]
         return sum(tensor.nbytes for tensor in tensors)
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -266,6 +266,20 @@ class AttentionMaps:
             f"AttentionMaps: {layers} layers, {heads} heads, {length} tokens ({len(self.words)} words), "
             f"{self.nbytes / 1e6:.1f} MB\n  {text if len(text) <= 100 else text[:97] + '...'}{large}"
         )
+
+    @property
+    def _projected(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Queries, keys and values of each layer, each (1, S, A, D).
+
+        Raises:
+            MinibertError: some layers have none, since their attention is computed in another way.
+        """
+        if len(self._recorded) != len(self.weights):
+            raise MinibertError(
+                f"the layers with queries, keys and values ({len(self._recorded)}) must be all {len(self.weights)}; "
+                "the others have edited scores or probabilities: read their points with trace"
+            )
+        return self._recorded
 
     def _stacked(self, which: int) -> Tensor:
         """One of queries, keys and values of all layers, (L, A, S, D)."""

@@ -13,7 +13,7 @@ import transformers
 from oracle import HEADS, with_real_vocabulary
 
 import minibert
-from minibert.study.maps import attention_maps
+from minibert.study.maps import AttentionMaps, Recording, attention_maps
 
 TEXT = "The animal didn't cross the street because it was too tired."
 PAIR = "Unbelievably, the antediluvian tokenizers snored."
@@ -24,7 +24,7 @@ def eager(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     return transformers.AutoModel.from_pretrained(folder, attn_implementation="eager", dtype=dtype).eval()
 
 
-def attentions_of(theirs: Any, maps: minibert.study.maps.AttentionMaps) -> torch.Tensor:
+def attentions_of(theirs: Any, maps: AttentionMaps) -> torch.Tensor:
     """What transformers' model gives for the same ids, (L, A, S, S)."""
     with torch.no_grad():
         return torch.cat(theirs(**maps.reading.encoding, output_attentions=True).attentions)
@@ -39,7 +39,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def maps(bert: minibert.Bert) -> minibert.study.maps.AttentionMaps:
+def maps(bert: minibert.Bert) -> AttentionMaps:
     """The maps of a pair of sentences, some of whose words have several pieces."""
     return bert.attention(TEXT, PAIR)
 
@@ -119,14 +119,14 @@ def test_a_text_of_more_tokens_than_positions_is_refused(bert: minibert.Bert) ->
 # What is behind the weights
 
 
-def test_the_softmax_of_the_scores_is_the_weights(maps: minibert.study.maps.AttentionMaps) -> None:
+def test_the_softmax_of_the_scores_is_the_weights(maps: AttentionMaps) -> None:
     assert torch.equal(maps.scores.softmax(-1), maps.weights)
     products = np.einsum("laid,lajd->laij", maps.queries.numpy(), maps.keys.numpy()) / np.sqrt(32)
     assert maps.scores.numpy() == pytest.approx(products, abs=1e-5)
 
 
 def test_heads_through_their_slices_of_the_output_sum_to_what_transformers_attention_gives(
-    maps: minibert.study.maps.AttentionMaps, minilm: Path
+    maps: AttentionMaps, minilm: Path
 ) -> None:
     theirs = eager(minilm)
     sums: list[torch.Tensor] = []
@@ -141,7 +141,7 @@ def test_heads_through_their_slices_of_the_output_sum_to_what_transformers_atten
         assert ours == pytest.approx(expected.numpy(), abs=1e-5)
 
 
-def test_norms_are_those_of_weighted_transformed_values(maps: minibert.study.maps.AttentionMaps, minilm: Path) -> None:
+def test_norms_are_those_of_weighted_transformed_values(maps: AttentionMaps, minilm: Path) -> None:
     theirs = eager(minilm)
     with torch.no_grad():
         states = theirs(**maps.reading.encoding, output_hidden_states=True).hidden_states
@@ -157,16 +157,28 @@ def test_norms_are_those_of_weighted_transformed_values(maps: minibert.study.map
             assert maps.norms[number, head].numpy() == pytest.approx(np.linalg.norm(weighted, axis=-1), abs=1e-6)
 
 
-def test_the_memory_is_known_beforehand(maps: minibert.study.maps.AttentionMaps) -> None:
+def test_the_memory_is_known_beforehand(maps: AttentionMaps) -> None:
     length = len(maps.tokens)
     assert maps.nbytes == 4 * 6 * (12 * length**2 + 3 * length * 384)
     assert maps.scores.nbytes == maps.norms.nbytes == maps.weights.nbytes
 
 
+def test_a_layer_whose_attention_is_computed_elsewhere_has_weights_only(bert: minibert.Bert) -> None:
+    whole = bert.attention(TEXT)
+    recording = Recording()
+    recording.kept += whole.attentions
+    recording.projected += whole._projected[1:]
+    maps = AttentionMaps(whole.reading, recording, [])
+    assert torch.equal(maps.weights, whole.weights)
+    for name in ("scores", "queries", "norms"):
+        with pytest.raises(minibert.MinibertError, match=r"\(5\) must be all 6"):
+            getattr(maps, name)
+
+
 # What is made of the weights
 
 
-def test_rollout_is_that_of_numpy(maps: minibert.study.maps.AttentionMaps) -> None:
+def test_rollout_is_that_of_numpy(maps: AttentionMaps) -> None:
     joint = np.eye(len(maps.tokens))
     for layer, found in zip(maps.weights.double().numpy(), maps.rollout().numpy(), strict=True):
         step = 0.5 * layer.mean(0) + 0.5 * np.eye(len(joint))
@@ -176,7 +188,7 @@ def test_rollout_is_that_of_numpy(maps: minibert.study.maps.AttentionMaps) -> No
 
 
 def test_by_word_sums_what_goes_to_a_word_and_averages_what_comes_from_it(
-    maps: minibert.study.maps.AttentionMaps,
+    maps: AttentionMaps,
 ) -> None:
     words, word_of = maps.words, np.array(maps.reading.word_of)
     assert words[0] == "[CLS]"
@@ -189,7 +201,7 @@ def test_by_word_sums_what_goes_to_a_word_and_averages_what_comes_from_it(
     assert maps.by_word().sum(-1).numpy() == pytest.approx(1, abs=1e-5)
 
 
-def test_top_finds_the_largest_weights(maps: minibert.study.maps.AttentionMaps) -> None:
+def test_top_finds_the_largest_weights(maps: AttentionMaps) -> None:
     links = maps.top(10)
     largest = np.sort(maps.weights.numpy().ravel())[::-1][:10]
     assert [link.weight for link in links] == pytest.approx(largest.tolist())
@@ -202,7 +214,7 @@ def test_top_finds_the_largest_weights(maps: minibert.study.maps.AttentionMaps) 
     assert len(maps.top(10**6, layer=0, head=0)) == len(maps.tokens) ** 2
 
 
-def test_top_can_leave_special_tokens_out(maps: minibert.study.maps.AttentionMaps) -> None:
+def test_top_can_leave_special_tokens_out(maps: AttentionMaps) -> None:
     special = {"[CLS]", "[SEP]"}
     links = maps.top(10**6, layer=0, head=0, skip_special_tokens=True)
     assert len(links) == (len(maps.tokens) - 3) ** 2
@@ -211,15 +223,13 @@ def test_top_can_leave_special_tokens_out(maps: minibert.study.maps.AttentionMap
 
 
 @pytest.mark.parametrize("where", [{"layer": 6}, {"layer": -7}, {"head": 12}])
-def test_a_layer_or_head_that_is_not_there_is_refused(
-    maps: minibert.study.maps.AttentionMaps, where: dict[str, int]
-) -> None:
+def test_a_layer_or_head_that_is_not_there_is_refused(maps: AttentionMaps, where: dict[str, int]) -> None:
     [value] = where.values()
     with pytest.raises(minibert.MinibertError, match=f"\\({value}\\)"):
         maps.top(**where)
 
 
-def test_the_table_has_a_row_for_each_weight(maps: minibert.study.maps.AttentionMaps) -> None:
+def test_the_table_has_a_row_for_each_weight(maps: AttentionMaps) -> None:
     pytest.importorskip("pandas", reason="pandas is not installed")
     table = maps.to_pandas()
     assert len(table) == maps.weights.numel()
@@ -228,7 +238,7 @@ def test_the_table_has_a_row_for_each_weight(maps: minibert.study.maps.Attention
     assert tuple(table.columns) == best._fields
 
 
-def test_maps_are_indexed_and_printed(maps: minibert.study.maps.AttentionMaps) -> None:
+def test_maps_are_indexed_and_printed(maps: AttentionMaps) -> None:
     assert torch.equal(maps[3, 5], maps.weights[3, 5])
     assert len(maps) == 6
     assert "6 layers, 12 heads, 36 tokens (24 words)" in repr(maps)
@@ -237,7 +247,7 @@ def test_maps_are_indexed_and_printed(maps: minibert.study.maps.AttentionMaps) -
 
 # bertviz leaves its file open
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*head_view:pytest.PytestUnraisableExceptionWarning")
-def test_bertviz_takes_the_attentions(maps: minibert.study.maps.AttentionMaps) -> None:
+def test_bertviz_takes_the_attentions(maps: AttentionMaps) -> None:
     pytest.importorskip("IPython", reason="bertviz needs IPython, which is not installed")
     bertviz = pytest.importorskip("bertviz", reason="bertviz is not installed")
     page = bertviz.head_view(maps.attentions, list(maps.tokens), html_action="return")
