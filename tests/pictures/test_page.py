@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,22 @@ def test_a_text_injects_nothing(tab: Any, bert: minibert.Bert, tmp_path: Path) -
     assert tab.title().startswith('Attention: שלום " quotes " \'')
     tab.get_by_role("button", name="Heads").click()
     assert tab.locator("#to li").all_text_contents() == list(maps.tokens)
+    assert tab.complaints == []
+
+
+def test_a_word_of_any_vocabulary_injects_nothing(tab: Any, maps: AttentionMaps, tmp_path: Path) -> None:
+    # BERT's rules split words at "<", but another tokenizer may leave them whole
+    hostile = tuple(f"</title>{HOSTILE}<!--<script>{word}" for word in maps.words)
+    recording = Recording()
+    recording.kept += maps.attentions
+    reading = replace(maps.reading, words=hostile, tokens=tuple(hostile[word] for word in maps.reading.word_of))
+    changed = AttentionMaps(reading, recording, [])
+    open_page(tab, changed, tmp_path)
+    assert tab.locator("#words .word").all_text_contents() == list(hostile)
+    assert tab.title() == f"Attention: {' '.join(hostile[1:-1])[:80]}"
+    tab.get_by_role("button", name="Heads").click()
+    assert tab.locator("#to li").all_text_contents() == list(changed.tokens)
+    assert tab.locator("img").count() == 0
     assert tab.complaints == []
 
 
