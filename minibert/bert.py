@@ -26,11 +26,12 @@ from minibert.pretrained.source import Source
 from minibert.study.ablation import ablation
 from minibert.study.edits import Edit, ablated, edited, edited_points, patched
 from minibert.study.lens import Lens, lens
+from minibert.study.maps import AttentionMaps, attention_maps
 from minibert.study.points import Points, points_of
 from minibert.study.trace import Trace, trace
 from minibert.summary import heads_of, lines_of, summarize
 from minibert.tasks.fill_mask import Filled, MaskSettings, check_head, fill_masks
-from minibert.text import whole_number
+from minibert.text import as_list, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe, whitening
 from minibert.vectors.sentences import EncodeSettings, SentenceEncoder, check_output, with_prompt
@@ -325,6 +326,37 @@ class Bert:
         model = check_head(self.model, self.source, self._missing_mlm)
         results = fill_masks(model, self.tokenizer, texts, top_k=top_k, targets=targets)
         return results[0] if isinstance(texts, str) else results
+
+    @overload
+    def attention(  # type: ignore[overload-overlap]
+        self, text: str, pair: str | None = None
+    ) -> AttentionMaps: ...
+
+    @overload
+    def attention(self, text: Iterable[str], pair: Iterable[str] | None = None) -> list[AttentionMaps]: ...
+
+    def attention(
+        self, text: str | Iterable[str], pair: str | Iterable[str] | None = None
+    ) -> AttentionMaps | list[AttentionMaps]:
+        """Say which token attends to which, in every layer and head.
+
+        Args:
+            text: one text, or several.
+            pair: the second text of each, for models that read pairs.
+
+        Returns:
+            The maps of one text; a list for several.
+
+        Raises:
+            MinibertError: what is not text; more tokens than the model has positions; pairs that are not as many.
+        """
+        if isinstance(text, str) and (pair is None or isinstance(pair, str)):
+            return attention_maps(self.model, self.tokenizer, text, pair)
+        texts = as_list(text)
+        pairs: Sequence[str | None] = [None] * len(texts) if pair is None else as_list(pair)
+        if len(texts) != len(pairs) or isinstance(text, str) or isinstance(pair, str):
+            raise MinibertError(f"pair ({len(pairs)} texts) must have one text for each text ({len(texts)})")
+        return [attention_maps(self.model, self.tokenizer, *both) for both in zip(texts, pairs, strict=True)]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, tokenizer and recipe into `folder`, for `load`, transformers and sentence-transformers.

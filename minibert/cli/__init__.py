@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import minibert
-from minibert.cli import demo, encode, expand, fill_mask, index, info, parity, plot, search, words
+from minibert.cli import attention, demo, encode, expand, fill_mask, index, info, parity, plot, search, words
 from minibert.errors import MinibertError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -24,6 +24,7 @@ COMMANDS: dict[str, ModuleType] = {
     "expand": expand,
     "plot": plot,
     "fill-mask": fill_mask,
+    "attention": attention,
     "info": info,
     "parity": parity,
     "demo": demo,
@@ -39,6 +40,7 @@ examples:
   minibert expand bank --corpus news.txt --context "He sat on the bank of the river."
   minibert plot questions.txt -o map.png
   minibert fill-mask "Hello I'm a [MASK] model."
+  minibert attention "The animal was tired." -o page.html
   minibert parity --model google-bert/bert-base-uncased
 
 --model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask,
