@@ -464,7 +464,7 @@ class Bert:
         return explain_cosine(self.model, self.tokenizer, reading, vectors, other, baseline, steps)
 
     @overload
-    def explain_similarity(
+    def explain_similarity(  # type: ignore[overload-overlap]
         self, a: str, b: str, prompt_name: str | None = None, prompt: str | None = None
     ) -> SimilarityMap: ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -203,8 +203,8 @@ def integrated_gradients(
 
 def encoder_of(model: PretrainedModel) -> BertModel:
     """The encoder, under whatever head."""
-    encoder: BertModel = getattr(model, "bert", model)
-    return encoder
+    encoder: Any = getattr(model, "bert", model)
+    return cast(BertModel, encoder)
 
 
 def logits_of(
@@ -323,10 +323,11 @@ class Line:
         shares = torch.from_numpy(weights / 2).to(self.way)
         mean = torch.zeros_like(self.way[0], dtype=torch.float64 if self.way.device.type != "mps" else None)
         size = max(1, TOKENS_AT_ONCE // self.way.shape[1])
-        for alpha, share in zip(alphas.split(size), shares.split(size), strict=True):
-            x = (self.start + alpha[:, None, None] * self.way).requires_grad_()
+        for first in range(0, steps, size):
+            some = slice(first, first + size)
+            x = (self.start + alphas[some, None, None] * self.way).requires_grad_()
             [gradients] = torch.autograd.grad(self.at(x).sum(), x)
-            mean += torch.einsum("b,bsh->sh", share, gradients)
+            mean += torch.einsum("b,bsh->sh", shares[some], gradients)
         return (mean * self.way[0]).sum(-1)
 
 

@@ -145,8 +145,8 @@ def explain_similarity(
         ids = [one.ids[0, own].tolist() for one, own in zip(readings, kept, strict=True)]
         states: list[Tensor] = [torch.empty(0)] * len(texts)
         for indices, groups, x in engine.states(Rows.of(ids)):
-            lengths = chain.from_iterable([length] * count for _, count, length in groups)
-            for index, part in zip(indices, x.split(list(lengths)), strict=False):  # what follows has no meaning
+            parts = (x[start : start + count * length].view(count, length, -1) for start, count, length in groups)
+            for index, part in zip(indices, chain.from_iterable(parts), strict=False):  # the rest has no meaning
                 states[index] = part.float().cpu()[min(skip, len(part) - 1) :, : recipe.truncate_dim]
         sides = [
             side(one, own[len(own) - len(state) :]) for one, own, state in zip(readings, kept, states, strict=True)
