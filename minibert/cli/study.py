@@ -6,30 +6,22 @@ import argparse
 import json
 from dataclasses import asdict
 
-from minibert.cli.loading import BERT_BASE, add_json, load
+from minibert.cli.loading import BERT_BASE, add_checkpoint, add_json, load
 from minibert.reports.published import published
 
 SUMMARY = "Measure what papers published about BERT, and compare."
 DETAILS = """\
-`minibert study published [MODEL]` prints a line for each published value: the paper, the value, ours, and whether it is
+`minibert study published` prints a line for each published value: the paper, the value, ours, and whether it is
 within the tolerance. A row that the model or the data cannot give says why. Exit code 1 if a value is not within."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("what", choices=("published",), help="what to measure")
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        nargs="?",
-        default=BERT_BASE,
-        help="repository of the Hub, or folder (default: %(default)s)",
-    )
+    add_checkpoint(parser, BERT_BASE)
     parser.add_argument(
         "--data", metavar="DIR", help="folder with agreement/, ud_pud/ and stsb/ as they were published"
     )
-    parser.add_argument("--revision", help="branch, tag or commit (default: the newest)")
-    parser.add_argument("--offline", action="store_true", help="use what is in the cache, ask no network")
     add_json(parser)
     parser.set_defaults(dtype="float32", device="cpu")
 

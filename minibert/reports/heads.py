@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEXTS_AT_ONCE = 256  # sorted by length and grouped
-WEIGHTS_AT_ONCE = 4_000_000  # of one layer: 16 MB
+WEIGHTS_AT_ONCE = 2_000_000  # of one layer: 8 MB
 STATISTICS = ("entropy", "distance", "cls", "sep", "punctuation", "itself", "previous", "next")
 
 Table = NDArray[np.float64]

@@ -82,11 +82,11 @@ class Explanation:
         largest = np.argsort(-np.abs(scores), kind="stable")[:k].tolist()
         return [(self.words[word], float(scores[word])) for word in largest]
 
-    def plot(self, title: str | None = None) -> Figure:
+    def plot(self, title: str = "") -> Figure:
         """Draw the text, each word shaded by its score."""
         from minibert.pictures.attention import plot_shaded
 
-        return plot_shaded(self.words, self.by_word(), title=self.target if title is None else title)
+        return plot_shaded(self.words, self.by_word(), title=title or self.target)
 
     def __str__(self) -> str:
         width = max(map(len, self.words))

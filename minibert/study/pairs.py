@@ -86,12 +86,11 @@ class SimilarityMap:
 
         return pandas.DataFrame(self.by_word(), index=list(self.a.words), columns=list(self.b.words))
 
-    def plot(self, title: str | None = None) -> Figure:
+    def plot(self, title: str = "") -> Figure:
         """Draw the words of a against the words of b."""
         from minibert.pictures.attention import plot_matrix
 
-        title = f"cosine {self.cosine:.3f}" if title is None else title
-        return plot_matrix(self.a.words, self.b.words, self.by_word(), title=title)
+        return plot_matrix(self.by_word(), self.a.words, self.b.words, title=title or f"cosine {self.cosine:.3f}")
 
     def __str__(self) -> str:
         rows = self.top(10)

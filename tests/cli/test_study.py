@@ -47,11 +47,11 @@ def test_a_picture_of_the_pairs_is_drawn(minilm: Path, tmp_path: Path) -> None:
 
 
 def test_study_published_prints_the_table_and_the_reasons(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["study", "published", str(minilm)]) == 0
+    assert main(["study", "published", "--model", str(minilm)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(minilm)
     assert sum("this model has another shape" in line for line in lines) > 20
-    assert main(["study", "published", str(minilm), "--json"]) == 0
+    assert main(["study", "published", "--model", str(minilm), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert rows[0]["published"] == "319/383"
     assert rows[0]["within"] is None
@@ -63,5 +63,5 @@ def test_study_published_fails_where_a_value_is_outside(
     (tmp_path / "ud_pud").mkdir()
     never = "# text = x\n1\tx\tx\tX\tX\t_\t0\troot\t_\t_\n"  # no relation at all, so that no head beats anything
     (tmp_path / "ud_pud" / "en_pud-ud-test.conllu").write_text(never, encoding="utf-8")
-    assert main(["study", "published", str(minilm), "--data", str(tmp_path)]) == 1
+    assert main(["study", "published", "--model", str(minilm), "--data", str(tmp_path)]) == 1
     assert " NO " in capsys.readouterr().out

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from matplotlib.text import Text
 from oracle import with_real_vocabulary
 
 import minibert
@@ -147,3 +148,9 @@ def test_an_unknown_statistic_cannot_be_drawn(folder: Path) -> None:
     found: HeadStatistics = head_statistics(minibert.load(folder), TEXTS)
     with pytest.raises(minibert.MinibertError, match="entropi"):
         found.plot("entropi")  # type: ignore[arg-type]
+
+
+def test_a_table_is_drawn(folder: Path) -> None:
+    pytest.importorskip("minibert.pictures.attention")
+    figure = head_statistics(minibert.load(folder), TEXTS).plot("sep", by="norm")
+    assert "sep, by norm" in [text.get_text() for text in figure.findobj(Text)]

@@ -248,3 +248,10 @@ def test_what_cannot_be_explained_is_refused(
 def test_a_model_without_a_head_names_the_cosine(bert: minibert.Bert) -> None:
     with pytest.raises(minibert.MinibertError, match="similar_to="):
         bert.explain("x", "y")
+
+
+def test_shaded_text_is_drawn(folders: dict[str, Path]) -> None:
+    pytest.importorskip("minibert.pictures.attention")
+    figure = minibert.load(folders["classifier"]).explain("Harmonicas!", "yes", steps=5).plot()
+    written = [text.get_text() for axis in figure.axes for text in axis.texts]
+    assert "Harmonicas" in written

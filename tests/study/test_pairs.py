@@ -157,3 +157,10 @@ def test_a_bfloat16_model_is_decomposed_in_float32(bert: minibert.Bert, minilm: 
     assert found.contributions.dtype == np.float32
     assert found.cosine == pytest.approx(float(a @ b), abs=1e-5)
     assert found.cosine == pytest.approx(bert.explain_similarity(A, B).cosine, abs=0.02)
+
+
+def test_pairs_of_words_are_drawn(bert: minibert.Bert) -> None:
+    pytest.importorskip("minibert.pictures.attention")
+    found = bert.explain_similarity(A, B)
+    labels = [label.get_text() for axis in found.plot().axes[:1] for label in axis.get_yticklabels()]
+    assert labels == list(found.a.words)
