@@ -59,9 +59,9 @@ examples:
   minibert study published --data evaldata
 
 --model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask
-and study, which need a masked-LM head, bert-base-uncased; for search, the model of the index. Results go to stdout, everything
-else to stderr. The exit code is 0; 1 if parity or a published value does not hold; 2 for a mistake, with a one-sentence
-error on stderr. A bug shows a traceback and exits with 1.
+and study, which need a masked-LM head, bert-base-uncased; for search, the model of the index. Results go to stdout,
+everything else to stderr. The exit code is 0; 1 if parity or a published value does not hold; 2 for a mistake, with a
+one-sentence error on stderr. A bug shows a traceback and exits with 1.
 """
 
 
