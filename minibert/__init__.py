@@ -52,7 +52,10 @@ from minibert.model import (
     BertModel,
 )
 from minibert.pretrained.source import Source
+from minibert.reports.heads import HeadStatistics, head_statistics
 from minibert.search.index import Hit, Index
+from minibert.study.attribution import Explanation
+from minibert.study.pairs import SimilarityMap
 from minibert.study.parity import ParityReport, parity
 from minibert.tasks.fill_mask import Candidate
 from minibert.tokenizer import BertTokenizer
@@ -80,15 +83,19 @@ __all__ = [
     "BertTokenizer",
     "Candidate",
     "Expansion",
+    "Explanation",
+    "HeadStatistics",
     "Hit",
     "Index",
     "MinibertError",
     "ParityReport",
     "Recipe",
     "Senses",
+    "SimilarityMap",
     "Source",
     "Words",
     "expand",
+    "head_statistics",
     "load",
     "parity",
     "quantize_embeddings",

@@ -24,15 +24,19 @@ from minibert.pretrained.arguments import ENCODING, in_our_words
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.source import Source
 from minibert.study.ablation import ablation
+from minibert.study.attribution import Explanation, explain, explain_cosine
 from minibert.study.edits import Edit, ablated, edited, edited_points, patched
 from minibert.study.lens import Lens, lens
 from minibert.study.maps import AttentionMaps, attention_maps
+from minibert.study.pairs import SimilarityMap, explain_similarity
 from minibert.study.points import Points, points_of
+from minibert.study.reading import read
 from minibert.study.trace import Trace, trace
 from minibert.summary import heads_of, lines_of, summarize
 from minibert.tasks.fill_mask import Filled, MaskSettings, check_head, fill_masks
-from minibert.text import as_list, whole_number
+from minibert.text import as_list, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
+from minibert.vectors.pooling import pool
 from minibert.vectors.recipe import Recipe, whitening
 from minibert.vectors.sentences import EncodeSettings, SentenceEncoder, check_output, with_prompt
 from minibert.vectors.similarity import Precision, similarity, similarity_pairwise
@@ -274,6 +278,97 @@ class Bert:
     def similarity_pairwise(self, a: Any, b: Any) -> Tensor:
         """Compare the first vector of `a` with the first of `b`, and so on: (N,)."""
         return similarity_pairwise(a, b, self.recipe.similarity)
+
+    def explain(
+        self,
+        text: str,
+        target: str | int | None = None,
+        *,
+        pair: str | None = None,
+        similar_to: str | None = None,
+        position: int | None = None,
+        baseline: str | None = None,
+        steps: int | None = None,
+    ) -> Explanation:
+        """Say how much each token and word adds to a result, by integrated gradients.
+
+        The result is a logit, not a probability, or, with `similar_to`, the cosine of two texts' vectors. The gradients
+        are those of the token table's output (`embeddings.token`), along the straight line from a baseline, in which
+        [PAD] takes the place of all tokens except [CLS] and [SEP]. It is computed in float32; the model is not touched.
+
+        Args:
+            target: a token for [MASK], or a label, by name or number; None: the one with the largest logit.
+            pair: the second text, where the model reads two.
+            similar_to: instead of a target: a text that this one is compared with; its vector is held fixed.
+            position: the number of the token whose logits are read; None: the only [MASK]'s.
+            baseline: another token for the baseline: "[MASK]", for one.
+            steps: points of the integral; None: 50, doubled up to 800 until the scores add up to the difference between
+                the text and the baseline, within 0.001 of it. `converged` and `gap` of the result say whether they do.
+
+        Raises:
+            MinibertError: what is not text, or too long; a model without such a result; a target that is not there.
+
+        Source: Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks".
+        """
+        positions, device = self.config.max_position_embeddings, self.model.device
+        if similar_to is None:
+            reading = read(self.tokenizer, text, pair, positions, device)
+            return explain(self.model, self.tokenizer, reading, target, position, baseline, steps)
+        for name, value in (("target", target), ("pair", pair), ("position", position)):
+            if value is not None:
+                raise MinibertError(f"{name} ({value!r}) must be left out with similar_to=, which explains a cosine")
+        other = self.encode(similar_to, convert_to_tensor=True)
+        recipe, prompt = self.recipe, self.recipe.prompt
+        check_text([text])
+        reading = read(self.tokenizer, prompt + text, None, self.max_seq_length, device)
+        skip = 0 if recipe.include_prompt or not prompt else len(self.tokenizer.tokenize(prompt)) + 1
+
+        def vectors(x: Tensor) -> Tensor:
+            pooled = pool(x.flatten(0, 1), [(0, x.shape[0], x.shape[1])], recipe.pooling, skip)
+            return recipe.finish(pooled)[:, : len(other)]
+
+        return explain_cosine(self.model, self.tokenizer, reading, vectors, other, baseline, steps)
+
+    @overload
+    def explain_similarity(  # type: ignore[overload-overlap]
+        self, a: str, b: str, prompt_name: str | None = None, prompt: str | None = None
+    ) -> SimilarityMap: ...
+
+    @overload
+    def explain_similarity(
+        self, a: Sequence[str], b: Sequence[str], prompt_name: str | None = None, prompt: str | None = None
+    ) -> list[SimilarityMap]: ...
+
+    def explain_similarity(
+        self,
+        a: str | Sequence[str],
+        b: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+    ) -> SimilarityMap | list[SimilarityMap]:
+        """Say which word of `a` meets which word of `b`, and how much of the cosine each pair is.
+
+        With mean pooling this is exact: the cosine is a sum over pairs of tokens. It decomposes the last layer only,
+        where each token's state already holds something of the others.
+
+        Args:
+            a, b: one text each, or as many on both sides.
+            prompt_name, prompt: as for `encode`.
+
+        Returns:
+            The contributions of one pair of texts, or a list of them for several.
+
+        Raises:
+            MinibertError: what is not text; a recipe for which there is no such sum: use `explain` with `similar_to`.
+        """
+        if isinstance(a, str) != isinstance(b, str):
+            raise MinibertError(f"a and b ({type(a).__name__} and {type(b).__name__}) must be both one text or several")
+        self.recipe.check()
+        before = self.recipe.prompt_for(prompt_name, prompt)
+        maps = explain_similarity(
+            self.engine, self.tokenizer, self.recipe, self.max_seq_length, before, as_list(a), as_list(b)
+        )
+        return maps[0] if isinstance(a, str) else maps
 
     def whiten(self, texts: Iterable[str], dimensions: int | None = None, *, rotate: bool = True) -> Bert:
         """Fit whitening on a sample of texts; the returned `Bert` encodes and is saved with it.

@@ -13,7 +13,21 @@ from types import ModuleType
 from typing import Any
 
 import minibert
-from minibert.cli import attention, demo, encode, expand, fill_mask, index, info, parity, plot, search, words
+from minibert.cli import (
+    attention,
+    demo,
+    encode,
+    expand,
+    explain_similarity,
+    fill_mask,
+    index,
+    info,
+    parity,
+    plot,
+    search,
+    study,
+    words,
+)
 from minibert.errors import MinibertError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -25,8 +39,10 @@ COMMANDS: dict[str, ModuleType] = {
     "plot": plot,
     "fill-mask": fill_mask,
     "attention": attention,
+    "explain-similarity": explain_similarity,
     "info": info,
     "parity": parity,
+    "study": study,
     "demo": demo,
 }
 EPILOG = """\
@@ -41,12 +57,14 @@ examples:
   minibert plot questions.txt -o map.png
   minibert fill-mask "Hello I'm a [MASK] model."
   minibert attention "The animal was tired." -o page.html
+  minibert explain-similarity "He robbed the bank." "The robber went to the bank."
   minibert parity --model google-bert/bert-base-uncased
+  minibert study published --data evaldata
 
---model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask,
-which needs a masked-LM head, bert-base-uncased; for search, the model of the index. Results go to stdout, everything
-else to stderr. The exit code is 0; 1 if parity does not hold; 2 for a mistake, with a one-sentence error on stderr.
-A bug shows a traceback and exits with 1.
+--model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask
+and study, which need a masked-LM head, bert-base-uncased; for search, the model of the index. Results go to stdout,
+everything else to stderr. The exit code is 0; 1 if parity or a published value does not hold; 2 for a mistake, with a
+one-sentence error on stderr. A bug shows a traceback and exits with 1.
 """
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from minibert.attention import Padded
 from minibert.base import PretrainedModel
 from minibert.engine.device import check_fork, without_autocast
-from minibert.engine.twin import _evaluating as evaluating
+from minibert.engine.twin import evaluating
 from minibert.errors import MinibertError
 from minibert.pretrained.files import written_whole
 from minibert.study.reading import Reading, read
@@ -318,7 +318,7 @@ def attention_maps(
     Raises:
         MinibertError: what is not text; more tokens than the model has positions.
     """
-    encoder = evaluating(getattr(model, "bert", model))
+    encoder = evaluating(getattr(model, "bert", model), {})
     longest = encoder.embeddings.position.num_embeddings
     reading = read(tokenizer, text, pair, longest, model.device)
     recording = Recording()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,9 +53,15 @@ def read(tokenizer: BertTokenizer, text: str, pair: str | None, longest: int, de
     texts = [text] if pair is None else [text, pair]
     check_text(texts)
     encoding = tokenizer(text, pair, truncation=False, return_tensors="pt")
+    length = len(encoding.tokens())
+    if length > longest:
+        raise MinibertError(f"text ({length} tokens) must not exceed {longest} tokens; pass a shorter one")
+    return reading(encoding.to(device), texts)
+
+
+def reading(encoding: BatchEncoding, texts: Sequence[str]) -> Reading:
+    """Group the tokens of one encoded text or pair into words."""
     tokens = encoding.tokens()
-    if len(tokens) > longest:
-        raise MinibertError(f"text ({len(tokens)} tokens) must not exceed {longest} tokens; pass a shorter one")
     [parts] = encoding.encodings
     words: list[str] = []
     spans: list[tuple[int, int, int] | None] = []
@@ -73,4 +80,4 @@ def read(tokenizer: BertTokenizer, text: str, pair: str | None, longest: int, de
             words[-1], spans[-1] = texts[source][begin:end], (source, begin, end)
         word_of.append(len(words) - 1)
         last = here
-    return Reading(encoding.to(device), tuple(tokens), tuple(words), tuple(word_of), tuple(spans))
+    return Reading(encoding, tuple(tokens), tuple(words), tuple(word_of), tuple(spans))

@@ -192,7 +192,10 @@ def test_a_name_that_is_not_in_the_cache_is_told_offline() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-COMMANDS = ["encode", "words", "index", "search", "expand", "plot", "fill-mask", "attention", "info", "parity", "demo"]
+COMMANDS = [
+    *("encode", "words", "index", "search", "expand", "plot", "fill-mask", "attention", "explain-similarity"),
+    *("info", "parity", "study", "demo"),
+]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
@@ -215,6 +218,8 @@ def test_the_model_of_each_command_is_the_one_its_help_names(capsys: pytest.Capt
         "expand": ["a", "--corpus", "b"],
         "plot": ["a", "-o", "b"],
         "attention": ["a"],
+        "explain-similarity": ["a", "b"],
+        "study": ["published"],
     }
     for name in COMMANDS:
         model = build_parser().parse_args([name, *needed.get(name, [])]).model
