@@ -168,12 +168,12 @@ def test_one_text_is_not_taken_for_its_letters_nor_an_object_for_its_keys() -> N
     index = of_vectors(np.ones((1, 3), dtype=np.float32))
     for texts, data, message in (
         ("abc", None, "texts ('abc') must be several values in an order, not str; use a list"),
-        (["a", "b"], {"x": 1, "y": 2}, "data ({'x': 1, 'y': 2}) must be several values in an order, not dict"),
-        (["a", "b"], "no", "data ('no') must be several values in an order, not str"),
+        (["a", "b"], {"x": 1, "y": 2}, "data ({'x': 1, 'y': 2})"),
+        (["a", "b"], "no", "data ('no')"),
     ):
-        with pytest.raises(ValueError, match=re.escape(message)):
+        with pytest.raises(minibert.MinibertError, match=re.escape(message)):
             index.add_vectors(np.ones((len(texts), 3)), texts, data)
-    with pytest.raises(ValueError, match=re.escape(r"data of text 0 ('\ud800') must be a JSON value; ")):
+    with pytest.raises(minibert.MinibertError, match=re.escape(r"data of text 0 ('\ud800')")):
         index.add_vectors(np.ones((1, 3)), ["a"], ["\ud800"])
     assert len(index) == 1
 
@@ -245,12 +245,12 @@ def test_a_crash_at_any_operation_on_files_leaves_an_index_whole(tmp_path: Path)
 @pytest.mark.parametrize(
     ("vector", "message"),
     [
-        ([1.0, float("nan"), 0.0], "vectors (nan at [0, 1]) must be finite numbers in float32; look at the text that"),
-        ([1.0, 0.0, float("inf")], "vectors (inf at [0, 2]) must be finite numbers in float32"),
-        ([1e300, 0.0, 0.0], "vectors (1e+300 at [0, 0]) must be finite numbers in float32"),
-        ([1j, 0.0, 0.0], "vectors (complex128) must be real numbers; pass an array (N, H)"),
-        (["a", "b", "c"], "vectors (<U1) must be real numbers"),
-        ([None, {}, 1], "vectors (object) must be real numbers"),
+        ([1.0, float("nan"), 0.0], "vectors (nan at [0, 1])"),
+        ([1.0, 0.0, float("inf")], "vectors (inf at [0, 2])"),
+        ([1e300, 0.0, 0.0], "vectors (1e+300 at [0, 0])"),
+        ([1j, 0.0, 0.0], "vectors (complex128)"),
+        (["a", "b", "c"], "vectors (<U1)"),
+        ([None, {}, 1], "vectors (object)"),
         ([1.0, 2.0], "vectors (1, 2) must be ("),
         (1.0, "vectors (1,) must be ("),
     ],
@@ -258,9 +258,9 @@ def test_a_crash_at_any_operation_on_files_leaves_an_index_whole(tmp_path: Path)
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_finite_vectors_are_added_and_searched(kind: str, vector: Any, message: str) -> None:
     index = of_vectors(np.ones((2, 3), dtype=np.float32), kind)
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(minibert.MinibertError, match=re.escape(message)):
         index.add_vectors([vector], ["a"])
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(minibert.MinibertError, match=re.escape(message)):
         index.search_vectors([vector])
     assert len(index) == 2
 
@@ -339,11 +339,11 @@ def saved(folder: Path, kind: str = "cosine") -> tuple[Any, Path]:
     ("kind", "value", "rule"),
     [
         ("cosine", np.nan, "(of length nan) must be of length 1, or 0; make the index anew"),
-        ("cosine", np.inf, "(of length inf) must be of length 1, or 0"),
+        ("cosine", np.inf, "(of length inf)"),
         ("cosine", 7.0, "must be of length 1, or 0"),
         ("dot", np.nan, "(of length nan) must be finite, and shorter than 4.61e+18; make the index anew"),
-        ("euclidean", -np.inf, "(of length inf) must be finite, and shorter than 4.61e+18"),
-        ("manhattan", 3e38, "(of length inf) must be finite, and shorter than 4.61e+18"),
+        ("euclidean", -np.inf, "(of length inf)"),
+        ("manhattan", 3e38, "(of length inf)"),
     ],
 )
 @pytest.mark.parametrize("place", [0, 33, 49])
@@ -355,7 +355,7 @@ def test_wrong_numbers_in_a_file_are_refused(
     numbers = np.memmap(path, "<f4", "r+", offset=path.stat().st_size - 50 * 4 * 4, shape=(50, 4))
     numbers[place, 2] = value
     numbers.flush()
-    with pytest.raises(ValueError, match=re.escape(f"vector {place} of {path} ") + ".*" + re.escape(rule)):
+    with pytest.raises(minibert.MinibertError, match=re.escape(f"vector {place} of {path} ") + ".*" + re.escape(rule)):
         Index.load(tmp_path, bert)
 
 
