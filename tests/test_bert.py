@@ -60,12 +60,13 @@ def test_minilm_gives_the_vectors_of_sentence_transformers(bert: minibert.Bert, 
     assert np.abs(ours - oracle.encode(TEXTS)).max() < 1e-6
 
 
-def test_all_of_stsb_has_the_vectors_of_sentence_transformers(
+@pytest.mark.slow
+def test_stsb_has_the_vectors_of_sentence_transformers(
     bert: minibert.Bert, oracle: SentenceTransformer, evaldata: Path
 ) -> None:
     lines = (evaldata / "stsb" / "sts-dev.csv").read_text(encoding="utf-8").splitlines()
-    texts = [text for line in lines for text in line.split("\t")[5:7]]
-    assert len(texts) == 3000
+    texts = [text for line in lines[::3] for text in line.split("\t")[5:7]]
+    assert len(texts) == 1000
     assert np.abs(bert.encode(texts) - oracle.encode(texts)).max() < 1e-6
 
 
@@ -152,7 +153,7 @@ def test_neighbours_do_not_matter_in_the_shape_of_bert_base(tmp_path: Path, mini
     assert_same_vectors(together, alone)
 
 
-@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.settings(deadline=None, max_examples=20)
 @hypothesis.given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=80), min_size=1, max_size=8))
 def test_any_texts_are_encoded_as_each_of_them_alone(bert: minibert.Bert, texts: list[str]) -> None:
     together = bert.encode(texts)
@@ -544,6 +545,7 @@ def test_saving_and_loading_again_gives_the_same(tmp_path: Path, masked: miniber
     assert again.fill_mask("a [MASK]") == masked.fill_mask("a [MASK]")
 
 
+@pytest.mark.slow
 def test_saving_keeps_the_recipe_here_and_for_sentence_transformers(
     tmp_path: Path, bert: minibert.Bert, oracle: SentenceTransformer
 ) -> None:

@@ -17,6 +17,7 @@ from minibert.cli import build_parser, main
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+SLOW_PAGES = ("adapters", "sklearn", "spacy")  # they import large libraries
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -75,7 +76,9 @@ def test_the_shapes_that_are_shown_are_those_of_bert_base(tmp_path: Path, minilm
 
 
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap's, when BERTopic imports it
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in SLOW_PAGES), id=page.stem) for page in PAGES]
+)
 def test_every_page_of_the_docs_runs_from_top_to_bottom(
     page: Path, tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

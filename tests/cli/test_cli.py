@@ -171,6 +171,7 @@ def test_a_mistake_is_one_sentence_on_stderr_and_exit_code_2(
     assert told.out == ""
 
 
+@pytest.mark.slow
 def test_a_fresh_process_says_the_same_without_a_traceback(minilm: Path) -> None:
     done = run("fill-mask", "--model", str(minilm), "a [MASK]")
     assert done.returncode == 2
@@ -182,6 +183,7 @@ def test_a_fresh_process_says_the_same_without_a_traceback(minilm: Path) -> None
     assert len(done.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_in_the_cache_is_told_offline() -> None:
     done = run("info", "--model", "someone/never-downloaded")
     assert done.returncode == 2
@@ -308,6 +310,7 @@ def test_ctrl_c_exits_with_130_and_says_nothing(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_pipe_that_is_closed_before_the_first_line_is_no_error(minilm: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -338,6 +341,7 @@ def test_a_character_that_the_output_cannot_hold_is_one_sentence(
     assert told == "minibert: the encoding of the output (ascii) must have '北'; set PYTHONIOENCODING=utf-8\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_reading_is_no_error(minilm: Path) -> None:
     texts = "\n".join(["some text"] * 2000)
     command = f"{sys.executable} -m minibert encode --model {minilm} --json | head -n 1"

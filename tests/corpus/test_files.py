@@ -443,6 +443,7 @@ with files.Output(sys.argv[2], {}, 2) as output:
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_costs_one_block_of_a_few_seconds(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("a text\n" * 50_000)
     arguments = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "in.txt"), str(tmp_path / "out.npy")]
@@ -453,6 +454,7 @@ def test_an_interrupt_costs_one_block_of_a_few_seconds(tmp_path: Path) -> None:
     assert lost <= 1000 * files.SECONDS
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_makes_an_output(tmp_path: Path, minilm: Path) -> None:
     out = tmp_path / "out.npy"
     first = subprocess.Popen(  # it waits for its texts
@@ -473,6 +475,7 @@ def test_one_process_at_a_time_makes_an_output(tmp_path: Path, minilm: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.npy"]
 
 
+@pytest.mark.slow
 def test_other_weights_in_the_same_folder_are_not_resumed(
     tmp_path: Path, minilm: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -584,6 +587,7 @@ def test_columns_are_kept(bad: Any) -> None:
         list(files.read_rows(bad("a.txt", b"one"), keep=["answer"]))
 
 
+@pytest.mark.slow
 def test_a_lone_surrogate_is_reported_before_anything_is_computed(
     bad: Any, tmp_path: Path, minilm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -595,6 +599,7 @@ def test_a_lone_surrogate_is_reported_before_anything_is_computed(
     assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
 
 
+@pytest.mark.slow
 def test_standard_input(tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch, vectors: Any) -> None:
     out = tmp_path / "out.npy"
     done = subprocess.run(

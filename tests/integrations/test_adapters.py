@@ -78,6 +78,7 @@ def test_one_text_is_not_several_and_several_are_not_one(prompted: Path) -> None
         embeddings.embed_query(["one"])  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_no_library_is_imported() -> None:
     code = "import sys, minibert.integrations.adapters; print(*sorted(name.split('.')[0] for name in sys.modules))"
     root = str(Path(minibert.__file__).parent.parent)

@@ -46,6 +46,7 @@ print(json.dumps([found["documents"], found["distances"], vector]))
 """
 
 
+@pytest.mark.slow
 def test_a_collection_that_another_process_opens_has_its_function(prompted: Path, theirs: Any, tmp_path: Path) -> None:
     documents = ["I forgot my password", "Track your delivery"]
     shutil.copytree(prompted, tmp_path / "here" / "model")
@@ -128,6 +129,7 @@ def test_mistakes_are_told_at_once(prompted: Path) -> None:
             call("one")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_missing_chroma_is_one_sentence() -> None:
     code = "import sys; sys.modules['chromadb'] = None; import minibert.integrations.chroma"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -53,6 +53,7 @@ def test_keybert_finds_the_keywords_it_finds_with_sentence_transformers(minilm: 
             assert [score for _, score in some] == pytest.approx([score for _, score in others], abs=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap's, when BERTopic imports it
 def test_bertopic_finds_the_topics_it_finds_with_sentence_transformers(minilm: Path, theirs: Any) -> None:
     bertopic = pytest.importorskip("bertopic", reason="BERTopic is not installed")
@@ -78,6 +79,7 @@ def test_bertopic_finds_the_topics_it_finds_with_sentence_transformers(minilm: P
     assert_same_vectors(backend.embed_words(["parcel"]), theirs.encode(["parcel"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "library"), [("keybert", "KeyBERT"), ("bertopic", "BERTopic")])
 def test_what_is_not_installed_is_one_sentence(module: str, library: str) -> None:
     code = f"import sys; sys.modules['{module}'] = None; import minibert.integrations.{module}"

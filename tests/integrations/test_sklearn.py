@@ -120,6 +120,7 @@ def test_scikit_learn_checks_an_estimator_of_texts_and_finds_no_fault(minilm: Pa
     assert failures(estimator_checks.check_estimator(BertVectorizer(str(minilm)), on_fail=None)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_all_checks_of_scikit_learn_pass_on_numbers_written_as_texts(minilm: Path, tmp_path: Path) -> None:
     vectorizer = OfNumbers(str(with_real_vocabulary(tmp_path, minilm)))
@@ -211,6 +212,7 @@ def test_a_classifier_learns_from_vectors(minilm: Path) -> None:
     assert pipeline.fit(LETTERS, LABELS).predict(["they lost a package", "they lost a credit card"]).tolist() == [1, 0]
 
 
+@pytest.mark.slow
 def test_pooling_is_searched_for(minilm: Path) -> None:
     pipeline = make_pipeline(BertVectorizer(minilm), LogisticRegression())
     grid = {"bertvectorizer__pooling": ["mean", "cls", ("mean", "max")], "bertvectorizer__layers": [None, -2]}
@@ -282,6 +284,7 @@ def test_fit_refuses_settings_that_make_no_sense(minilm: Path, settings: dict[st
         vectorizer.fit(TEXTS)
 
 
+@pytest.mark.slow
 def test_a_missing_scikit_learn_is_one_sentence() -> None:
     code = (
         "import sys; sys.modules['sklearn.base'] = sys.modules['sklearn'] = None; import minibert.integrations.sklearn"

@@ -197,6 +197,7 @@ def test_a_long_doc_is_seen_whole(nlp: Any, minilm: Path) -> None:
     assert_same_vectors(vectors_of(doc), bert.words(doc.text, spans=spans, truncation="window").vectors)
 
 
+@pytest.mark.slow
 def test_one_pass_gives_what_two_give(minilm: Path) -> None:
     texts = ["The bank of the river was steep. " * number for number in (1, 60, 3, 90, 7)] + TEXTS
     bert = minibert.load(minilm)
@@ -300,6 +301,7 @@ def test_several_processes_are_refused(nlp: Any) -> None:
 # Kept
 
 
+@pytest.mark.slow
 def test_a_saved_pipeline_is_self_contained(minilm: Path, tmp_path: Path) -> None:
     original = tmp_path / "model"
     shutil.copytree(minilm, original)
@@ -315,6 +317,7 @@ def test_a_saved_pipeline_is_self_contained(minilm: Path, tmp_path: Path) -> Non
     assert_same_vectors(doc.vector, theirs)
 
 
+@pytest.mark.slow
 def test_bytes_bring_the_model_along(nlp: Any) -> None:
     again = pipeline(Path("there") / "is" / "none").from_bytes(nlp.to_bytes())
     assert np.array_equal(again(TEXT).vector, nlp(TEXT).vector)
@@ -382,6 +385,7 @@ def test_a_doc_of_another_text_has_no_vectors_and_says_so(nlp: Any) -> None:
 # Installed, or not
 
 
+@pytest.mark.slow
 def test_spacy_finds_the_pipe_without_an_import(minilm: Path, tmp_path: Path) -> None:
     project = ROOT / "pyproject.toml"
     if not project.exists():
@@ -401,6 +405,7 @@ def test_spacy_finds_the_pipe_without_an_import(minilm: Path, tmp_path: Path) ->
     assert done.stdout == "(384,)\n"
 
 
+@pytest.mark.slow
 def test_a_missing_spacy_is_one_sentence() -> None:
     code = "import sys; sys.modules['spacy.language'] = sys.modules['spacy'] = None; import minibert.integrations.spacy"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -305,6 +305,7 @@ def test_a_new_occurrence_gets_its_sense(bert: minibert.Bert, evaldata: Path) ->
     assert np.mean(right) > 0.9
 
 
+@pytest.mark.slow
 def test_the_number_of_senses_is_that_of_the_occurrences(bert: minibert.Bert, evaldata: Path) -> None:
     assert len(senses(bert, "bank", gold(evaldata, "bank", 20)[0])) == 2
     assert len(senses(bert, "seal", gold(evaldata, "seal", 20)[0])) == 4

@@ -254,6 +254,7 @@ def test_pictures_are_written_whole_and_alike(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_pictures_leave_matplotlib_as_it_was() -> None:
     code = (
         "import sys, numpy as np, minibert.pictures.plots as plots; assert 'matplotlib' not in sys.modules\n"

@@ -118,6 +118,7 @@ def peak_of(call: Callable[[], object]) -> int:
     return int(high[1]) * 1024 - before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_search_is_bounded(small: minibert.Bert) -> None:
     vectors = np.random.default_rng(0).normal(size=(400_000, 32)).astype(np.float32)

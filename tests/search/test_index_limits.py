@@ -121,6 +121,7 @@ def test_near_duplicates_are_told_apart_by_distance() -> None:
     assert scores.tolist() == expected[0].tolist()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_queries() -> None:
     rng = np.random.default_rng(0)
     vectors, queries = (rng.standard_normal((count, 32), dtype=np.float32) for count in (100_000, 20_000))
@@ -230,6 +231,7 @@ print(killed)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="os.fork")
 def test_a_crash_at_any_operation_on_files_leaves_an_index_whole(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -511,6 +513,7 @@ def test_threads_may_save_while_others_add(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_threads_switch_often")
 def test_threads_add_with_a_real_model(minilm: Path) -> None:
     bert = minibert.load(minilm)
@@ -611,6 +614,7 @@ print(failed)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="os.fork")
 def test_processes_that_save_to_one_folder_take_turns_and_readers_see_whole_states(tmp_path: Path) -> None:
     arguments = [str(tmp_path / "some.index"), str(tmp_path / "done")]
@@ -673,6 +677,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_loading_an_index_starts_no_threads(tmp_path: Path) -> None:
     def run(what: str) -> str:

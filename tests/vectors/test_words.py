@@ -129,6 +129,7 @@ def test_one_text_or_several_or_words(bert: minibert.Bert) -> None:
     assert repr(several[2]) == "Words('one'; vectors 1 x 384)"
 
 
+@pytest.mark.slow
 def test_words_that_came_split_are_those_of_the_tokenizer(bert: minibert.Bert, theirs: Any, evaldata: Path) -> None:
     sentences: list[list[str]] = [[]]
     for line in (evaldata / "wnut17" / "emerging.dev.conll").read_text("utf-8").splitlines()[:3000]:
