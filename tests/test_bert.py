@@ -177,7 +177,7 @@ def test_without_sentence_transformers_files_the_pooling_is_the_mean(minilm: Pat
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", ("cls", "mean")]
 
 
-@pytest.mark.parametrize("form", ["new", "old"])
+@pytest.mark.parametrize("form", ["new", pytest.param("old", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_every_pooling_is_obeyed_in_its_old_and_new_spelling(
     tmp_path: Path, minilm: Path, oracle: SentenceTransformer, mode: Any, form: str

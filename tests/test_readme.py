@@ -17,7 +17,7 @@ from minibert.cli import build_parser, main
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-SLOW_PAGES = ("adapters", "sklearn", "spacy")  # they import large libraries
+SLOW_PAGES = ("adapters", "plots", "sklearn", "spacy", "training")  # they import large libraries
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 

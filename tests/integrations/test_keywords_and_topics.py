@@ -90,7 +90,10 @@ def test_what_is_not_installed_is_one_sentence(module: str, library: str) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
-@pytest.mark.parametrize(("module", "name"), [("keybert", "KeyBERTBackend"), ("bertopic", "BERTopicBackend")])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("keybert", "KeyBERTBackend"), pytest.param("bertopic", "BERTopicBackend", marks=pytest.mark.slow)],
+)
 def test_a_backend_takes_a_bert_and_settings_of_encode(minilm: Path, theirs: Any, module: str, name: str) -> None:
     pytest.importorskip(module, reason=f"{module} is not installed")
     backend_of = getattr(__import__(f"minibert.integrations.{module}", fromlist=[name]), name)

@@ -261,6 +261,7 @@ def test_tokens_that_are_merged_or_split_later_keep_their_places(nlp: Any) -> No
 # Beside others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [{"first": True}, {"last": True}], ids=str)
 def test_the_annotation_of_others_stays_what_it_was(minilm: Path, place: dict[str, bool]) -> None:
     # PyPI has a copy under another name

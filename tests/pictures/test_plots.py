@@ -189,7 +189,14 @@ def test_a_large_table_has_none(tmp_path: Path) -> None:
     assert_cells_have_their_colours(figure, tmp_path, -distances, lowest=-distances.max(), highest=0)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (12, 12), (15, 15), (15, 2), (2, 15), (30, 30), (130, 40)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *((1, 1), (15, 2)),
+        *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((3, 3), (15, 15), (2, 15), (30, 30), (130, 40))),
+    ],
+    ids=str,
+)
 def test_no_label_of_a_table_is_cut(shape: tuple[int, int]) -> None:
     vectors = np.random.default_rng(0).normal(size=(130, 6))
     labels = [f"{number} WHERE IS MY PARCEL, PLEASE, and when will it come?" for number in range(130)]

@@ -223,7 +223,9 @@ def test_without_calibration_ranges_are_those_of_the_texts_and_that_is_told(mini
 # Similarities
 
 
-@pytest.mark.parametrize("kind", ["cosine", "dot", "euclidean", "manhattan"])
+@pytest.mark.parametrize(
+    "kind", ["cosine", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("dot", "euclidean", "manhattan"))]
+)
 def test_similarities_are_those_of_sentence_transformers(tmp_path: Path, minilm: Path, kind: Any) -> None:
     theirs = built(tmp_path, minilm, models.Pooling(384, "mean"), similarity_fn_name=kind)
     ours = minibert.load(tmp_path)
