@@ -98,6 +98,7 @@ def test_all_names_what_is_public_and_nothing_else() -> None:
     assert minibert.__all__ == sorted(minibert.__all__, key=lambda name: (name[0].islower(), name))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap's, when BERTopic imports it
 def test_everything_public_says_what_it_is() -> None:
     silent = []

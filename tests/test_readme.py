@@ -17,7 +17,6 @@ from minibert.cli import build_parser, main
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-SLOW_PAGES = ("adapters", "plots", "sklearn", "spacy", "training")  # they import large libraries
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -58,6 +57,7 @@ def test_the_table_that_parity_prints_is_the_one_that_the_readme_shows(
     assert re.sub(r"is \S+,", "is 0,", printed[-1]) == shown[-1]
 
 
+@pytest.mark.slow
 def test_the_shapes_that_are_shown_are_those_of_bert_base(tmp_path: Path, minilm: Path) -> None:
     page = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
     blocks = [*BLOCKS, *re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
@@ -76,9 +76,8 @@ def test_the_shapes_that_are_shown_are_those_of_bert_base(tmp_path: Path, minilm
 
 
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap's, when BERTopic imports it
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in SLOW_PAGES), id=page.stem) for page in PAGES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_page_of_the_docs_runs_from_top_to_bottom(
     page: Path, tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,6 +188,7 @@ def test_many_texts_are_computed_together(nlp: Any) -> None:
     assert len(passes) == 1  # for words and texts alike
 
 
+@pytest.mark.slow
 def test_a_long_doc_is_seen_whole(nlp: Any, minilm: Path) -> None:
     doc = nlp("The bank of the river was steep, and the money was gone. " * 60)
     assert all(token.has_vector for token in doc)

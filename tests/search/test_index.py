@@ -154,6 +154,7 @@ def test_what_is_saved_is_loaded(bert: minibert.Bert, tmp_path: Path) -> None:
     assert minibert.Source(**manifest["model"]) == bert.source
 
 
+@pytest.mark.slow
 def test_vectors_are_mapped_and_texts_read_when_found(small: minibert.Bert, tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(300_000, 32)).astype(np.float32)
     of_vectors(small, vectors, "cosine").save(tmp_path)

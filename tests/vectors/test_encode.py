@@ -142,7 +142,7 @@ def test_passes_are_filled_up_within_the_models_positions(bert: minibert.Bert) -
     assert_same_vectors(small.encode(texts), np.stack([small.encode(texts[0])] * 20))
 
 
-@pytest.mark.parametrize("settings", [{"batch_tokens": 100}, {"batch_size": 3}], ids=str)
+@pytest.mark.parametrize("settings", [{"batch_tokens": 200}, {"batch_size": 10}], ids=str)
 def test_budgets_change_the_passes_and_not_the_vectors(
     bert: minibert.Bert, vectors: Any, settings: dict[str, Any]
 ) -> None:

@@ -93,15 +93,12 @@ def test_a_module_that_is_not_there_is_named(tmp_path: Path, minilm: Path, kind:
         minibert.load(tmp_path).encode("one")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "include"),
     [
-        ("mean", False),
-        pytest.param("mean", True, marks=pytest.mark.slow),
-        *(
-            pytest.param(mode, False, marks=pytest.mark.slow)
-            for mode in ("cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-        ),
+        ("mean", True),
+        *((mode, False) for mode in ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")),
     ],
 )
 def test_prompts_are_put_before_texts(tmp_path: Path, minilm: Path, mode: str, include: bool) -> None:
