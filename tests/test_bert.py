@@ -571,6 +571,7 @@ def test_saving_keeps_the_recipe_here_and_for_sentence_transformers(
         assert_same_vectors(changed.encode(TEXTS), theirs.encode(TEXTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["BertForPreTraining", "BertForSequenceClassification", "BertForQuestionAnswering"])
 def test_saving_keeps_every_head(tmp_path: Path, minilm: Path, kind: str) -> None:
     folder = with_real_vocabulary(tmp_path / "first", minilm, kind)
@@ -584,6 +585,7 @@ def test_saving_keeps_every_head(tmp_path: Path, minilm: Path, kind: str) -> Non
         assert torch.equal(mine, other)
 
 
+@pytest.mark.slow
 def test_candidates_are_tokens_even_where_the_table_has_more_rows(tmp_path: Path, minilm: Path) -> None:
     theirs_of("BertForMaskedLM", tmp_path, vocab_size=30592)
     shutil.copy(minilm / "vocab.txt", tmp_path)

@@ -209,8 +209,9 @@ def test_bert_base_and_large_shapes_are_identical(
         assert_identical(*run_both(ours, theirs, attention, **inputs))
 
 
+@pytest.mark.slow
 @BOTH_DTYPES
-@pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
+@BOTH_KERNELS
 def test_the_real_minilm_is_identical(minilm: Path, attention: str, dtype: torch.dtype) -> None:
     theirs = transformers.BertModel.from_pretrained(minilm, attn_implementation=attention, dtype=dtype).eval()
     ours = minibert.BertModel.from_pretrained(minilm, dtype=dtype)

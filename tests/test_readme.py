@@ -96,6 +96,7 @@ def test_every_page_of_the_docs_runs_from_top_to_bottom(
     exec(compile(code, page.name, "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 def test_the_page_on_long_texts_shows_what_is_printed(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "long-texts.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))

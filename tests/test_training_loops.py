@@ -248,6 +248,7 @@ def adapted(model: Any, task: str | None, **more: Any) -> Any:
     return peft.get_peft_model(model, peft.LoraConfig(task_type=task, **PEFT, **more))
 
 
+@pytest.mark.slow
 @old_name
 @pytest.mark.parametrize(
     ("kind", "task"),

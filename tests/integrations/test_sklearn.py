@@ -53,6 +53,7 @@ def test_the_vectors_are_those_of_sentence_transformers(minilm: Path, theirs: np
     assert_same_vectors(vectors, theirs)
 
 
+@pytest.mark.slow
 def test_settings_are_those_of_encode(minilm: Path, theirs: np.ndarray) -> None:
     short = BertVectorizer(minilm, truncate_dim=64, normalize=True, batch_tokens=32).fit_transform(TEXTS)
     expected = theirs[:, :64] / np.linalg.norm(theirs[:, :64], axis=1, keepdims=True)
@@ -223,6 +224,7 @@ def test_pooling_is_searched_for(minilm: Path) -> None:
     assert shared.fit(LETTERS, LABELS).best_params_ == search.best_params_
 
 
+@pytest.mark.slow
 def test_a_pickle_holds_the_name_or_the_model(minilm: Path, theirs: np.ndarray, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(minilm, folder)

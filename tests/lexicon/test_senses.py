@@ -283,6 +283,7 @@ def test_a_checkpoint_without_a_head_has_no_substitutes(bert: minibert.Bert) -> 
 # Senses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("word", "number", "least"), [("bank", 2, 0.9), ("spring", 3, 0.85), ("seal", 4, 0.85)])
 def test_groups_are_the_senses_that_people_see(
     bert: minibert.Bert, evaldata: Path, word: str, number: int, least: float
@@ -296,6 +297,7 @@ def test_groups_are_the_senses_that_people_see(
     assert purity(found.labels, truth) > least
 
 
+@pytest.mark.slow
 def test_a_new_occurrence_gets_its_sense(bert: minibert.Bert, evaldata: Path) -> None:
     sentences, truth = gold(evaldata, "bank", 20)
     found = senses(bert, "bank", sentences, 2)

@@ -292,6 +292,7 @@ def test_mistakes_are_told_in_one_sentence(call: Any, message: str) -> None:
         call()
 
 
+@pytest.mark.slow
 def test_the_documentation_runs(minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs" / "plots.md").read_text(encoding="utf-8")
     folder = with_real_vocabulary(tmp_path / "model", minilm)

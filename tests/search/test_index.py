@@ -280,6 +280,7 @@ def test_approximate_search_finds_nearly_all(small: minibert.Bert) -> None:
     assert Index(small).approximate().search("one") == []
 
 
+@pytest.mark.slow
 def test_questions_are_matched_from_the_shell(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "faq.csv").write_text(
         "question,answer,topic\nI forgot my password,Reset it,login\nWhere is my parcel,Track it,post\n"

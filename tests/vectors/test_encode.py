@@ -142,6 +142,7 @@ def test_passes_are_filled_up_within_the_models_positions(bert: minibert.Bert) -
     assert_same_vectors(small.encode(texts), np.stack([small.encode(texts[0])] * 20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"batch_tokens": 200}, {"batch_size": 10}], ids=str)
 def test_budgets_change_the_passes_and_not_the_vectors(
     bert: minibert.Bert, vectors: Any, settings: dict[str, Any]
@@ -253,6 +254,7 @@ def test_the_bar_is_left_tidy_by_an_error(bert: minibert.Bert, capsys: pytest.Ca
 # Threads
 
 
+@pytest.mark.slow
 def test_four_threads_get_the_vectors_of_one(bert: minibert.Bert, vectors: Any) -> None:
     fresh = minibert.Bert(bert.model, bert.tokenizer, bert.recipe)  # made ready by whoever comes first
     with ThreadPoolExecutor(4) as pool:

@@ -36,13 +36,14 @@ def built(folder: Path, minilm: Path, *modules: Any, **settings: Any) -> Sentenc
     return theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "bias"),
     [
         (torch.nn.Tanh(), True),
-        pytest.param(torch.nn.Identity(), False, marks=pytest.mark.slow),
-        pytest.param(torch.nn.ReLU(), True, marks=pytest.mark.slow),
-        pytest.param(torch.nn.GELU(), True, marks=pytest.mark.slow),
+        (torch.nn.Identity(), False),
+        (torch.nn.ReLU(), True),
+        (torch.nn.GELU(), True),
     ],
     ids=str,
 )

@@ -169,6 +169,7 @@ def test_hard_texts_lose_nothing(bert: minibert.Bert, text: str, split: Any) -> 
     check_alignment(bert, text, split)
 
 
+@pytest.mark.slow
 @hypothesis.settings(deadline=None, max_examples=150)
 @hypothesis.given(ANY_TEXT, st.sampled_from(["pretokenizer", "whitespace"]))
 def test_any_text_loses_nothing_but_what_the_tokenizer_drops(bert: minibert.Bert, text: str, split: Any) -> None:
