@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -16,11 +18,30 @@ from huggingface_hub import constants
 
 import minibert
 
+# Each folder of the real data, and the repository on GitHub that its files come from.
+DATA = {
+    "agreement": "yoavg/bert-syntax: gulordava_results_base.txt",
+    "banking77": "PolyAI-LDN/task-specific-datasets: banking_data/",
+    "books": (
+        "GITenberg, the text of each renamed pg<number>_<title>.txt: A-Tale-of-Two-Cities_98, David-Copperfield_766, "
+        "Dracula_345, Emma_158, Great-Expectations_1400, Middlemarch_145, The-Adventures-of-Tom-Sawyer_74, "
+        "War-and-Peace_2600"
+    ),
+    "coarsewsd20": "danlou/bert-disambiguation: the folders bank, seal and spring of CoarseWSD-20",
+    "gutenberg": (
+        "GITenberg: Pride-and-Prejudice_1342/1342-0.txt as pg1342_pride_and_prejudice.txt, "
+        "The-Adventures-of-Sherlock-Holmes_1661/1661.txt as pg1661_sherlock_holmes.txt"
+    ),
+    "qa": "google-deepmind/xquad: xquad.en.json",
+    "stackfaq": "ML-Recipes/BERT-FAQ: data/StackFAQ/",
+    "stsb": "kduxin/firelang: data/sent-similarity/STS/STSBenchmark/",
+    "throughput": "made of gutenberg, banking77 and stackfaq; only the benchmarks use it",
+    "trec": "FreedomIntelligence/qnn: data/TREC/",
+    "ud_pud": "UniversalDependencies/UD_English-PUD: en_pud-ud-test.conllu",
+    "wnut17": "leondz/emerging_entities_17",
+}
 HOW_TO_GET_THE_DATA = (
-    "MINIBERT_EVALDATA must name a folder with published data sets, each from its repository on GitHub: "
-    "stsb/ (kduxin/firelang, data/sent-similarity/STS/STSBenchmark), wnut17/ (leondz/emerging_entities_17), "
-    "coarsewsd20/ (danlou/bert-disambiguation), "
-    "gutenberg/pg1661_sherlock_holmes.txt (GITenberg/The-Adventures-of-Sherlock-Holmes_1661, 1661.txt)"
+    "MINIBERT_EVALDATA must name the folder of the published data sets; tests/conftest.py lists where each comes from"
 )
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -62,6 +83,17 @@ def evaldata() -> Path:
     if not folder:
         pytest.skip(HOW_TO_GET_THE_DATA)
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def prompted(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real model with prompts for queries and documents, as sentence-transformers would write it."""
+    folder = tmp_path_factory.mktemp("prompted") / "model"
+    shutil.copytree(minilm, folder)
+    settings = folder / "config_sentence_transformers.json"
+    prompts = {"query": "query: ", "document": "passage: "}
+    settings.write_text(json.dumps({**json.loads(settings.read_text("utf-8")), "prompts": prompts}))
+    return folder
 
 
 @pytest.fixture(autouse=True)

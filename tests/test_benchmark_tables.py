@@ -92,6 +92,7 @@ def test_one_figure_of_a_result_that_changes_is_seen_in_every_text_that_shows_it
     assert outdated == ["docs/checkpoints.md", "benchmarks/README.md"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_checks_both_texts(project: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(project / "benchmarks" / "tables.py"), *arguments]

@@ -93,6 +93,7 @@ def test_no_file_raises_a_plain_value_error_which_commands_take_for_a_bug(path: 
     assert re.findall(r"\b(?:raise|return) ValueError\b", source) == []
 
 
+@pytest.mark.slow
 def test_importing_brings_neither_transformers_nor_anything_optional() -> None:
     code = "import sys, torch; before = set(sys.modules); import minibert; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
@@ -110,6 +111,7 @@ def test_all_names_what_is_public_and_nothing_else() -> None:
     assert minibert.__all__ == sorted(minibert.__all__, key=lambda name: (name[0].islower(), name))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap's, when BERTopic imports it
 def test_everything_public_says_what_it_is() -> None:
     silent = []
@@ -141,6 +143,7 @@ def test_what_is_tested_is_the_installed_wheel() -> None:
     assert minibert.__version__ != "0.0.0"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is read from Linux's /proc")
 def test_loading_makes_no_second_copy_of_the_weights(tmp_path: Path) -> None:
     size = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from oracle import with_real_vocabulary
 
 import minibert
-from minibert.cli import build_parser
+from minibert.cli import build_parser, main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +36,28 @@ def test_the_figures_that_the_readme_prints_are_printed(capsys: pytest.CaptureFi
     assert printed[1:] == pytest.approx([(1 - printed[0]) / 2] * 2, abs=1e-4)
 
 
+def test_the_candidates_that_the_readme_shows_are_the_published_ones() -> None:
+    # test_published_values.py compares them with ours, and needs the Hub
+    published = json.loads((ROOT / "tests" / "golden" / "model_expected.json").read_text(encoding="utf-8"))
+    text, shown = re.findall(r'fill_mask\("(.+)"\) +# (.+), \.\.\.$', README, re.MULTILINE)[0]
+    case = next(case for case in published["bert-base-uncased"]["fill_mask"] if case["text"] == text)
+    best = case["top5"][: shown.count(",") + 1]
+    assert shown == ", ".join(f"{token} {probability:.3f}" for token, _, probability in best)
+
+
+def test_the_table_that_parity_prints_is_the_one_that_the_readme_shows(
+    minilm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listing = re.findall(r"^\$ minibert parity --model \S+all-MiniLM-L6-v2\n(.*?)```", README, re.MULTILINE | re.DOTALL)
+    shown = [line for line in listing[0].splitlines() if line != "..."]
+    assert main(["parity", "--model", str(minilm)]) == 0
+    printed = capsys.readouterr().out.splitlines()[2:]  # without the line of the versions
+    columns = [re.split(" {2,}", line)[:2] for line in printed]  # the differences may be others on another CPU
+    assert [re.split(" {2,}", line)[:2] for line in shown[:-1]] == columns[: len(shown) - 1]
+    assert re.sub(r"is \S+,", "is 0,", printed[-1]) == shown[-1]
+
+
+@pytest.mark.slow
 def test_the_shapes_that_are_shown_are_those_of_bert_base(tmp_path: Path, minilm: Path) -> None:
     page = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
     blocks = [*BLOCKS, *re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
@@ -53,6 +76,7 @@ def test_the_shapes_that_are_shown_are_those_of_bert_base(tmp_path: Path, minilm
 
 
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")  # umap's, when BERTopic imports it
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_page_of_the_docs_runs_from_top_to_bottom(
     page: Path, tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +96,7 @@ def test_every_page_of_the_docs_runs_from_top_to_bottom(
     exec(compile(code, page.name, "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 def test_the_page_on_long_texts_shows_what_is_printed(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "long-texts.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))

@@ -163,6 +163,7 @@ def wnut(folder: Path) -> Iterator[list[str]]:
                 yield words
 
 
+@pytest.mark.slow
 def test_all_of_stsb_is_tokenized_as_by_transformers(both: tuple[BertTokenizer, Any], evaldata: Path) -> None:
     firsts, seconds = stsb(evaldata)
     assert len(firsts) == 8628
@@ -171,6 +172,7 @@ def test_all_of_stsb_is_tokenized_as_by_transformers(both: tuple[BertTokenizer, 
     assert_same(both, firsts, seconds, truncation=True, max_length=24, padding="max_length")
 
 
+@pytest.mark.slow
 def test_all_of_wnut17_is_tokenized_as_by_transformers(both: tuple[BertTokenizer, Any], evaldata: Path) -> None:
     sentences = list(wnut(evaldata))
     assert len(sentences) > 5000

@@ -156,6 +156,7 @@ def test_a_python_without_venv_is_told_the_name_of_debians_package(
     assert not (tmp_path / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_without_a_network_there_is_one_sentence_and_the_next_run_goes_on_where_it_was(skeleton: Path) -> None:
     variables = {
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",

@@ -71,6 +71,7 @@ old_name = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is dep
 # transformers' Trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_trainer_trains_our_class_as_it_trains_theirs(tmp_path: Path, kind: str) -> None:
     ours, theirs = pair_of(kind, tmp_path / "start", **NO_DROPOUT)
@@ -91,6 +92,7 @@ def test_the_trainer_trains_our_class_as_it_trains_theirs(tmp_path: Path, kind: 
         assert_same_weights(before, theirs)  # it did learn something
 
 
+@pytest.mark.slow
 def test_accumulated_batches_train_as_one_batch_of_their_size(tmp_path: Path) -> None:
     one, other = (pair_of("BertForSequenceClassification", tmp_path / "start", **NO_DROPOUT)[0] for _ in range(2))
     other.load_state_dict(one.state_dict())
@@ -100,6 +102,7 @@ def test_accumulated_batches_train_as_one_batch_of_their_size(tmp_path: Path) ->
     assert losses(halves) == pytest.approx(losses(whole), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_trainer_saves_is_resumed_and_the_best_of_it_loaded(tmp_path: Path) -> None:
     start, _ = pair_of("BertForSequenceClassification", tmp_path / "start", **NO_DROPOUT)
     rows, every_two = data("BertForSequenceClassification"), {"save_strategy": "steps", "save_steps": 2}
@@ -125,6 +128,7 @@ def test_what_the_trainer_saves_is_resumed_and_the_best_of_it_loaded(tmp_path: P
     assert all(torch.equal(tensor, kept[name]) for name, tensor in best.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_model_that_the_trainer_trained_is_saved_for_transformers(tmp_path: Path) -> None:
     ours, _ = pair_of("BertForSequenceClassification", tmp_path / "start", **NO_DROPOUT)
     trainer = trained(ours, data("BertForSequenceClassification"), tmp_path / "ours")
@@ -138,6 +142,7 @@ def test_a_model_that_the_trainer_trained_is_saved_for_transformers(tmp_path: Pa
     assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in fresh.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_trainer_takes_transformers_tokenizer_beside_our_model(tmp_path: Path, minilm: Path) -> None:
     ours = minibert.BertForSequenceClassification.from_pretrained(
         with_real_vocabulary(tmp_path / "start", minilm, "BertForSequenceClassification"), **NO_DROPOUT
@@ -214,6 +219,7 @@ def test_checkpointing_frees_what_layers_keep(tmp_path: Path) -> None:
     assert kept() < before / 3
 
 
+@pytest.mark.slow
 def test_the_trainer_checkpoints_our_class_as_it_does_theirs(tmp_path: Path) -> None:
     ours, theirs = pair_of("BertForSequenceClassification", tmp_path / "start", **NO_DROPOUT)
     rows = data("BertForSequenceClassification")
@@ -242,6 +248,7 @@ def adapted(model: Any, task: str | None, **more: Any) -> Any:
     return peft.get_peft_model(model, peft.LoraConfig(task_type=task, **PEFT, **more))
 
 
+@pytest.mark.slow
 @old_name
 @pytest.mark.parametrize(
     ("kind", "task"),
@@ -267,6 +274,7 @@ def test_lora_computes_on_ours_what_it_computes_on_theirs(tmp_path: Path, kind: 
     torch.testing.assert_close(mine.merge_and_unload()(**inputs)[0], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @old_name
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_trainer_trains_lora_on_ours_as_on_theirs(tmp_path: Path, checkpointing: bool) -> None:

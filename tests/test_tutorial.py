@@ -71,6 +71,7 @@ def test_the_same_word_in_two_senses_has_two_vectors(minilm: Path) -> None:
     assert cosine(vault, robber) > cosine(robber, river) + 0.04  # bert-base's are 0.94 and 0.69, see below
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_on_twelve_layers(tmp_path: Path, minilm: Path) -> None:
     theirs_of("BertForPreTraining", tmp_path, vocab_size=30522, num_hidden_layers=12)
     shutil.copy(minilm / "vocab.txt", tmp_path)

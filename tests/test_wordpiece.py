@@ -81,6 +81,7 @@ def test_every_golden_text_gets_the_tokens_of_the_fast_tokenizer(fast: BertToken
         assert plain(fast, text) == fast.tokenize(text)
 
 
+@pytest.mark.slow
 def test_all_of_stsb_gets_the_tokens_of_the_fast_tokenizer(fast: BertTokenizer, evaldata: Path) -> None:
     texts: list[str] = []
     for part in ("train", "dev", "test"):
@@ -94,6 +95,7 @@ def test_all_of_stsb_gets_the_tokens_of_the_fast_tokenizer(fast: BertTokenizer, 
         assert tokenize(text, vocab, fast.do_lower_case, special) == tokens
 
 
+@pytest.mark.slow
 def test_every_character_is_treated_as_by_the_fast_tokenizer() -> None:
     """One by one, between letters: dropped, a space, a word of its own, or a letter in another form."""
     assert len(SETTLED) > 90_000
@@ -132,7 +134,8 @@ PIECES = st.sampled_from(
 TEXT = st.lists(PIECES | st.text(st.sampled_from(SETTLED), max_size=40), max_size=8).map("".join)
 
 
-@hypothesis.settings(deadline=None, max_examples=400)
+@pytest.mark.slow
+@hypothesis.settings(deadline=None, max_examples=120)
 @hypothesis.given(text=TEXT)
 def test_any_unicode_gets_the_tokens_of_the_fast_tokenizer(fast: BertTokenizer, text: str) -> None:
     assert plain(fast, text) == fast.tokenize(text)

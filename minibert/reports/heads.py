@@ -15,7 +15,7 @@ from minibert.attention import Padded, attention
 from minibert.bert import Bert
 from minibert.engine.device import check_fork, without_autocast
 from minibert.engine.rows import RowMaker, token_rows
-from minibert.engine.stream import Cut, chunks
+from minibert.engine.stream import Truncated, chunks
 from minibert.errors import MinibertError
 from minibert.study.attribution import float32_copy
 from minibert.text import as_stream
@@ -131,7 +131,7 @@ def head_statistics(bert: Bert, texts: str | Iterable[str]) -> HeadStatistics:
     encoder = float32_copy(bert.encoder)
     layers: list[Any] = list(encoder.encoder.layers)
     layout = Measured([layer.attention.output for layer in layers], encoder.config.num_attention_heads)
-    cut = Cut(bert.max_seq_length, "warn")
+    cut = Truncated(bert.max_seq_length, "warn")
     count = tokens = 0
     with torch.inference_mode(), without_autocast():
         for chunk in chunks(stream, TEXTS_AT_ONCE):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minibert.engine.engine import Engine
 from minibert.engine.rows import Rows
-from minibert.engine.stream import Cut
+from minibert.engine.stream import Truncated
 from minibert.errors import MinibertError
 from minibert.study.reading import Reading, reading
 from minibert.tokenizer import BertTokenizer
@@ -130,7 +130,7 @@ def explain_similarity(
     if len(a) != len(b):
         raise MinibertError(f"the texts ({len(a)} and {len(b)}) must be as many on both sides; pass pairs")
     skip = 0 if recipe.include_prompt or not prompt else len(tokenizer.tokenize(prompt)) + 1  # [CLS] goes with it
-    cut = Cut(limit, "warn")
+    cut = Truncated(limit, "warn")
     maps = []
     for first in range(0, len(a), PAIRS_AT_ONCE):
         pairs = zip(a[first : first + PAIRS_AT_ONCE], b[first : first + PAIRS_AT_ONCE], strict=True)

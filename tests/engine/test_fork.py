@@ -62,6 +62,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_children_forked_after_load_encode(minilm: Path, dtype: str) -> None:
@@ -69,6 +70,7 @@ def test_children_forked_after_load_encode(minilm: Path, dtype: str) -> None:
     assert done.stdout == "done\n", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
 def test_children_forked_after_use_say_why_they_cannot(minilm: Path) -> None:
     done = run("used", str(minilm), "float32")

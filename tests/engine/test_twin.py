@@ -268,6 +268,7 @@ def optimizers() -> list[Any]:
     return cases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "form"), optimizers())
 def test_vectors_after_a_step_are_those_of_the_saved_model(
     tmp_path: Path, minilm: Path, optimizer: Any, form: dict[str, bool]

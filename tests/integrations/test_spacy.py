@@ -201,6 +201,7 @@ def test_a_token_inside_a_piece_has_that_piece_as_in_words(minilm: Path) -> None
     assert_same_vectors(vectors_of(doc), words.vectors)
 
 
+@pytest.mark.slow
 def test_a_long_doc_is_seen_whole(nlp: Any, minilm: Path) -> None:
     doc = nlp("The bank of the river was steep, and the money was gone. " * 60)
     assert all(token.has_vector for token in doc)
@@ -210,6 +211,7 @@ def test_a_long_doc_is_seen_whole(nlp: Any, minilm: Path) -> None:
     assert_same_vectors(vectors_of(doc), bert.words(doc.text, spans=spans, truncation="window").vectors)
 
 
+@pytest.mark.slow
 def test_one_pass_gives_what_two_give(minilm: Path) -> None:
     texts = ["The bank of the river was steep. " * number for number in (1, 60, 3, 90, 7)] + TEXTS
     bert = minibert.load(minilm)
@@ -273,6 +275,7 @@ def test_tokens_that_are_merged_or_split_later_keep_their_places(nlp: Any) -> No
 # Beside others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [{"first": True}, {"last": True}], ids=str)
 def test_the_annotation_of_others_stays_what_it_was(minilm: Path, place: dict[str, bool]) -> None:
     # PyPI has a copy under another name
@@ -313,6 +316,7 @@ def test_several_processes_are_refused(nlp: Any) -> None:
 # Kept
 
 
+@pytest.mark.slow
 def test_a_saved_pipeline_is_self_contained(minilm: Path, tmp_path: Path) -> None:
     original = tmp_path / "model"
     shutil.copytree(minilm, original)
@@ -328,6 +332,7 @@ def test_a_saved_pipeline_is_self_contained(minilm: Path, tmp_path: Path) -> Non
     assert_same_vectors(doc.vector, theirs)
 
 
+@pytest.mark.slow
 def test_bytes_bring_the_model_along(nlp: Any) -> None:
     again = pipeline(Path("there") / "is" / "none").from_bytes(nlp.to_bytes())
     assert np.array_equal(again(TEXT).vector, nlp(TEXT).vector)
@@ -395,6 +400,7 @@ def test_a_doc_of_another_text_has_no_vectors_and_says_so(nlp: Any) -> None:
 # Installed, or not
 
 
+@pytest.mark.slow
 def test_spacy_finds_the_pipe_without_an_import(minilm: Path, tmp_path: Path) -> None:
     project = ROOT / "pyproject.toml"
     if not project.exists():
@@ -414,6 +420,7 @@ def test_spacy_finds_the_pipe_without_an_import(minilm: Path, tmp_path: Path) ->
     assert done.stdout == "(384,)\n"
 
 
+@pytest.mark.slow
 def test_a_missing_spacy_is_one_sentence() -> None:
     code = "import sys; sys.modules['spacy.language'] = sys.modules['spacy'] = None; import minibert.integrations.spacy"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

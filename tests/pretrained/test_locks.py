@@ -22,6 +22,7 @@ with locked(Path(sys.argv[1]), "busy"):
 """
 
 
+@pytest.mark.slow
 def test_another_process_holds_the_lock_until_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     command = [sys.executable, "-c", HOLD, str(path)]

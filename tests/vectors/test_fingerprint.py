@@ -34,6 +34,7 @@ def test_the_dtype_counts_where_numbers_must_not_change(minilm: Path) -> None:
     assert facts(full)["weights"] != facts(half)["weights"]
 
 
+@pytest.mark.slow
 def test_a_copy_is_the_same_model(tmp_path: Path, minilm: Path) -> None:
     bert = minibert.load(minilm)
     bert.save_pretrained(tmp_path)

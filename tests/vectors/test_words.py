@@ -129,6 +129,7 @@ def test_one_text_or_several_or_words(bert: minibert.Bert) -> None:
     assert repr(several[2]) == "Words('one'; vectors 1 x 384)"
 
 
+@pytest.mark.slow
 def test_words_that_came_split_are_those_of_the_tokenizer(bert: minibert.Bert, theirs: Any, evaldata: Path) -> None:
     sentences: list[list[str]] = [[]]
     for line in (evaldata / "wnut17" / "emerging.dev.conll").read_text("utf-8").splitlines()[:3000]:
@@ -168,6 +169,7 @@ def test_hard_texts_lose_nothing(bert: minibert.Bert, text: str, split: Any) -> 
     check_alignment(bert, text, split)
 
 
+@pytest.mark.slow
 @hypothesis.settings(deadline=None, max_examples=150)
 @hypothesis.given(ANY_TEXT, st.sampled_from(["pretokenizer", "whitespace"]))
 def test_any_text_loses_nothing_but_what_the_tokenizer_drops(bert: minibert.Bert, text: str, split: Any) -> None:
