@@ -169,6 +169,7 @@ def test_the_roles_of_cls_and_sep_are_those_of_the_post_processor(tmp_path: Path
     made = trained("bytes")
     ends = [(token, made.token_to_id(token)) for token in ("A", "B")]
     made.post_processor = processors.TemplateProcessing(single="A $A B", pair="A $A B $B B", special_tokens=ends)
+    made.enable_padding(length=8)  # is not taken for special tokens
     made.save(str(tmp_path / "tokenizer.json"))
     tokenizer = BertTokenizer.from_pretrained(tmp_path)
     assert (tokenizer.cls_token, tokenizer.sep_token, tokenizer.pad_token) == ("A", "B", "<pad>")
@@ -265,6 +266,16 @@ def test_words_compared_at_a_mask_are_written_as_words(loaded: minibert.Bert) ->
     assert (
         loaded.tokenizer.decode(candidate.id if isinstance(candidate.id, tuple) else [candidate.id]).strip() == "bank"
     )
+
+
+def test_a_post_processor_that_adds_one_token_is_refused(tmp_path: Path) -> None:
+    made = trained("unigram")
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", 2)]
+    )
+    made.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(minibert.MinibertError, match=r"tokenizer\.json \(</s>\) must put one token before a text"):
+        BertTokenizer.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json"])

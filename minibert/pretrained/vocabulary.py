@@ -261,6 +261,8 @@ def _roles(backend: Tokenizer, path: Path) -> dict[str, str]:
     held |= {role: token for role, token in SPECIAL_TOKENS.items() if backend.token_to_id(token) is not None}
     if backend.post_processor is None and isinstance(backend.model, WordPiece):
         return held  # `prepared` adds BERT's
+    backend.no_truncation()
+    backend.no_padding()
     around = backend.post_process(backend.encode("", add_special_tokens=False)).tokens
     if len(around) != 2:
         raise MinibertError(
