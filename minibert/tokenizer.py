@@ -206,6 +206,8 @@ class BertTokenizer(Pretrained):
         if isinstance(self.backend.model, WordPiece):
             prefix = self.backend.model.continuing_subword_prefix
             return token.removeprefix(prefix), token.startswith(prefix)
+        if self.backend.decoder is None:
+            return token, False
         after = self.backend.decoder.decode(["a", token])[1:]  # a space is only written between two tokens
         return after.strip(), not after.startswith(" ")
 

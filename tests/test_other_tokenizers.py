@@ -135,12 +135,19 @@ def assert_same(both: tuple[BertTokenizer, Any], *texts: Any, **arguments: Any) 
         assert ours.word_ids(row) == theirs.word_ids(row)
 
 
+@pytest.mark.slow
 def test_ten_thousand_lines_in_many_scripts_get_the_ids_of_transformers(
     both: tuple[BertTokenizer, Any], evaldata: Path
 ) -> None:
     texts = lines(evaldata)
     assert_same(both, texts)
     assert_same(both, texts[:2000], texts[2000:4000], padding=True, truncation=True, max_length=40)
+
+
+def test_every_script_gets_the_ids_of_transformers(both: tuple[BertTokenizer, Any]) -> None:
+    texts = list(SCRIPTS.values())
+    assert_same(both, texts)
+    assert_same(both, texts, texts[::-1], padding=True, truncation=True, max_length=40)
 
 
 @hypothesis.settings(deadline=None, max_examples=100)
@@ -276,6 +283,17 @@ def test_a_post_processor_that_adds_one_token_is_refused(tmp_path: Path) -> None
     made.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(minibert.MinibertError, match=r"tokenizer\.json \(</s>\) must put one token before a text"):
         BertTokenizer.from_pretrained(tmp_path)
+
+
+def test_a_token_is_spelled_without_its_mark_and_says_whether_it_continues_a_word() -> None:
+    made, ends = trained("unigram"), {"cls_token": "<s>", "sep_token": "</s>"}
+    assert BertTokenizer(made, **ends).spelled("▁bank") == ("bank", False)
+    assert BertTokenizer(made, **ends).spelled("bank") == ("bank", True)
+    made.decoder = None
+    assert BertTokenizer(made, **ends).spelled("bank") == ("bank", False)
+    words = BertTokenizer({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2})
+    assert words.spelled("##ing") == ("ing", True)
+    assert words.spelled("ing") == ("ing", False)
 
 
 @pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json"])
