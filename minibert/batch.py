@@ -1,9 +1,9 @@
-"""Texts side by side: told from a single text, truncated, padded, and made into tensors. What a tokenizer returns."""
+"""Texts side by side: one text or a batch, truncated, padded, and made into tensors. What a tokenizer returns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -11,24 +11,35 @@ from tokenizers import Encoding
 from typing_extensions import Self
 
 from minibert.errors import MinibertError, warn
-from minibert.text import counted, remedy_for, short
+from minibert.text import counted, remedy_for, short, whole_number
 
-Words = Sequence[str]
+Split = Sequence[str]  # a text that is split into words already
 Side = Literal["right", "left"]
 Padding = Literal["longest", "max_length", "do_not_pad"]
-Truncation = Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
+TruncationStrategy = Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
 
-SIDES = ("right", "left")
-PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
-TRUNCATIONS = (True, False, "longest_first", "only_first", "only_second", "do_not_truncate")
-TENSORS = ("pt", "np", None)
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "padding": (True, False, *get_args(Padding)),
+    "truncation": (True, False, *get_args(TruncationStrategy)),
+    "padding_side": get_args(Side),
+    "truncation_side": get_args(Side),
+    "return_tensors": ("pt", "np", None),
+}
+# What a model or a user asks for, and the attribute of a `tokenizers.Encoding` that holds it.
+COLUMNS = {
+    "input_ids": "ids",
+    "token_type_ids": "type_ids",
+    "attention_mask": "attention_mask",
+    "special_tokens_mask": "special_tokens_mask",
+    "offset_mapping": "offsets",
+}
 
 
 class BatchEncoding(dict[str, Any]):
-    """What a model wants, by name (`model(**encoded)`), and where each token came from.
+    """The inputs of a model, by name (`model(**encoded)`), and where each token came from.
 
-    Keys: `input_ids`, `token_type_ids`, `attention_mask` and, when asked for, `offset_mapping` and
-    `special_tokens_mask`; each is also an attribute.
+    Keys: `input_ids`, `token_type_ids`, `attention_mask` and, when asked for, `special_tokens_mask` and
+    `offset_mapping`; each is also an attribute.
 
     Attributes:
         encodings: one `tokenizers.Encoding` for each text.
@@ -38,6 +49,25 @@ class BatchEncoding(dict[str, Any]):
         super().__init__(values)
         self.encodings = list(encodings)
 
+    @classmethod
+    def of(cls, encodings: Sequence[Encoding], names: Sequence[str], kind: Literal["pt", "np"] | None) -> Self:
+        """The named `COLUMNS`: lists, or int64 tensors or arrays (B, S); offsets (B, S, 2)."""
+        columns = {name: [getattr(encoding, COLUMNS[name]) for encoding in encodings] for name in names}
+        if kind is None:
+            return cls(columns, encodings)
+        lengths = sorted({len(encoding) for encoding in encodings})
+        if len(lengths) > 1:
+            raise MinibertError(
+                f"texts of one tensor must have equally many tokens; they have {lengths[0]} to {lengths[-1]}: "
+                "pass padding=True"
+            )
+        shape = (len(encodings), *(lengths or [0]))
+        arrays = {
+            name: np.array(rows, dtype=np.int64).reshape((*shape, 2) if name == "offset_mapping" else shape)
+            for name, rows in columns.items()
+        }
+        return cls(arrays if kind == "np" else {n: torch.from_numpy(a) for n, a in arrays.items()}, encodings)
+
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
@@ -45,7 +75,7 @@ class BatchEncoding(dict[str, Any]):
             raise AttributeError(name) from None
 
     def tokens(self, batch_index: int = 0) -> list[str]:
-        """The tokens of one text, special ones and padding included."""
+        """The tokens of one text, with special tokens and padding."""
         return list(self.encodings[batch_index].tokens)
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
@@ -53,41 +83,42 @@ class BatchEncoding(dict[str, Any]):
         return list(self.encodings[batch_index].word_ids)
 
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
-        """For each token, 0 or 1: the text of the pair that it came from; None for special tokens and padding."""
+        """For each token, which text of the pair it came from, 0 or 1; None for special tokens and padding."""
         encoding = self.encodings[batch_index]
-        pairs = zip(encoding.type_ids, encoding.special_tokens_mask, strict=True)
-        return [None if special else kind for kind, special in pairs]
+        pairs = zip(encoding.sequence_ids, encoding.special_tokens_mask, strict=True)
+        # the library knows which tokens are the second text's; those of the first it forgets when it joins the two
+        return [None if special else int(text == 1) for text, special in pairs]
 
     def to(self, device: torch.device | str) -> Self:
         """Move the tensors to a device."""
-        for name, value in self.items():
-            if isinstance(value, torch.Tensor):
-                self[name] = value.to(device)
+        self.update({name: value.to(device) for name, value in self.items() if isinstance(value, torch.Tensor)})
         return self
 
 
-def check_choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
-    """The value; refuse one that is none of the choices."""
-    if value not in choices:
-        *most, last = map(repr, choices)
-        raise MinibertError(f"{name} ({value!r}) must be {', '.join(most)} or {last}")
-    return value
+def check_options(**options: Any) -> None:
+    """Reject a value that is not one of the `CHOICES`; options that have none are counts, or None."""
+    for name, value in options.items():
+        if name not in CHOICES:
+            whole_number(name, 1 if value is None else value)
+        elif value not in CHOICES[name]:
+            *most, last = map(repr, CHOICES[name])
+            raise MinibertError(f"{name} ({value!r}) must be {', '.join(most)} or {last}")
 
 
 def as_batch(
     text: Any, pair: Any, is_split_into_words: bool
-) -> tuple[bool, Sequence[str | Words], Sequence[str | Words] | None]:
-    """Whether a batch was given, and the batch: one text becomes a batch of one."""
-    if not isinstance(text, (str, list, tuple)):
+) -> tuple[bool, Sequence[str | Split], Sequence[str | Split] | None]:
+    """Whether a batch was given, and the batch; one text becomes a batch of one."""
+    several = isinstance(text, (list, tuple))
+    if not several and not isinstance(text, str):
         raise MinibertError(
             f"text ({short(text)}) must be str or a list of str, not {type(text).__name__}; {remedy_for(text)}"
         )
-    batched = isinstance(text, (list, tuple))
+    if is_split_into_words and not several:
+        raise MinibertError(f"text ({short(text)}) must be a list of words with is_split_into_words=True")
     if is_split_into_words:
-        if not batched:
-            raise MinibertError(f"text ({short(text)}) must be a list of words with is_split_into_words=True")
-        batched = not text or isinstance(text[0], (list, tuple))
-    if not batched:
+        several = not text or isinstance(text[0], (list, tuple))
+    if not several:
         return False, [text], None if pair is None else [pair]
     if pair is not None and (not isinstance(pair, (list, tuple)) or len(pair) != len(text)):
         count = counted(len(pair), "text") if isinstance(pair, (list, tuple)) else f"one {type(pair).__name__}"
@@ -97,85 +128,54 @@ def as_batch(
     return True, text, pair
 
 
-def strategy_of(truncation: Any, max_length: int | None, padding: Any) -> Truncation | None:
-    """How texts are to be truncated, as transformers reads these arguments; None: not at all."""
+def strategy_of(truncation: Any, max_length: int | None, padding: Any) -> TruncationStrategy | None:
+    """The truncation strategy, as transformers reads these arguments; None: texts are not truncated."""
     if truncation is None:
         truncation = max_length is not None and padding in (False, "do_not_pad")
         if max_length is not None and padding in (True, "longest"):
             warn(f"max_length ({max_length}) has no effect here; pass truncation=True to truncate texts to it")
-    check_choice("truncation", truncation, TRUNCATIONS)
+    check_options(truncation=truncation)
     if truncation in (False, "do_not_truncate"):
         return None
-    chosen: Truncation = "longest_first" if truncation is True else truncation
+    chosen: TruncationStrategy = "longest_first" if truncation is True else truncation
     return chosen
 
 
-def truncate(first: Encoding, second: Encoding | None, room: int, strategy: Truncation, side: str) -> None:
+def truncate(first: Encoding, second: Encoding | None, room: int, strategy: TruncationStrategy, side: Side) -> None:
     """Shorten a text or pair to `room` tokens, in place.
 
     Source: huggingface/tokenizers `utils/truncation.rs`, whose rule for pairs this is.
     """
-    excess = len(first) + (0 if second is None else len(second)) - room
+    texts = [first] if second is None else [first, second]
+    excess = sum(map(len, texts)) - room
     if excess <= 0:
         return
     if room == 0:
-        for text in (first, second):
-            if text is not None:
-                text.truncate(0)
+        lengths = [0 for _ in texts]
     elif second is not None and strategy == "longest_first":
-        shorter, longer = sorted((len(first), len(second)))
+        shorter, longer = sorted(map(len, texts))
         longer = shorter if shorter > room else max(shorter, room - shorter)
         if shorter + longer > room:
             shorter, longer = room // 2, room - room // 2
-        keep_first, keep_second = (longer, shorter) if len(first) > len(second) else (shorter, longer)
-        first.truncate(keep_first, direction=side)
-        second.truncate(keep_second, direction=side)
+        lengths = [longer, shorter] if len(first) > len(second) else [shorter, longer]
     else:
-        target = second if strategy == "only_second" else first
-        if target is None:
+        lengths = [len(text) for text in texts]
+        which = 1 if strategy == "only_second" else 0
+        if which == len(texts):
             raise MinibertError(f"text_pair (None) must be given for truncation={strategy!r}; pass truncation=True")
-        if len(target) <= excess:
+        if lengths[which] <= excess:
             raise MinibertError(
-                f"the text that truncation={strategy!r} shortens ({counted(len(target), 'token')}) must be longer than "
-                f"what it has to lose ({counted(excess, 'token')}); pass a larger max_length or "
+                f"the text that truncation={strategy!r} shortens ({counted(lengths[which], 'token')}) must be longer "
+                f"than what it has to lose ({counted(excess, 'token')}); pass a larger max_length or "
                 "truncation='longest_first'"
             )
-        target.truncate(len(target) - excess, direction=side)
+        lengths[which] -= excess
+    for text, length in zip(texts, lengths, strict=True):
+        text.truncate(length, direction=side)
 
 
 def padded_length(encodings: Sequence[Encoding], length: int | None, multiple: int | None) -> int:
-    """How long all texts of a batch become: `length`, or as long as the longest; then up to a multiple."""
+    """The length of all texts of a padded batch: `length`, or that of the longest; rounded up to a multiple."""
     if length is None:
-        length = max((len(encoding) for encoding in encodings), default=0)
+        length = max(map(len, encodings), default=0)
     return -(-length // multiple) * multiple if multiple else length
-
-
-def columns(encodings: Sequence[Encoding], special_tokens_mask: bool, offset_mapping: bool) -> dict[str, list[Any]]:
-    """What was asked of the encodings, by name; one row for each text."""
-    values: dict[str, list[Any]] = {
-        "input_ids": [e.ids for e in encodings],
-        "token_type_ids": [e.type_ids for e in encodings],
-        "attention_mask": [e.attention_mask for e in encodings],
-    }
-    if special_tokens_mask:
-        values["special_tokens_mask"] = [e.special_tokens_mask for e in encodings]
-    if offset_mapping:
-        values["offset_mapping"] = [e.offsets for e in encodings]
-    return values
-
-
-def as_tensors(values: Mapping[str, list[Any]], kind: Literal["pt", "np"]) -> dict[str, Any]:
-    """Rows of equal length as (B, S) int64 tensors or arrays; offsets as (B, S, 2)."""
-    rows = values["input_ids"]
-    lengths = sorted({len(row) for row in rows})
-    if len(lengths) > 1:
-        raise MinibertError(
-            f"texts of one tensor must have equally many tokens; they have {lengths[0]} to {lengths[-1]}: "
-            "pass padding=True"
-        )
-    shape = (len(rows), lengths[0] if lengths else 0)
-    arrays = {
-        name: np.array(row, dtype=np.int64).reshape((*shape, 2) if name == "offset_mapping" else shape)
-        for name, row in values.items()
-    }
-    return {name: torch.from_numpy(array) for name, array in arrays.items()} if kind == "pt" else dict(arrays)

@@ -85,6 +85,18 @@ def whole_number(name: str, value: Any) -> int:
     return number
 
 
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
+    """The value, if it is one of the choices.
+
+    Raises:
+        MinibertError: it is not.
+    """
+    if value not in choices:
+        *most, last = map(repr, choices)
+        raise MinibertError(f"{name} ({value!r}) must be {', '.join(most)} or {last}")
+    return value
+
+
 def check_text(texts: Sequence[Any], is_split_into_words: bool = False, first: int = 0) -> None:
     """Reject anything that is not text. Errors give the position, counted from `first`.
 

@@ -469,12 +469,12 @@ def test_a_broken_or_foreign_tokenizer_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be a tokenizer of the tokenizers library; it is not"):
         BertTokenizer.from_pretrained(tmp_path)
     path.write_text('{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}')
-    with pytest.raises(ValueError, match=r"the model of .* \(BPE\) must be WordPiece"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json \(no special tokens\) must put one token before a text and"):
         BertTokenizer.from_pretrained(tmp_path)
 
 
 def test_a_vocabulary_without_special_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"the vocabulary \(1 entries\) must hold \[UNK\]"):
+    with pytest.raises(ValueError, match=r"the vocabulary \(1 token\) must hold \[UNK\]"):
         BertTokenizer({"a": 0})
     with pytest.raises(ValueError, match=r"must hold \[CLS\], \[SEP\]; it is not"):
         BertTokenizer({"[UNK]": 0})

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minibert.attention import Packed, Padded
-from minibert.batch import check_choice
 from minibert.engine.device import Device, check_fork, without_autocast
 from minibert.engine.packing import passes
 from minibert.engine.rows import Ids, Rows
 from minibert.engine.twin import Twin
 from minibert.errors import MinibertError
 from minibert.model import BertModel
-from minibert.text import whole_number
+from minibert.text import check_choice, whole_number
 
 Combine = Literal["mean", "sum", "concat"]
 COMBINE = ("mean", "sum", "concat")

@@ -9,9 +9,9 @@ from typing import Any
 
 from typing_extensions import Self
 
-from minibert.batch import check_choice
 from minibert.engine.rows import Truncation
 from minibert.errors import MinibertError, warn
+from minibert.text import check_choice
 
 logger = logging.getLogger("minibert")
 

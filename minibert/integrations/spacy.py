@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from minibert.batch import check_choice
 from minibert.bert import Bert
 from minibert.engine.engine import COMBINE
 from minibert.errors import MinibertError
 from minibert.integrations import check_dtype_name, check_model, open_bert
 from minibert.loading import load
-from minibert.text import whole_number
+from minibert.text import check_choice, whole_number
 from minibert.vectors.pooling import pooling_modes
 from minibert.vectors.sentences import SentenceEncoder
 from minibert.vectors.words import PIECES, WordEncoder, Words, words_and_texts

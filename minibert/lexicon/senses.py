@@ -25,7 +25,7 @@ from minibert.bert import Bert
 from minibert.engine.stream import Progress
 from minibert.errors import MinibertError
 from minibert.text import as_stream, check_text, whole_number
-from minibert.vectors.words import Aligned, Words, split_texts
+from minibert.vectors.words import Words, aligned_text, split_texts
 
 logger = logging.getLogger("minibert")
 
@@ -80,7 +80,8 @@ class Query:
     def _spans(self, text: str) -> list[tuple[int, int]]:
         spans = split_texts([text], 0, self.settings.get("split", "pretokenizer"), None)[1][0]
         if spans is None:
-            spans = Aligned(self.bert.tokenizer.backend.encode(text, add_special_tokens=False)).spans
+            encoding = self.bert.tokenizer.backend.encode(text, add_special_tokens=False)
+            spans = aligned_text(self.bert.tokenizer, text, encoding).spans
         return [(start, end) for start, end in spans.tolist()]
 
     def is_in(self, text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tokenizers.models import WordPiece
 from minibert.errors import MinibertError, warn
 from minibert.pretrained.files import write_text
 from minibert.pretrained.hub import Repository
+from minibert.text import counted
 
 SPECIAL_TOKENS = {
     "unk_token": "[UNK]",
@@ -21,6 +23,16 @@ SPECIAL_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
+# What SentencePiece's vocabularies, XLM-RoBERTa's for one, have in their place.
+SENTENCEPIECE_TOKENS = {
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
+# Vocabularies of other tokenizers, which are read from `tokenizer.json` alone.
+OTHER_FILES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json")
 # Our names of the normalizer's switches, which are those of `tokenizer_config.json`, and the library's.
 SWITCHES = {
     "do_lower_case": "lowercase",
@@ -28,13 +40,14 @@ SWITCHES = {
     "strip_accents": "strip_accents",
 }
 SIDES = ("padding_side", "truncation_side")
+CACHED_WORDS = 4_000  # of BPE and Unigram; the library's 10,000 take up to 80 MB
 # Larger than any real limit: what transformers writes when there is none.
 NO_LIMIT = 10**9
 # Classes of transformers that do to a vocab.txt what is done here.
 SAME_ALGORITHM = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "PreTrainedTokenizer")
 
 
-def wordpiece(vocab: Mapping[str, int] | str | Path, settings: Mapping[str, Any]) -> Tokenizer:
+def wordpiece_tokenizer(vocab: Mapping[str, int] | str | Path, settings: Mapping[str, Any]) -> Tokenizer:
     """BERT's tokenizer over a vocabulary, given as a dictionary or as the path of a `vocab.txt`.
 
     Raises:
@@ -48,9 +61,8 @@ def wordpiece(vocab: Mapping[str, int] | str | Path, settings: Mapping[str, Any]
     unk, cls, sep = names["unk_token"], names["cls_token"], names["sep_token"]
     lacking = [token for token in (unk, cls, sep) if token not in entries]
     if lacking:
-        raise MinibertError(
-            f"the vocabulary ({len(entries)} entries) must hold {', '.join(lacking)}; it is not that of a BERT"
-        )
+        count = counted(len(entries), "token")
+        raise MinibertError(f"the vocabulary ({count}) must hold {', '.join(lacking)}; it is not that of a BERT")
     backend = Tokenizer(WordPiece(entries, unk_token=unk))
     backend.normalizer = normalizers.BertNormalizer(
         **{theirs: settings[ours] for ours, theirs in SWITCHES.items() if ours in settings}
@@ -67,8 +79,11 @@ def prepared(backend: Tokenizer, special_tokens: Mapping[str, str]) -> Tokenizer
     """
     backend.no_truncation()
     backend.no_padding()
-    present = [token for token in special_tokens.values() if backend.token_to_id(token) is not None]
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in present])
+    if hasattr(backend.model, "_resize_cache"):  # BPE and Unigram, since tokenizers 0.21
+        backend.model._resize_cache(CACHED_WORDS)
+    marked = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    missed = [t for t in special_tokens.values() if t not in marked and backend.token_to_id(t) is not None]
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in missed])
     cls, sep = special_tokens["cls_token"], special_tokens["sep_token"]
     if backend.post_processor is None:
         if backend.token_to_id(cls) is None or backend.token_to_id(sep) is None:
@@ -109,14 +124,14 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
 
     path = repository.file("tokenizer.json")
     if path is not None:
-        return _read_json(path, decided, settings), decided
+        backend = _read_json(path, decided, settings)
+        decided = {**_roles(backend, path), **decided}
+        return backend, {name: value for name, value in decided.items() if name not in SWITCHES}
     path = repository.file("vocab.txt")
     if path is None:
-        raise FileNotFoundError(
-            f"{repository} must hold tokenizer.json or vocab.txt; it has neither, so its text cannot become ids"
-        )
+        raise _without_vocabulary(repository)
     _check_algorithm({**config, **written}, repository)
-    backend = wordpiece(path, decided)
+    backend = wordpiece_tokenizer(path, decided)
     special = {*SPECIAL_TOKENS.values(), *(decided.get(name) for name in SPECIAL_TOKENS)}
     capitals = any(token.isascii() and token != token.lower() for token in set(backend.get_vocab()) - special)
     if capitals and "do_lower_case" not in decided:
@@ -125,7 +140,19 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
             "default, used here) never finds; pass do_lower_case=False if the model is a cased one",
         )
     _add_tokens(backend, written, repository)
-    return backend, decided
+    return backend, {name: value for name, value in decided.items() if name not in SWITCHES}
+
+
+def _without_vocabulary(repository: Repository) -> FileNotFoundError:
+    for name in OTHER_FILES:
+        if repository.file(name) is not None:
+            return FileNotFoundError(
+                f"{repository} must hold tokenizer.json beside {name}, which is not read here; add it with "
+                "transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+            )
+    return FileNotFoundError(
+        f"{repository} must hold tokenizer.json or vocab.txt; it has neither, so its text cannot become ids"
+    )
 
 
 def _spelled(token: Any, name: str, repository: Repository) -> str:
@@ -182,14 +209,16 @@ def _add_tokens(backend: Tokenizer, written: Mapping[str, Any], repository: Repo
 
 
 def save(backend: Tokenizer, settings: Mapping[str, Any], folder: Path) -> None:
-    """Write `tokenizer.json`, `tokenizer_config.json` and `vocab.txt` into `folder`."""
-    switches = {ours: getattr(backend.normalizer, theirs, None) for ours, theirs in SWITCHES.items()}
-    config = {"tokenizer_class": "BertTokenizer", **switches, **settings}
-    vocab = {token: number for number, token in sorted((n, t) for t, n in backend.get_vocab().items())}
+    """Write `tokenizer.json`, `tokenizer_config.json` and, of a WordPiece vocabulary, `vocab.txt` into `folder`."""
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}  # for transformers: as tokenizer.json says
+    if isinstance(backend.model, WordPiece):
+        switches = {ours: getattr(backend.normalizer, theirs, None) for ours, theirs in SWITCHES.items()}
+        config = {"tokenizer_class": "BertTokenizer", **switches}
+        vocab = sorted(backend.get_vocab().items(), key=itemgetter(1))
+        if [number for _, number in vocab] == list(range(len(vocab))):  # otherwise lines could not be ids
+            write_text(folder / "vocab.txt", "".join(f"{token}\n" for token, _ in vocab))
     write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
-    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
-    if list(vocab.values()) == list(range(len(vocab))):  # otherwise lines could not be ids
-        write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in vocab))
+    write_text(folder / "tokenizer_config.json", json.dumps({**config, **settings}, indent=2) + "\n")
 
 
 def _read_lines(path: Path) -> dict[str, int]:
@@ -208,9 +237,6 @@ def _read_json(path: Path, decided: Mapping[str, Any], settings: Mapping[str, An
         backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises nothing more exact
         raise MinibertError(f"{path} must be a tokenizer of the tokenizers library; it is not: {error}") from error
-    if not isinstance(backend.model, WordPiece):
-        kind = type(backend.model).__name__
-        raise MinibertError(f"the model of {path} ({kind}) must be WordPiece; load it with the tokenizers library")
     normalizer = backend.normalizer
     if isinstance(normalizer, normalizers.BertNormalizer):
         for ours, theirs in SWITCHES.items():
@@ -222,4 +248,25 @@ def _read_json(path: Path, decided: Mapping[str, Any], settings: Mapping[str, An
             f"{', '.join(sorted(set(settings) & set(SWITCHES)))} cannot be set where {path} has another normalizer "
             f"({type(normalizer).__name__}) than BERT's; change that file"
         )
-    return prepared(backend, {**SPECIAL_TOKENS, **{name: decided[name] for name in SPECIAL_TOKENS if name in decided}})
+    return backend
+
+
+def _roles(backend: Tokenizer, path: Path) -> dict[str, str]:
+    """The special tokens by their roles: BERT's or SentencePiece's, or what the post-processor puts around a text.
+
+    Raises:
+        MinibertError: it does not put one token before a text and one after it.
+    """
+    held = {role: token for role, token in SENTENCEPIECE_TOKENS.items() if backend.token_to_id(token) is not None}
+    held |= {role: token for role, token in SPECIAL_TOKENS.items() if backend.token_to_id(token) is not None}
+    if backend.post_processor is None and isinstance(backend.model, WordPiece):
+        return held  # `prepared` adds BERT's
+    backend.no_truncation()
+    backend.no_padding()
+    around = backend.post_process(backend.encode("", add_special_tokens=False)).tokens
+    if len(around) != 2:
+        raise MinibertError(
+            f"the post_processor of {path} ({' '.join(around) or 'no special tokens'}) must put one token before a "
+            "text and one after it; add [CLS] and [SEP], or what this vocabulary calls them"
+        )
+    return {**held, "cls_token": around[0], "sep_token": around[1]}

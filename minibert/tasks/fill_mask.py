@@ -118,11 +118,12 @@ def fill_mask(
     results = []
     for place, distribution in zip(places, distributions, strict=True):
         start, end = encoding.offsets[place]
+        start = end - len(text[start:end].lstrip())  # SentencePiece's masks take the space before them, too
         if targets is None:
             named = distribution[: len(tokenizer)]  # the table may have more rows than the vocabulary
             top = named.topk(min(top_k or 5, len(named)))
             candidates = [
-                Candidate(token, i, probability, _filled(text, start, end, token))
+                Candidate(token, i, probability, _filled(tokenizer, text, start, end, token))
                 for i, probability in zip(top.indices.tolist(), top.values.tolist(), strict=True)
                 if (token := tokenizer.convert_ids_to_tokens(i))
             ]
@@ -160,13 +161,17 @@ def _weigh(
 ) -> Candidate:
     """The probability of one target: p(first piece) x p(second piece, given the first) x ..."""
     check_text([target])
-    whole = tokenizer.backend.token_to_id(target)  # the target may be a token of the vocabulary, such as `##ing`
-    pieces: list[int] = tokenizer.encode(target, add_special_tokens=False) if whole is None else [whole]
+    space = " " if text[: span[0]][-1:].isspace() else ""
+    pieces: list[int] = tokenizer.encode(space + target, add_special_tokens=False)
+    whole = tokenizer.backend.token_to_id(target)  # a token as the vocabulary spells it, `##ing` for one
+    if whole is not None and len(pieces) != 1:
+        pieces = [whole]
     if not pieces or tokenizer.unk_token_id in pieces:
         raise MinibertError(
             f"target ({target!r}) must be made of the vocabulary's pieces; it is not: choose another word"
         )
-    filled = _filled(text, *span, target)
+    first = tokenizer.convert_ids_to_tokens(pieces[0])
+    filled = _filled(tokenizer, text, *span, first, None if pieces == [whole] else target)
     if len(pieces) == 1:
         return Candidate(target, pieces[0], float(distribution[pieces[0]]), filled)
     count = len(pieces)
@@ -184,7 +189,10 @@ def _weigh(
     return Candidate(target, tuple(pieces), probability, filled)
 
 
-def _filled(text: str, start: int, end: int, token: str) -> str:
-    """The text with a token in place of its mask; a `##piece` joins the word before it."""
-    before = text[:start].rstrip() if token.startswith("##") else text[:start]
-    return before + token.removeprefix("##") + text[end:]
+def _filled(tokenizer: BertTokenizer, text: str, start: int, end: int, token: str, word: str | None = None) -> str:
+    """The text with a token, or the word that begins with it, in place of its mask.
+
+    A `##piece` continues the word before the mask.
+    """
+    written, continues = tokenizer.spelled(token)
+    return (text[:start].rstrip() if continues else text[:start]) + (word or written) + text[end:]

@@ -195,6 +195,16 @@ class Aligned:
         return self.members[places[some]], some.astype(np.int64)
 
 
+def aligned_text(tokenizer: BertTokenizer, text: str, encoding: Encoding, spans: Spans | None = None) -> Aligned:
+    """Which pieces make which word of a text; None: the words of the tokenizer, those without pieces left out."""
+    found = tokenizer.word_spans(text) if spans is None else None
+    if found is None:
+        return Aligned(encoding, spans)
+    one = Aligned(encoding, np.array(found, dtype=np.int64).reshape(-1, 2))
+    one.keep(0, len(one.ids), own=False)
+    return one
+
+
 def owners(spans: Spans, offsets: Spans) -> NDArray[np.int64]:
     """The index of the span that each piece overlaps most, the first one in a tie; -1 if it overlaps none.
 
@@ -388,7 +398,7 @@ def align(
     for first in range(0, len(texts), TOKENIZED_AT_ONCE):
         part = list(texts[first : first + TOKENIZED_AT_ONCE])
         for number, encoding in enumerate(tokenizer.backend.encode_batch(part, add_special_tokens=False), first):
-            one = Aligned(encoding, spans[number])
+            one = aligned_text(tokenizer, texts[number], encoding, spans[number])
             row_maker.add(rows, number, one.ids, int(one.counts.max(initial=1)))
             if number in rows.lost:
                 one.keep(rows.starts[-1], rows.starts[-1] + row_maker.room, own=spans[number] is not None)
