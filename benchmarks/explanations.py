@@ -3,7 +3,7 @@
     python benchmarks/explanations.py --model FOLDER|NAME --data DIR
 
 DIR holds stsb/ and ud_pud/ as they were published. The result, which does not depend on the CPU, is kept in
-`results/any-cpu/heads-minilm.json`.
+`findings/heads-minilm.json`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ if __name__ == "__main__":
         "integrated gradients of the cosine, STS-B dev": convergence(bert, pairs_of(options.data)),
         "heads that follow dependencies, ud_pud": dependencies(bert, options.data),
     }
-    folder = measure.RESULTS / "any-cpu"
+    folder = Path(__file__).parent / "findings"
     folder.mkdir(exist_ok=True)
     (folder / "heads-minilm.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
