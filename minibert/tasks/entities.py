@@ -203,8 +203,7 @@ def of_words(scores: NDArray[np.float32], firsts: NDArray[np.int64], strategy: S
     """The probabilities of words, (n, labels), from those of tokens, (N, labels)."""
     counts = np.diff(firsts, append=len(scores))
     if strategy == "average":
-        mean: NDArray[np.float32] = np.add.reduceat(scores, firsts) / counts[:, None].astype(np.float32)
-        return mean
+        return (np.add.reduceat(scores, firsts) / counts[:, None]).astype(np.float32)
     if strategy == "max":  # the token of each word that is surest of its label, the first of equals
         word = np.repeat(np.arange(len(firsts)), counts)
         return scores[np.lexsort((-scores.max(1), word))[firsts]]

@@ -192,7 +192,7 @@ def test_a_name_that_is_not_in_the_cache_is_told_offline() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-COMMANDS = ["encode", "words", "index", "search", "expand", "plot", "fill-mask", "info", "parity", "demo"]
+COMMANDS = ["encode", "words", "index", "search", "expand", "plot", "fill-mask", "entities", "info", "parity", "demo"]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
