@@ -19,7 +19,7 @@ SUMMARY = "Find the named entities in texts."
 DETAILS = """\
 Prints one line per entity: the number of its text, its start and end in characters, its label, its score, and the
 entity, separated by tabs. With --json, a line is {"text": ..., "entities": [...]}, one per text. Texts are the
-arguments, the rows of --files, or the lines of standard input. The model must have a head for tokens."""
+arguments, the texts of --files, or the lines of standard input. The model must have a head for tokens."""
 CHUNK = 1024  # texts between two prints
 
 
@@ -72,4 +72,4 @@ def _texts(options: argparse.Namespace) -> Iterator[str]:
         raise MinibertError(f"the texts ({options.texts[0]!r:.40}) must not be given beside --files; give one of them")
     for path in options.files:
         files.check_input(path)
-    return (text for path in options.files for text, _ in files.read_rows(path, options.text))
+    return (text for path in options.files for text, _ in files.read_records(path, options.text))
