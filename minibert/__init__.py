@@ -54,6 +54,7 @@ from minibert.model import (
 from minibert.pretrained.source import Source
 from minibert.search.index import Hit, Index
 from minibert.study.parity import ParityReport, parity
+from minibert.tasks.entities import Entity
 from minibert.tasks.fill_mask import Candidate
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
@@ -79,6 +80,7 @@ __all__ = [
     "BertModel",
     "BertTokenizer",
     "Candidate",
+    "Entity",
     "Expansion",
     "Hit",
     "Index",
