@@ -14,8 +14,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import measure
-
 import minibert
 from minibert.reports.published import BEATING_OFFSETS, DIRECTIONS, PUD_FILE, dependency_heads, read_conllu
 

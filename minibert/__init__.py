@@ -57,6 +57,7 @@ from minibert.search.index import Hit, Index
 from minibert.study.attribution import Explanation
 from minibert.study.pairs import SimilarityMap
 from minibert.study.parity import ParityReport, parity
+from minibert.tasks.entities import Entity
 from minibert.tasks.fill_mask import Candidate
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
@@ -82,6 +83,7 @@ __all__ = [
     "BertModel",
     "BertTokenizer",
     "Candidate",
+    "Entity",
     "Expansion",
     "Explanation",
     "HeadStatistics",

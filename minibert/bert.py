@@ -33,6 +33,7 @@ from minibert.study.points import Points, points_of
 from minibert.study.reading import read
 from minibert.study.trace import Trace, trace
 from minibert.summary import heads_of, lines_of, summarize
+from minibert.tasks.entities import Entity, EntitySettings, Strategy, check_tagger, find_entities
 from minibert.tasks.fill_mask import Filled, MaskSettings, check_head, fill_masks
 from minibert.text import as_list, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
@@ -452,6 +453,47 @@ class Bert:
         if len(texts) != len(pairs) or isinstance(text, str) or isinstance(pair, str):
             raise MinibertError(f"pair ({len(pairs)} texts) must have one text for each text ({len(texts)})")
         return [attention_maps(self.model, self.tokenizer, *both) for both in zip(texts, pairs, strict=True)]
+
+    @overload
+    def entities(self, texts: str, **settings: Unpack[EntitySettings]) -> list[Entity]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def entities(self, texts: Iterable[str], **settings: Unpack[EntitySettings]) -> list[list[Entity]]: ...
+
+    def entities(
+        self,
+        texts: str | Iterable[str],
+        *,
+        strategy: Strategy = "simple",
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        truncation: Truncation = "warn",
+    ) -> list[Entity] | list[list[Entity]]:
+        """Find the named entities of texts.
+
+        Args:
+            texts: one text, or several.
+            strategy: "simple" groups tokens by their labels. "first", "average" and "max" first give each word one
+                label: that of its first token, of the mean probabilities, or of its surest token. "none" gives each
+                token that is not "O" on its own.
+            batch_tokens, batch_size, show_progress_bar: as for `encode`.
+            truncation: as for `encode`; with "window", a label comes from the window that gives the token most context.
+
+        Returns:
+            The entities of one text, in order; a list of them for several.
+
+        Raises:
+            MinibertError: the checkpoint is not a tagger; what is not text; a setting that makes no sense; a long text
+                with `truncation="error"`.
+        """
+        model, engine = check_tagger(self.model, self.source), self.engine
+        plan = engine.plan(None, "mean", batch_tokens, batch_size)
+        several = [texts] if isinstance(texts, str) else texts
+        found = find_entities(
+            model, engine, self.tokenizer, self.max_seq_length, several, plan, strategy, truncation, show_progress_bar
+        )
+        return found[0] if isinstance(texts, str) else found
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, tokenizer and recipe into `folder`, for `load`, transformers and sentence-transformers.

@@ -17,6 +17,7 @@ from minibert.cli import (
     attention,
     demo,
     encode,
+    entities,
     expand,
     explain_similarity,
     fill_mask,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, ModuleType] = {
     "expand": expand,
     "plot": plot,
     "fill-mask": fill_mask,
+    "entities": entities,
     "attention": attention,
     "explain-similarity": explain_similarity,
     "info": info,
@@ -56,15 +58,16 @@ examples:
   minibert expand bank --corpus news.txt --context "He sat on the bank of the river."
   minibert plot questions.txt -o map.png
   minibert fill-mask "Hello I'm a [MASK] model."
+  minibert entities "Angela Merkel was born in Hamburg."
   minibert attention "The animal was tired." -o page.html
   minibert explain-similarity "He robbed the bank." "The robber went to the bank."
   minibert parity --model google-bert/bert-base-uncased
   minibert study published --data evaldata
 
 --model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask
-and study, which need a masked-LM head, bert-base-uncased; for search, the model of the index. Results go to stdout,
-everything else to stderr. The exit code is 0; 1 if parity or a published value does not hold; 2 for a mistake, with a
-one-sentence error on stderr. A bug shows a traceback and exits with 1.
+and study, which need a masked-LM head, bert-base-uncased; for entities, dslim/bert-base-NER; for search, the model of
+the index. Results go to stdout, everything else to stderr. The exit code is 0; 1 if parity or a published value
+does not hold; 2 for a mistake, with a one-sentence error on stderr. A bug shows a traceback and exits with 1.
 """
 
 

@@ -20,6 +20,7 @@ from minibert.engine.engine import COMBINE
 from minibert.errors import MinibertError
 from minibert.integrations import check_dtype_name, check_model, open_bert
 from minibert.loading import load
+from minibert.tasks.entities import STRATEGIES
 from minibert.text import check_choice, whole_number
 from minibert.vectors.pooling import pooling_modes
 from minibert.vectors.sentences import SentenceEncoder
@@ -29,7 +30,7 @@ try:
     import srsly
     from spacy.language import Language
     from spacy.tokens import Doc, Span, Token
-    from spacy.util import minibatch, raise_error
+    from spacy.util import filter_spans, minibatch, raise_error
 except ImportError:
     raise ImportError("minibert.integrations.spacy needs spaCy, which is not installed; pip install spacy") from None
 
@@ -69,6 +70,7 @@ class MinibertPipe:
         dtype: None for float32, or "auto", "bfloat16" or another.
         device: as for `minibert.load`.
         batch_tokens: the most tokens computed at once.
+        entities: a strategy of `Bert.entities`, to set `doc.ents`, which needs a tagger; None leaves them as they are.
 
     Raises:
         MinibertError: a setting that makes no sense.
@@ -86,6 +88,7 @@ class MinibertPipe:
         dtype: Any = None,
         device: Any = None,
         batch_tokens: Any = None,
+        entities: Any = None,
     ) -> None:
         check_model(model)
         check_dtype_name(dtype)
@@ -96,7 +99,9 @@ class MinibertPipe:
             pooling_modes(pooling)
         if batch_tokens is not None:
             whole_number("batch_tokens", batch_tokens)
-        self.name = name
+        if entities is not None:
+            check_choice("entities", entities, STRATEGIES)
+        self.name, self._entities = name, entities
         self._loading = {"model": model, "revision": revision, "dtype": dtype, "device": device}
         self._pieces, self._pooling = pieces, pooling
         self._layers, self._combine, self._batch_tokens = layers, combine, batch_tokens
@@ -152,6 +157,21 @@ class MinibertPipe:
                 "length": len(doc.text),
             }
             attach(doc)
+        if self._entities is not None:
+            self._set_entities(docs)
+
+    def _set_entities(self, docs: list[Doc]) -> None:
+        """Set `doc.ents`; a span begins and ends with whole tokens, and of spans that share one, the longest stays."""
+        found = self.bert.entities(
+            [doc.text for doc in docs],
+            strategy=self._entities,
+            batch_tokens=self._batch_tokens,
+            show_progress_bar=False,
+            truncation="window",
+        )
+        for doc, entities in zip(docs, found, strict=True):
+            spans = [doc.char_span(one.start, one.end, one.label, alignment_mode="expand") for one in entities]
+            doc.ents = filter_spans([span for span in spans if span is not None])
 
     def _encoders(self) -> tuple[WordEncoder, SentenceEncoder]:
         """What `Bert.words` and `Bert.encode` use; long texts are computed in windows."""
@@ -348,9 +368,10 @@ def make_pipe(
     dtype: Any,
     device: Any,
     batch_tokens: Any,
+    entities: Any,
 ) -> MinibertPipe:
     """Make a `MinibertPipe`, for `nlp.add_pipe("minibert")`."""
-    return MinibertPipe(name, model, revision, layers, combine, pieces, pooling, dtype, device, batch_tokens)
+    return MinibertPipe(name, model, revision, layers, combine, pieces, pooling, dtype, device, batch_tokens, entities)
 
 
 HOOKS: dict[str, Callable[..., Any]] = {
@@ -368,6 +389,7 @@ DEFAULTS = {
     "dtype": None,
     "device": None,
     "batch_tokens": None,
+    "entities": None,
 }
 Doc.set_extension("minibert", getter=results_of, force=True)
 Language.factory(

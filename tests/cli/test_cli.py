@@ -192,8 +192,8 @@ def test_a_name_that_is_not_in_the_cache_is_told_offline() -> None:
 
 
 COMMANDS = [
-    *("encode", "words", "index", "search", "expand", "plot", "fill-mask", "attention", "explain-similarity"),
-    *("info", "parity", "study", "demo"),
+    *("encode", "words", "index", "search", "expand", "plot", "fill-mask", "entities", "attention"),
+    *("explain-similarity", "info", "parity", "study", "demo"),
 ]
 
 

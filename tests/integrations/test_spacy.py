@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from oracle import assert_same_vectors
+from oracle import assert_same_vectors, with_real_vocabulary
 from sentence_transformers import SentenceTransformer
 
 import minibert
@@ -456,3 +456,25 @@ def test_what_only_the_model_can_tell_is_told_at_the_first_text(minilm: Path) ->
         pipeline(minilm, layers=7)("one")
     with pytest.raises(FileNotFoundError):
         pipeline(minilm / "none")("one")
+
+
+def test_a_tagger_sets_the_entities_where_that_is_asked(tmp_path: Path, minilm: Path) -> None:
+    labels = {"id2label": {0: "O", 1: "B-PER", 2: "I-LOC"}, "label2id": {"O": 0, "B-PER": 1, "I-LOC": 2}}
+    folder = with_real_vocabulary(tmp_path, minilm, "BertForTokenClassification", **labels)
+    nlp = pipeline(folder, entities="first")
+    total = 0
+    for text, doc in zip(TEXTS, nlp.pipe(TEXTS), strict=True):
+        found = nlp.get_pipe("minibert").bert.entities(text, strategy="first")
+        assert {span.label_ for span in doc.ents} <= {one.label for one in found}
+        for span in doc.ents:
+            assert any(span.start_char <= one.start and one.end <= span.end_char for one in found), span
+        ends = {token.idx + len(token) for token in doc}
+        exact = {(one.start, one.end, one.label) for one in found}
+        whole = {(a, b, c) for a, b, c in exact if {a} <= {token.idx for token in doc} and b in ends}
+        if whole == exact:
+            assert {(span.start_char, span.end_char, span.label_) for span in doc.ents} == exact
+            total += len(exact)
+    assert total > 0
+    assert pipeline(folder)("She works for Apple in Paris.").ents == ()
+    with pytest.raises(minibert.MinibertError, match="entities"):
+        pipeline(folder, entities="last")
