@@ -51,7 +51,9 @@ from minibert.model import (
 from minibert.pretrained.source import Source
 from minibert.search.index import Hit, Index
 from minibert.study.parity import ParityReport, parity
+from minibert.tasks.classify import Label
 from minibert.tasks.fill_mask import Candidate
+from minibert.tasks.rank import Ranked
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
@@ -79,8 +81,10 @@ __all__ = [
     "Expansion",
     "Hit",
     "Index",
+    "Label",
     "MinibertError",
     "ParityReport",
+    "Ranked",
     "Recipe",
     "Senses",
     "Source",

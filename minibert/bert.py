@@ -34,7 +34,18 @@ from minibert.pretrained.arguments import ENCODING, in_our_words
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.names import MLM_TENSORS
 from minibert.pretrained.source import Source
+from minibert.tasks.classify import (
+    Cutting,
+    Labels,
+    LabelSettings,
+    ScoreSettings,
+    TextScorer,
+    classify,
+    label_scores,
+    text_classifier,
+)
 from minibert.tasks.fill_mask import Candidate, fill_mask
+from minibert.tasks.rank import Ranked, activation_of, is_pair, rank, score
 from minibert.text import as_list, as_stream, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.pooling import pooling_modes
@@ -543,6 +554,110 @@ class Bert:
             candidates = fill_mask(self.model, self.tokenizer, text, top_k=top_k, targets=targets, index=index)
             results.append(candidates[0] if len(candidates) == 1 else candidates)
         return results[0] if isinstance(texts, str) else results
+
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self, texts: str, pair: str | None = None, **settings: Unpack[LabelSettings]
+    ) -> Labels: ...
+
+    @overload
+    def classify(
+        self, texts: Iterable[str], pair: Iterable[str] | None = None, **settings: Unpack[LabelSettings]
+    ) -> list[Labels]: ...
+
+    def classify(
+        self,
+        texts: str | Iterable[str],
+        pair: str | Iterable[str] | None = None,
+        *,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        **settings: Unpack[ScoreSettings],
+    ) -> Labels | list[Labels]:
+        """Label texts, or pairs of texts, with the checkpoint's classifier.
+
+        Args:
+            texts: one text, or several.
+            pair: the second text of each pair.
+            top_k: how many labels of a text; None means all.
+            threshold: leave out labels with a lower score.
+            settings: `truncation` ("warn" or "error"), `batch_size`, `batch_tokens` and `show_progress_bar`, as for
+                `encode`.
+
+        Returns:
+            For one text, its labels with their scores, the best first; a list of these for several.
+
+        Raises:
+            MinibertError: the checkpoint has no classifier; what is not text; a setting that makes no sense.
+        """
+        results = classify(self._scorer(**settings), texts, pair, top_k=top_k, threshold=threshold)
+        return results[0] if isinstance(texts, str) else results
+
+    def label_scores(
+        self,
+        texts: str | Iterable[str],
+        pair: str | Iterable[str] | None = None,
+        **settings: Unpack[ScoreSettings],
+    ) -> NDArray[np.float32]:
+        """The scores of `classify` as an array, (N, labels), with the labels in the order of `config.id2label`."""
+        empty = np.empty((0, self.config.num_labels), np.float32)
+        scores = np.concatenate([empty, *map(np.asarray, label_scores(self._scorer(**settings), texts, pair))])
+        return scores[0] if isinstance(texts, str) else scores
+
+    def score(self, pairs: Iterable[Any], **settings: Unpack[ScoreSettings]) -> Any:
+        """Score pairs of texts with a reranker, as sentence-transformers' `CrossEncoder.predict` does.
+
+        Args:
+            pairs: (query, document) for each; or one pair.
+            settings: as for `classify`.
+
+        Returns:
+            (N,) float32; for one pair, a number.
+
+        Raises:
+            MinibertError: the checkpoint is no reranker; what is not a pair of texts.
+        """
+        scorer = self._scorer(**settings)
+        scores = score(scorer, activation_of(self.config, self.recipe.settings), pairs)
+        return scores[0] if is_pair(pairs) else scores
+
+    def rank(
+        self, query: str, documents: Iterable[str], top_k: int | None = None, **settings: Unpack[ScoreSettings]
+    ) -> list[Ranked]:
+        """Sort documents by how well they answer a query, with a reranker.
+
+        Args:
+            query: a text.
+            documents: several texts.
+            top_k: how many to return; None means all.
+            settings: as for `classify`.
+
+        Returns:
+            The documents with their numbers and scores, the best first.
+
+        Raises:
+            MinibertError: the checkpoint is no reranker; what is not text.
+        """
+        scorer = self._scorer(**settings)
+        return rank(scorer, activation_of(self.config, self.recipe.settings), query, documents, top_k)
+
+    def _scorer(
+        self,
+        truncation: Cutting = "warn",
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> TextScorer:
+        """What computes the logits of a classifier or reranker."""
+        return TextScorer(
+            self.engine,
+            self.tokenizer,
+            text_classifier(self.model, self.source),
+            self.max_seq_length,
+            self._plan(None, "mean", batch_tokens, batch_size),
+            truncation,
+            self._shows(show_progress_bar),
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, tokenizer and recipe into `folder`, for `load`, transformers and sentence-transformers alike.

@@ -173,14 +173,15 @@ class Recipe:
             return cls()
         kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
         folder, *others = [str(module.get("path", "")) for module in modules]
+        transformer = repository.inside(folder).object("sentence_bert_config.json") or {}
+        settings = repository.object("config_sentence_transformers.json") or {}
         refusal = _refusal(kinds, repository)
-        if refusal:
-            return cls(folder=folder, refusal=refusal)
+        if refusal:  # it may be a reranker, which has a limit and an activation
+            limit = _max_seq_length(transformer, repository)
+            return cls(folder=folder, refusal=refusal, max_seq_length=limit, settings=settings)
         pooling = repository.inside(others[0]).object("config.json")
         if pooling is None:
             raise FileNotFoundError(f"{repository} must hold {others[0]}/config.json, which modules.json names")
-        transformer = repository.inside(folder).object("sentence_bert_config.json") or {}
-        settings = repository.object("config_sentence_transformers.json") or {}
         prompts, prompt = _prompts(settings, repository)
         return cls(
             pooling=_modes(pooling, repository),
