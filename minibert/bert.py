@@ -22,7 +22,7 @@ from minibert.engine.device import check_fork
 from minibert.engine.engine import LAST, Combine, Engine, Plan, plan_layers
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Truncation, token_rows
 from minibert.engine.stream import Cut, Progress, chunks
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, warn
 from minibert.model import (
     BertForMaskedLM,
     BertForPreTraining,
@@ -137,6 +137,7 @@ class Bert:
         self._exact_norms = exact_norms
         self._dtype_reason = dtype_reason
         self._engine = Engine(self.encoder, exact_norms)
+        self._warned = False  # see `_warn_untrained`
 
     @property
     def encoder(self) -> BertModel:
@@ -271,6 +272,8 @@ class Bert:
         if theirs:
             texts = in_our_words("encode", ENCODING, theirs, texts=texts)["texts"]
         self._check_recipe()
+        if pooling is None:
+            self._warn_untrained()
         self._check_output(convert_to_numpy or convert_to_tensor, device)
         recipe, limit = self.recipe, self.max_seq_length
         modes = recipe.pooling if pooling is None else pooling_modes(pooling)
@@ -449,6 +452,12 @@ class Bert:
     def _check_recipe(self) -> None:
         if self.recipe.refusal:
             raise MinibertError(self.recipe.refusal)
+
+    def _warn_untrained(self) -> None:
+        """Say, once, that nobody trained the vectors."""
+        if self.recipe.untrained and not self._warned:
+            self._warned = True
+            warn(self.recipe.untrained)
 
     def _check_output(self, one_array: bool, device: torch.device | str | None) -> None:
         """Refuse what sentence-transformers can do and `encode` cannot: a list of tensors, another device."""

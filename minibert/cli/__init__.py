@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import minibert
-from minibert.cli import demo, encode, expand, fill_mask, index, info, parity, plot, search, words
+from minibert.cli import classify, demo, encode, expand, fill_mask, index, info, parity, plot, rank, search, words
 from minibert.errors import MinibertError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -24,6 +24,8 @@ COMMANDS: dict[str, ModuleType] = {
     "expand": expand,
     "plot": plot,
     "fill-mask": fill_mask,
+    "classify": classify,
+    "rank": rank,
     "info": info,
     "parity": parity,
     "demo": demo,
@@ -39,10 +41,13 @@ examples:
   minibert expand bank --corpus news.txt --context "He sat on the bank of the river."
   minibert plot questions.txt -o map.png
   minibert fill-mask "Hello I'm a [MASK] model."
+  minibert classify "The staff was friendly." --top-k 3
+  minibert rank "Where can I fish?" "The lake is open." "The bank is closed."
   minibert parity --model google-bert/bert-base-uncased
 
 --model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask,
-which needs a masked-LM head, bert-base-uncased; for search, the model of the index. Results go to stdout, everything
+which needs a masked-LM head, bert-base-uncased; for classify, nlptown's classifier of reviews; for rank, the reranker
+ms-marco-MiniLM-L6-v2; for search, the model of the index. Results go to stdout, everything
 else to stderr. The exit code is 0; 1 if parity does not hold; 2 for a mistake, with a one-sentence error on stderr.
 A bug shows a traceback and exits with 1.
 """

@@ -140,6 +140,7 @@ class Recipe:
         folder: where in the repository the transformer is.
         source: who says so, for people.
         settings: `config_sentence_transformers.json`, to be written back.
+        untrained: why nobody trained these vectors, for a warning; empty where that is not known.
         refusal: why no sentence vectors can be made as the checkpoint wants them; empty where they can.
     """
 
@@ -156,6 +157,7 @@ class Recipe:
     folder: str = ""
     source: str = "minibert's default"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    untrained: str = ""
     refusal: str = ""
 
     @classmethod
@@ -219,7 +221,12 @@ class Recipe:
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
     def save(self, folder: Path, hidden_size: int) -> None:
-        """Write the files of sentence-transformers into a folder, in the form that all its versions read."""
+        """Write the files of sentence-transformers into a folder, in the form that all its versions read.
+
+        There are none for vectors that nobody trained: with them, a reranker would load as a model of sentence vectors.
+        """
+        if self.untrained and not self.dense:
+            return
         parts = ["Transformer", "Pooling", *["Dense"] * len(self.dense), *["Normalize"] * self.normalize]
         modules = [(str(number), f"{number}_{kind}" if number else "", kind) for number, kind in enumerate(parts)]
         for number, dense in enumerate(self.dense, 2):

@@ -76,9 +76,11 @@ def test_every_example_runs(
     for name, content in FILES.items():
         Path(name).write_text(content, encoding="utf-8")
     masked = with_real_vocabulary(tmp_path / "masked", minilm)
+    labels = with_real_vocabulary(tmp_path / "labels", minilm, "BertForSequenceClassification")
+    reranker = with_real_vocabulary(tmp_path / "reranker", minilm, "BertForSequenceClassification", num_labels=1)
     for line in EXAMPLES:
         _, command, *rest = shlex.split(line)
-        model = masked if command == "fill-mask" else minilm
+        model = {"fill-mask": masked, "classify": labels, "rank": reranker}.get(command, minilm)
         named = ["google-bert/bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2"]
         rest = [str(model) if argument in named else argument for argument in rest]
         given = [] if command == "search" or "--model" in rest else ["--model", str(model)]
