@@ -64,7 +64,11 @@ def test_every_page_of_the_docs_runs_from_top_to_bottom(
         if re.search(rf"\b(import {module}|from {module})\b|needs {module}", code):
             pytest.importorskip(module, reason=f"{module} is not installed")
     folder = with_real_vocabulary(tmp_path / "masked", minilm, "BertForPreTraining")
+    labels = with_real_vocabulary(tmp_path / "labels", minilm, "BertForSequenceClassification")
+    reranker = with_real_vocabulary(tmp_path / "reranker", minilm, "BertForSequenceClassification", num_labels=1)
     for name, stands_for in (
+        ("nlptown/bert-base-multilingual-uncased-sentiment", labels),
+        ("cross-encoder/ms-marco-MiniLM-L6-v2", reranker),
         ("google-bert/bert-base-uncased", folder),
         ("sentence-transformers/all-MiniLM-L6-v2", minilm),
     ):

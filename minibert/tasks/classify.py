@@ -121,7 +121,8 @@ class TextScorer:
     @torch.inference_mode()
     def _logits(self, rows: Rows, progress: Progress) -> Tensor:
         """The logits of rows, (N, labels); pooler and classifier run on the first tokens alone."""
-        config, pooler, head = self.model.config, self.model.bert.pooler, self.model.classifier
+        config, head = self.model.config, self.model.classifier
+        pooler: Any = self.model.bert.pooler  # this class always has one
         if config.type_vocab_size < 2 and any(types.any() for types in rows.types):
             raise MinibertError(
                 f"type_vocab_size ({config.type_vocab_size}) must be at least 2 for pairs of texts; the model knows "

@@ -27,7 +27,7 @@ class Ranked(NamedTuple):
         text: the document.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # of a tuple, the method of that name
     score: float
     text: str
 

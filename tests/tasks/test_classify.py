@@ -219,11 +219,13 @@ def test_a_head_trained_on_real_vectors_predicts_what_the_pipeline_predicts(
     theirs = transformers.BertForSequenceClassification.from_pretrained(
         minilm, num_labels=len(names), id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}
     ).eval()
-    vectors = torch.from_numpy(minibert.load(minilm).encode(texts, pooling="cls"))
+    plain = minibert.load(minilm)
+    plain.recipe = minibert.Recipe()  # the first tokens as they are, not divided by their lengths
+    vectors = torch.from_numpy(plain.encode(texts, pooling="cls"))
     labels = torch.tensor([names.index(kind) for kind in kinds])
     head = torch.nn.Sequential(theirs.bert.pooler.dense, torch.nn.Tanh(), theirs.classifier)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
-    for _ in range(300):
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
+    for _ in range(100):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(head(vectors), labels).backward()
         optimizer.step()
@@ -237,7 +239,7 @@ def test_a_head_trained_on_real_vectors_predicts_what_the_pipeline_predicts(
     scores = [label["score"] for [label] in expected]  # logits of a trained head are tens, so 1e-6 of them is 1e-5
     np.testing.assert_allclose([labels[0].score for labels in ours], scores, rtol=0, atol=1e-4)
     right = np.mean([labels[0].label == kind for labels, kind in zip(ours, kinds, strict=True)])
-    assert right > 0.7, f"{right:.1%} of the questions have their label"
+    assert right > 0.8, f"{right:.1%} of the questions have their label"
 
 
 @pytest.mark.parametrize(
