@@ -57,8 +57,10 @@ from minibert.search.index import Hit, Index
 from minibert.study.attribution import Explanation
 from minibert.study.pairs import SimilarityMap
 from minibert.study.parity import ParityReport, parity
+from minibert.tasks.classify import Label
 from minibert.tasks.entities import Entity
 from minibert.tasks.fill_mask import Candidate
+from minibert.tasks.rank import Ranked
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
@@ -89,8 +91,10 @@ __all__ = [
     "HeadStatistics",
     "Hit",
     "Index",
+    "Label",
     "MinibertError",
     "ParityReport",
+    "Ranked",
     "Recipe",
     "Senses",
     "SimilarityMap",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from minibert.base import PretrainedModel
 from minibert.config import BertConfig
 from minibert.engine.engine import Combine, Engine
 from minibert.engine.rows import Truncation
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, warn
 from minibert.model import BertModel
 from minibert.outputs import BertOutput
 from minibert.pretrained.arguments import ENCODING, in_our_words
@@ -33,8 +34,19 @@ from minibert.study.points import Points, points_of
 from minibert.study.reading import read
 from minibert.study.trace import Trace, trace
 from minibert.summary import heads_of, lines_of, summarize
+from minibert.tasks.classify import (
+    Cutting,
+    Labels,
+    LabelSettings,
+    ScoreSettings,
+    TextScorer,
+    classify,
+    label_scores,
+    text_classifier,
+)
 from minibert.tasks.entities import Entity, EntitySettings, Strategy, check_tagger, find_entities
 from minibert.tasks.fill_mask import Filled, MaskSettings, check_head, fill_masks
+from minibert.tasks.rank import Ranked, activation_of, is_pair, rank, score
 from minibert.text import as_list, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.pooling import pool
@@ -72,6 +84,7 @@ class Bert:
         self._exact_norms = exact_norms
         self._dtype_reason = dtype_reason
         self._engine = Engine(self.encoder, exact_norms)
+        self._warned = False  # see `_warn_untrained`
 
     @property
     def encoder(self) -> BertModel:
@@ -204,6 +217,8 @@ class Bert:
         """
         if theirs:
             texts = in_our_words("encode", ENCODING, theirs, texts=texts)["texts"]
+        if pooling is None:
+            self._warn_untrained()
         check_output(convert_to_numpy or convert_to_tensor, device, self.model.device)
         engine = self.engine
         encoder = SentenceEncoder(
@@ -424,6 +439,112 @@ class Bert:
         return results[0] if isinstance(texts, str) else results
 
     @overload
+    def classify(  # type: ignore[overload-overlap]
+        self, texts: str, pair: str | None = None, **settings: Unpack[LabelSettings]
+    ) -> Labels: ...
+
+    @overload
+    def classify(
+        self, texts: Iterable[str], pair: Iterable[str] | None = None, **settings: Unpack[LabelSettings]
+    ) -> list[Labels]: ...
+
+    def classify(
+        self,
+        texts: str | Iterable[str],
+        pair: str | Iterable[str] | None = None,
+        *,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        **settings: Unpack[ScoreSettings],
+    ) -> Labels | list[Labels]:
+        """Label texts, or pairs of texts, with the checkpoint's classifier.
+
+        Args:
+            texts: one text, or several.
+            pair: the second text of each pair.
+            top_k: how many labels of a text; None means all.
+            threshold: leave out labels with a lower score.
+            settings: `truncation` ("warn" or "error"), `batch_size`, `batch_tokens` and `show_progress_bar`, as for
+                `encode`.
+
+        Returns:
+            For one text, its labels with their scores, the best first; a list of these for several.
+
+        Raises:
+            MinibertError: the checkpoint has no classifier; what is not text; a setting that makes no sense.
+        """
+        results = classify(self._scorer(**settings), texts, pair, top_k=top_k, threshold=threshold)
+        return results[0] if isinstance(texts, str) else results
+
+    def label_scores(
+        self,
+        texts: str | Iterable[str],
+        pair: str | Iterable[str] | None = None,
+        **settings: Unpack[ScoreSettings],
+    ) -> NDArray[np.float32]:
+        """The scores of `classify` as an array, (N, labels), with the labels in the order of `config.id2label`."""
+        empty = np.empty((0, self.config.num_labels), np.float32)
+        scores: NDArray[np.float32] = np.concatenate(
+            [empty, *map(np.asarray, label_scores(self._scorer(**settings), texts, pair))]
+        )
+        return np.asarray(scores[0]) if isinstance(texts, str) else scores
+
+    def score(self, pairs: Iterable[Any], **settings: Unpack[ScoreSettings]) -> Any:
+        """Score pairs of texts with a reranker, as sentence-transformers' `CrossEncoder.predict` does.
+
+        Args:
+            pairs: (query, document) for each; or one pair.
+            settings: as for `classify`.
+
+        Returns:
+            (N,) float32; for one pair, a number.
+
+        Raises:
+            MinibertError: the checkpoint is no reranker; what is not a pair of texts.
+        """
+        scorer = self._scorer(**settings)
+        scores = score(scorer, activation_of(self.config, self.recipe.settings), pairs)
+        return scores[0] if is_pair(pairs) else scores
+
+    def rank(
+        self, query: str, documents: Iterable[str], top_k: int | None = None, **settings: Unpack[ScoreSettings]
+    ) -> list[Ranked]:
+        """Sort documents by how well they answer a query, with a reranker.
+
+        Args:
+            query: a text.
+            documents: several texts.
+            top_k: how many to return; None means all.
+            settings: as for `classify`.
+
+        Returns:
+            The documents with their numbers and scores, the best first.
+
+        Raises:
+            MinibertError: the checkpoint is no reranker; what is not text.
+        """
+        scorer = self._scorer(**settings)
+        return rank(scorer, activation_of(self.config, self.recipe.settings), query, documents, top_k)
+
+    def _scorer(
+        self,
+        truncation: Cutting = "warn",
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> TextScorer:
+        """What computes the logits of a classifier or reranker."""
+        return TextScorer(
+            self.engine,
+            self.tokenizer,
+            text_classifier(self.model, self.source),
+            self.max_seq_length,
+            self.engine.plan(None, "mean", batch_tokens, batch_size),
+            truncation,
+            show_progress_bar,
+        )
+
+    @overload
     def attention(  # type: ignore[overload-overlap]
         self, text: str, pair: str | None = None
     ) -> AttentionMaps: ...
@@ -568,6 +689,12 @@ class Bert:
     def lens(self, text: str, pair: str | None = None) -> Lens:
         """The masked-LM head read at every layer. See `study.lens.Lens`."""
         return lens(self.model, self.tokenizer, text, pair)
+
+    def _warn_untrained(self) -> None:
+        """Say, once, that nobody trained the vectors."""
+        if self.recipe.untrained and not self._warned:
+            self._warned = True
+            warn(self.recipe.untrained)
 
     def info(self) -> dict[str, Any]:
         """The facts about what was loaded, as plain values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from minibert.bert import Bert
 from minibert.config import BertConfig
 from minibert.engine.device import fastest_dtype
 from minibert.errors import MinibertError
-from minibert.model import fullest_class
+from minibert.model import (
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    fullest_class,
+)
 from minibert.pretrained.arguments import LOADING, LoadingNames, check_device, in_our_words
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
@@ -71,9 +78,40 @@ def from_repository(repository: Repository, dtype: torch.dtype | str | None, dev
         dtype, reason = fastest_dtype(check_device(device))
 
     model = fullest_class(checkpoint, config).from_checkpoint(checkpoint, config, dtype=dtype, device=device)
+    if recipe.source == Recipe.source:  # the checkpoint says nothing about vectors
+        recipe = replace(recipe, untrained=untrained(checkpoint, model, inner.source))
     missing = [name for name in MLM_TENSORS if name not in checkpoint.tensors]
     exact = exact_norms(checkpoint, model) if model.dtype == torch.bfloat16 else None
     return Bert(model, tokenizer, recipe, inner.source, missing, exact, reason)
+
+
+def untrained(checkpoint: Checkpoint, model: PretrainedModel, source: object) -> str:
+    """Why the mean of the token vectors of a checkpoint means little; empty for encoders and masked-LM models.
+
+    A SPLADE model is a masked-LM model in its files: only its name, or that of its class, tells.
+    """
+    names = f"{source} {' '.join(model.config.architectures)}".lower()
+    if "linear.weight" in checkpoint.tensors or "colbert" in names:
+        what, instead = "a ColBERT, which compares the vectors of tokens", "a checkpoint for sentence vectors"
+    elif "splade" in names:
+        what, instead = (
+            "a SPLADE model, with a weight for each token of the vocabulary",
+            "a checkpoint for sentence vectors",
+        )
+    elif isinstance(model, BertForSequenceClassification):
+        what, instead = "a classifier or a reranker", "bert.classify, bert.score or bert.rank"
+    elif isinstance(model, BertForTokenClassification):
+        what, instead = "a tagger of tokens", "bert.entities"
+    elif isinstance(model, BertForQuestionAnswering):
+        what, instead = "a reader that finds answers", "bert.answer"
+    elif isinstance(model, BertForMultipleChoice):
+        what, instead = "a model for multiple choice", "its class, minibert.BertForMultipleChoice"
+    else:
+        return ""
+    return (
+        f"{source} is {what}, without modules.json: its sentence vectors are the mean of its token vectors, which "
+        f"nobody trained; use {instead}, or pass pooling='mean' if you mean it"
+    )
 
 
 def exact_norms(checkpoint: Checkpoint, model: PretrainedModel) -> dict[str, Tensor]:

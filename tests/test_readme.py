@@ -88,10 +88,14 @@ def test_every_page_of_the_docs_runs_from_top_to_bottom(
         if re.search(rf"\b(import {module}|from {module})\b|needs {module}", code):
             pytest.importorskip(module, reason=f"{module} is not installed")
     folder = with_real_vocabulary(tmp_path / "masked", minilm, "BertForPreTraining")
-    labels = {"id2label": {0: "O", 1: "B-PER", 2: "I-PER"}, "label2id": {"O": 0, "B-PER": 1, "I-PER": 2}}
-    tagger = with_real_vocabulary(tmp_path / "tagger", minilm, "BertForTokenClassification", **labels)
+    tags = {"id2label": {0: "O", 1: "B-PER", 2: "I-PER"}, "label2id": {"O": 0, "B-PER": 1, "I-PER": 2}}
+    tagger = with_real_vocabulary(tmp_path / "tagger", minilm, "BertForTokenClassification", **tags)
+    labels = with_real_vocabulary(tmp_path / "labels", minilm, "BertForSequenceClassification")
+    reranker = with_real_vocabulary(tmp_path / "reranker", minilm, "BertForSequenceClassification", num_labels=1)
     for name, stands_for in (
         ("dslim/bert-base-NER", tagger),
+        ("nlptown/bert-base-multilingual-uncased-sentiment", labels),
+        ("cross-encoder/ms-marco-MiniLM-L6-v2", reranker),
         ("google-bert/bert-base-uncased", folder),
         ("sentence-transformers/all-MiniLM-L6-v2", minilm),
     ):

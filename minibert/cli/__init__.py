@@ -15,6 +15,7 @@ from typing import Any
 import minibert
 from minibert.cli import (
     attention,
+    classify,
     demo,
     encode,
     entities,
@@ -25,6 +26,7 @@ from minibert.cli import (
     info,
     parity,
     plot,
+    rank,
     search,
     study,
     words,
@@ -39,6 +41,8 @@ COMMANDS: dict[str, ModuleType] = {
     "expand": expand,
     "plot": plot,
     "fill-mask": fill_mask,
+    "classify": classify,
+    "rank": rank,
     "entities": entities,
     "attention": attention,
     "explain-similarity": explain_similarity,
@@ -58,6 +62,8 @@ examples:
   minibert expand bank --corpus news.txt --context "He sat on the bank of the river."
   minibert plot questions.txt -o map.png
   minibert fill-mask "Hello I'm a [MASK] model."
+  minibert classify "The staff was friendly." --top-k 3
+  minibert rank "Where can I fish?" "The lake is open." "The bank is closed."
   minibert entities "Angela Merkel was born in Hamburg."
   minibert attention "The animal was tired." -o page.html
   minibert explain-similarity "He robbed the bank." "The robber went to the bank."
@@ -65,9 +71,10 @@ examples:
   minibert study published --data evaldata
 
 --model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask
-and study, which need a masked-LM head, bert-base-uncased; for entities, dslim/bert-base-NER; for search, the model of
-the index. Results go to stdout, everything else to stderr. The exit code is 0; 1 if parity or a published value
-does not hold; 2 for a mistake, with a one-sentence error on stderr. A bug shows a traceback and exits with 1.
+and study, which need a masked-LM head, bert-base-uncased; for classify, nlptown's classifier of reviews; for rank, the
+reranker ms-marco-MiniLM-L6-v2; for entities, dslim/bert-base-NER; for search, the model of the index. Results go to
+stdout, everything else to stderr. The exit code is 0; 1 if parity or a published value does not hold; 2 for a mistake,
+with a one-sentence error on stderr. A bug shows a traceback and exits with 1.
 """
 
 

@@ -12,6 +12,8 @@ from minibert.errors import MinibertError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BERT_BASE = "google-bert/bert-base-uncased"  # has the masked-LM head that all-MiniLM-L6-v2 lacks
+CLASSIFIER = "nlptown/bert-base-multilingual-uncased-sentiment"
+RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 

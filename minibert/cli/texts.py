@@ -23,12 +23,17 @@ def add_column(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", metavar="COLUMN", default="text", help="column with the texts (default: text)")
 
 
-def add_inputs(parser: argparse.ArgumentParser, output: str) -> None:
-    """Declare the arguments shared by `encode` and `words`."""
+def add_files(parser: argparse.ArgumentParser, output: str) -> None:
+    """Declare texts, files and the output."""
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="texts; with -o, files, or - for standard input")
     parser.add_argument("-o", "--output", metavar="OUT", help=output)
     add_column(parser)
     parser.add_argument("--batch-size", type=int, help="largest number of texts per batch (default: suits the machine)")
+
+
+def add_inputs(parser: argparse.ArgumentParser, output: str) -> None:
+    """Declare the arguments shared by `encode` and `words`."""
+    add_files(parser, output)
     parser.add_argument(
         "--layers", type=int, nargs="+", metavar="N", help="hidden states to use, 0 to L (default: the last)"
     )

@@ -35,7 +35,12 @@ def facts(bert: Any) -> dict[str, str]:
         weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         weights.update(_bytes(tensor))
     settings = {**vars(bert.recipe), "dense": [dense.activation for dense in bert.recipe.dense]}
-    settings |= {"max_seq_length": bert.max_seq_length, "source": "", "folder": ""}  # says who, not what
+    settings |= {
+        "max_seq_length": bert.max_seq_length,
+        "source": "",
+        "folder": "",
+        "untrained": "",
+    }  # says who, not what
     return {
         "dtype": str(bert.model.dtype).removeprefix("torch."),
         "weights": weights.hexdigest(),

@@ -140,6 +140,7 @@ class Recipe:
         folder: the transformer's folder in the repository.
         source: where the recipe comes from, for people.
         settings: the contents of `config_sentence_transformers.json`, which are saved again.
+        untrained: why nobody trained these vectors, for a warning; empty where that is not known.
         refusal: why the checkpoint's sentence vectors cannot be computed; empty if they can.
     """
 
@@ -156,6 +157,7 @@ class Recipe:
     folder: str = ""
     source: str = "minibert's default"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    untrained: str = ""
     refusal: str = ""
 
     @classmethod
@@ -173,14 +175,15 @@ class Recipe:
             return cls()
         kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
         folder, *others = [str(module.get("path", "")) for module in modules]
+        transformer = repository.inside(folder).object("sentence_bert_config.json") or {}
+        settings = repository.object("config_sentence_transformers.json") or {}
         refusal = _refusal(kinds, repository)
-        if refusal:
-            return cls(folder=folder, refusal=refusal)
+        if refusal:  # it may be a reranker, which has a limit and an activation
+            limit = _max_seq_length(transformer, repository)
+            return cls(folder=folder, refusal=refusal, max_seq_length=limit, settings=settings)
         pooling = repository.inside(others[0]).object("config.json")
         if pooling is None:
             raise FileNotFoundError(f"{repository} must hold {others[0]}/config.json, which modules.json names")
-        transformer = repository.inside(folder).object("sentence_bert_config.json") or {}
-        settings = repository.object("config_sentence_transformers.json") or {}
         prompts, prompt = _prompts(settings, repository)
         return cls(
             pooling=_modes(pooling, repository),
@@ -258,7 +261,12 @@ class Recipe:
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
     def save(self, folder: Path, hidden_size: int) -> None:
-        """Write sentence-transformers' files into a folder, in a form that all its versions read."""
+        """Write sentence-transformers' files into a folder, in a form that all its versions read.
+
+        There are none for vectors that nobody trained: with them, a reranker would load as a model of sentence vectors.
+        """
+        if self.untrained and not self.dense:
+            return
         parts = ["Transformer", "Pooling", *["Dense"] * len(self.dense), *["Normalize"] * self.normalize]
         modules = [(str(number), f"{number}_{kind}" if number else "", kind) for number, kind in enumerate(parts)]
         for number, dense in enumerate(self.dense, 2):

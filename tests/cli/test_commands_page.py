@@ -77,10 +77,15 @@ def test_every_example_runs(
         Path(name).write_text(content, encoding="utf-8")
     masked = with_real_vocabulary(tmp_path / "masked", minilm)
     labels = {"id2label": {0: "I-LOC", 1: "B-PER", 2: "I-PER"}, "label2id": {"I-LOC": 0, "B-PER": 1, "I-PER": 2}}
-    tagger = with_real_vocabulary(tmp_path / "tagger", minilm, "BertForTokenClassification", **labels)
+    own = {
+        "fill-mask": masked,
+        "entities": with_real_vocabulary(tmp_path / "tagger", minilm, "BertForTokenClassification", **labels),
+        "classify": with_real_vocabulary(tmp_path / "labels", minilm, "BertForSequenceClassification"),
+        "rank": with_real_vocabulary(tmp_path / "reranker", minilm, "BertForSequenceClassification", num_labels=1),
+    }
     for line in EXAMPLES:
         _, command, *rest = shlex.split(line)
-        model = {"fill-mask": masked, "entities": tagger}.get(command, minilm)
+        model = own.get(command, minilm)
         named = ["google-bert/bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2"]
         rest = [str(model) if argument in named else argument for argument in rest]
         given = [] if command == "search" or "--model" in rest else ["--model", str(model)]
