@@ -27,6 +27,7 @@ from minibert.pretrained.arguments import LOADING, LoadingNames, check_device, i
 from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import MLM_TENSORS, to_checkpoint
+from minibert.pretrained.prompts import known_prompts
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 
@@ -68,6 +69,7 @@ def from_repository(repository: Repository, dtype: torch.dtype | str | None, dev
     """Load an opened checkpoint."""
     repository.file("config.json")  # fixes the commit, of which all else is asked
     recipe = Recipe.read(repository)
+    recipe = replace(recipe, family_prompts=known_prompts(repository.source.name))
     inner = repository.inside(recipe.folder)
     config = BertConfig.from_repository(inner)
     tokenizer = BertTokenizer.from_repository(inner)

@@ -54,6 +54,7 @@ def summarize(
         "pooling": list(recipe.pooling),
         "maps": len(recipe.dense),
         "normalize": recipe.normalize,
+        "prompts": sorted({**recipe.family_prompts, **recipe.prompts}),
         "pooling_source": recipe.refusal or recipe.source,
         "dimension": dimension,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -77,6 +78,7 @@ def lines_of(info: dict[str, Any], missing_mlm: Sequence[str]) -> str:
         "heads": ", ".join(info["heads"]) or "none",
         "fill_mask": "yes" if info["fill_mask"] else headless,
         "pooling": f"{pooling} ({info['pooling_source']}), vectors of {info['dimension']}",
+        **({"prompts": ", ".join(info["prompts"])} if info["prompts"] else {}),
         "longest": f"{info['max_seq_length']} tokens",
         "dtype": f"{info['dtype']} on {info['device']}{reason}",
     }

@@ -40,6 +40,7 @@ def facts(bert: Any) -> dict[str, str]:
         "source": "",
         "folder": "",
         "untrained": "",
+        "family_prompts": "",
     }  # says who, not what
     return {
         "dtype": str(bert.model.dtype).removeprefix("torch."),

@@ -140,6 +140,8 @@ class Recipe:
         folder: the transformer's folder in the repository.
         source: where the recipe comes from, for people.
         settings: the contents of `config_sentence_transformers.json`, which are saved again.
+        family_prompts: prompts of the model's family by name, which its files do not have; used only where a call names
+            them.
         untrained: why nobody trained these vectors, for a warning; empty where that is not known.
         refusal: why the checkpoint's sentence vectors cannot be computed; empty if they can.
     """
@@ -157,6 +159,7 @@ class Recipe:
     folder: str = ""
     source: str = "minibert's default"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    family_prompts: Mapping[str, str] = field(default_factory=dict)
     untrained: str = ""
     refusal: str = ""
 
@@ -238,12 +241,13 @@ class Recipe:
             raise MinibertError(
                 f"prompt_name ({name!r:.40}) must be str; pass batch_size= for the number of texts at once"
             )
-        if name not in self.prompts:
-            known = ", ".join(map(repr, self.prompts)) or "none"
+        prompts = {**self.family_prompts, **self.prompts}
+        if name not in prompts:
+            known = ", ".join(map(repr, prompts)) or "none"
             raise MinibertError(
                 f"prompt_name ({name!r}) must be a prompt of the checkpoint ({known}); pass prompt= to use another text"
             )
-        return self.prompts[name]
+        return prompts[name]
 
     def finish(self, pooled: Tensor) -> Tensor:
         """Apply the maps to pooled vectors (N, ...), and normalize them if the recipe says so.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from hub_server import HubServer
@@ -375,3 +376,15 @@ def test_a_blob_is_named_by_what_the_hub_calls_it(hub: HubServer, small: Path, c
     load(cache)
     digest = hashlib.sha256((small / "model.safetensors").read_bytes()).hexdigest()
     assert list(cache.rglob(f"blobs/{digest}"))  # what the check of downloads stands on
+
+
+def test_a_family_whose_files_name_no_prompts_has_those_of_its_model_card(
+    hub: HubServer, small: Path, cache: Path
+) -> None:
+    hub.add_repo("intfloat/e5-small-v2", small)
+    bert = minibert.load("intfloat/e5-small-v2", cache_dir=cache)
+    plain, asked = bert.encode("w1 w2"), bert.encode("w1 w2", prompt_name="query")
+    np.testing.assert_array_equal(asked, bert.encode("w1 w2", prompt="query: "))
+    np.testing.assert_array_equal(bert.encode_query("w1 w2"), plain)  # only where it is asked for by name
+    assert not np.array_equal(asked, plain)
+    assert re.search(r"prompts +document, passage, query", repr(bert))
