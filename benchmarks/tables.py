@@ -323,6 +323,20 @@ def quality(cpus: Sequence[Cpu], name: str) -> str:
     return beside(cpus, lambda cpu: cpu.results[name]["rows"], {"task": ("task", "")}, values, last)
 
 
+def study(cpus: Sequence[Cpu], name: str) -> str:
+    """A run of study.py."""
+    values = {"milliseconds": ("median (ms)", ",.1f"), "ratio": ("time ratio", ".2f")}
+    keys = {"work": ("work", ""), "subject": ("subject", "")}
+    return join(captions(cpus, name), beside(cpus, lambda cpu: cpu.results[name]["rows"], keys, values))
+
+
+def tasks(cpus: Sequence[Cpu], name: str) -> str:
+    """A run of tasks.py."""
+    values = {"milliseconds": ("median (ms)", ",.0f"), "ratio": ("speed ratio", ".2f")}
+    keys = {"work": ("work", ""), "subject": ("subject", "")}
+    return join(captions(cpus, name), beside(cpus, lambda cpu: cpu.results[name]["rows"], keys, values))
+
+
 def join(*parts: str) -> str:
     """Join the non-empty parts with blank lines."""
     return "\n\n".join(part for part in parts if part)
@@ -336,7 +350,9 @@ BLOCKS: dict[str, tuple[str, Callable[[Sequence[Cpu], str], str]]] = {
     "int8": ("int8", eight_bits),
     "load-pictures": ("load", pictures),
     **{name: (name, encode) for name in ("work1", "work2", "stsb")},
-    **{maker.__name__: (maker.__name__, maker) for maker in (scaling, load, soak, search, words, quality)},
+    **{
+        maker.__name__: (maker.__name__, maker) for maker in (scaling, load, soak, search, words, quality, study, tasks)
+    },
 }
 
 
