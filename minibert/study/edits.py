@@ -189,6 +189,20 @@ def stepped(steps: Mapping[str, Sequence[Step]], what: str, x: Tensor, real: Ten
     return x
 
 
+class Recording(Padded):
+    """The layout of one text that keeps the queries, keys, values and probabilities of each layer."""
+
+    def __init__(self) -> None:
+        self.kept: list[Tensor] = []
+        self.projected: list[tuple[Tensor, Tensor, Tensor]] = []
+        super().__init__(probabilities=self.kept)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Mix the values, and keep what went in; all four tensors are (1, S, A, D)."""
+        self.projected.append((q, k, v))
+        return super().attend(q, k, v, dropout)
+
+
 class Opened:
     """A layout that lets steps at what is inside attention, for each group of texts of one length.
 
@@ -210,6 +224,8 @@ class Opened:
         if not self.explicit:
             mixed = self.layout.attend(q, k, v, dropout)
             return self.by_length(lambda mask, mixed: stepped(self.steps, MIXED, mixed, mask), mixed)
+        if isinstance(self.layout, Recording):
+            self.layout.projected.append((q, k, v))
 
         def mix(mask: Tensor | None, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (B, A, S, D) x (B, A, D, S) -> (B, A, S, S)
