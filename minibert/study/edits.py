@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minibert.attention import Packed, Padded
+from minibert.attention import Packed, Padded, attention
 from minibert.base import PretrainedModel
 from minibert.errors import MinibertError
 from minibert.study.points import MIXED, PROBABILITIES, SCORES, choose_edits, module_of, points_of
@@ -189,18 +189,19 @@ def stepped(steps: Mapping[str, Sequence[Step]], what: str, x: Tensor, real: Ten
     return x
 
 
-class Recording(Padded):
-    """The layout of one text that keeps the queries, keys, values and probabilities of each layer."""
-
-    def __init__(self) -> None:
-        self.kept: list[Tensor] = []
-        self.projected: list[tuple[Tensor, Tensor, Tensor]] = []
-        super().__init__(probabilities=self.kept)
+class Watching(Padded):
+    """A layout that computes attention in the explicit form and shows it to `watch`, layer by layer."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Mix the values, and keep what went in; all four tensors are (1, S, A, D)."""
-        self.projected.append((q, k, v))
-        return super().attend(q, k, v, dropout)
+        """Mix the values within each text, and watch; all four tensors are (B, S, A, D)."""
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, S, A, D) -> (B, A, S, D)
+        mixed, probabilities = attention(q, k, v, self.mask, dropout)
+        self.watch(q, k, v, probabilities)
+        return mixed.transpose(1, 2).contiguous()  # (B, A, S, D) -> (B, S, A, D)
+
+    def watch(self, q: Tensor, k: Tensor, v: Tensor, probabilities: Tensor) -> None:
+        """Look at a layer's queries, keys and values (B, A, S, D), and at its probabilities (B, A, S, S)."""
+        raise NotImplementedError
 
 
 class Opened:
@@ -224,8 +225,6 @@ class Opened:
         if not self.explicit:
             mixed = self.layout.attend(q, k, v, dropout)
             return self.by_length(lambda mask, mixed: stepped(self.steps, MIXED, mixed, mask), mixed)
-        if isinstance(self.layout, Recording):
-            self.layout.projected.append((q, k, v))
 
         def mix(mask: Tensor | None, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (B, A, S, D) x (B, A, D, S) -> (B, A, S, S)
@@ -236,7 +235,10 @@ class Opened:
             probabilities = stepped(self.steps, PROBABILITIES, probabilities, mask)
             if isinstance(self.layout, Padded) and self.layout.probabilities is not None:
                 self.layout.probabilities.append(probabilities)
-            return stepped(self.steps, MIXED, probabilities @ v, mask)
+            mixed = probabilities @ v
+            if isinstance(self.layout, Watching):
+                self.layout.watch(q, k, v, probabilities)
+            return stepped(self.steps, MIXED, mixed, mask)
 
         return self.by_length(mix, q, k, v)
 

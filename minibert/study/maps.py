@@ -13,7 +13,7 @@ from minibert.engine.device import check_fork, without_autocast
 from minibert.engine.twin import evaluating
 from minibert.errors import MinibertError
 from minibert.pretrained.files import written_whole
-from minibert.study.edits import Recording
+from minibert.study.edits import Watching
 from minibert.study.reading import Reading, read
 from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
@@ -42,6 +42,20 @@ class Link(NamedTuple):
     to_position: int
     to_token: str
     weight: float
+
+
+class Recording(Watching):
+    """The layout of one text that keeps the queries, keys, values and probabilities of each layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Tensor] = []
+        self.projected: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def watch(self, q: Tensor, k: Tensor, v: Tensor, probabilities: Tensor) -> None:
+        """Keep (1, A, S, D), and (1, A, S, S), of a layer."""
+        self.projected.append((q, k, v))
+        self.kept.append(probabilities)
 
 
 class AttentionMaps:
@@ -100,7 +114,6 @@ class AttentionMaps:
         """
         layers = []
         for q, k, _ in self._projected:
-            q, k = q.transpose(1, 2), k.transpose(1, 2)  # (1, S, A, D) -> (1, A, S, D)
             layers.append(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5)  # the operations of `attention`, to the bit
         return torch.cat(layers).float().cpu()
 
@@ -115,8 +128,9 @@ class AttentionMaps:
         """
         lengths = []
         for (_, _, v), output in zip(self._projected, self._outputs, strict=True):
-            heads = output.weight.detach().float().reshape(-1, *v.shape[-2:])  # (H, H) -> (H, A, D)
-            moved = torch.einsum("sad,had->ash", v[0].float(), heads)  # (A, S, H)
+            heads = output.weight.detach().float()
+            heads = heads.reshape(len(heads), v.shape[1], -1)  # (H, H) -> (H, A, D)
+            moved = torch.einsum("asd,had->ash", v[0].float(), heads)  # (A, S, H)
             lengths.append(moved.norm(dim=-1))
         return self.weights * torch.stack(lengths).cpu()[:, :, None, :]  # weights are not negative
 
@@ -258,7 +272,7 @@ class AttentionMaps:
 
     def _stacked(self, which: int) -> Tensor:
         """One of queries, keys and values of all layers, (L, A, S, D)."""
-        return torch.cat([layer[which].transpose(1, 2) for layer in self._projected]).float().cpu()
+        return torch.cat([layer[which] for layer in self._projected]).float().cpu()
 
     def chosen(self, layer: int | None, head: int | None) -> tuple[Tensor, tuple[int, int]]:
         """The maps of a layer, a head, or all, (L or 1, A or 1, S, S), and the numbers of the first of them.
