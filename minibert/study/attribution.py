@@ -78,6 +78,7 @@ class Explanation:
 
     def top(self, k: int = 10) -> list[tuple[str, float]]:
         """The `k` words with the largest scores, whatever their sign."""
+        whole_number("k", k)
         scores = self.by_word()
         largest = np.argsort(-np.abs(scores), kind="stable")[:k].tolist()
         return [(self.words[word], float(scores[word])) for word in largest]

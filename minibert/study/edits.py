@@ -8,13 +8,14 @@ changed and gets no hook, so there is nothing to undo.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Self
 
 from minibert.attention import Packed, Padded, attention
 from minibert.base import PretrainedModel
@@ -69,6 +70,8 @@ def ablated(model: PretrainedModel, heads: Mapping[int, Sequence[int]], by: str 
         _check_number("layer", layer, config.num_hidden_layers)
         for head in chosen:
             _check_number("head", head, config.num_attention_heads)
+        if not chosen:
+            continue
         attention = f"encoder.layers.{layer}.attention"
         if by == "zero":
             keep = torch.ones(config.num_attention_heads, 1, dtype=torch.bool)
@@ -175,6 +178,22 @@ class Edited(nn.Module):
             others = (Opened(others[0], steps),)
         x = stepped(steps, "input", x)
         return stepped(steps, "output", super().forward(x, *others))
+
+    def __copy__(self) -> Self:
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self)] = twin = object.__new__(type(self))
+        vars(twin).update(deepcopy(vars(self), memo))
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise MinibertError(
+            f"a module that is pickled ({type(self).__name__}) must have no edits; pickle the model it was made of, "
+            "and edit that again"
+        )
 
 
 @cache

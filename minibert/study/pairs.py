@@ -17,6 +17,7 @@ from minibert.engine.rows import Rows
 from minibert.engine.stream import Truncated
 from minibert.errors import MinibertError
 from minibert.study.reading import Reading, reading
+from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 
@@ -68,6 +69,7 @@ class SimilarityMap:
 
     def top(self, k: int = 10) -> list[tuple[str, str, float]]:
         """The `k` pairs of words that add most: (word of a, word of b, contribution)."""
+        whole_number("k", k)
         table = self.by_word()
         largest = np.argsort(-table, axis=None, kind="stable")[:k].tolist()
         places = [divmod(place, len(self.b.words)) for place in largest]
