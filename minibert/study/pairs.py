@@ -130,7 +130,9 @@ def explain_similarity(
     """
     check_exact(recipe)
     if len(a) != len(b):
-        raise MinibertError(f"the texts ({len(a)} and {len(b)}) must be as many on both sides; pass pairs")
+        raise MinibertError(
+            f"the texts ({len(a)} and {len(b)}) must be equally many; pass one for each of the other side"
+        )
     skip = 0 if recipe.include_prompt or not prompt else len(tokenizer.tokenize(prompt)) + 1  # [CLS] goes with it
     cut = Truncated(limit, "warn")
     maps = []
