@@ -11,7 +11,7 @@ from tokenizers import Encoding
 from typing_extensions import Self
 
 from minibert.errors import MinibertError, warn
-from minibert.text import counted, remedy_for, short, whole_number
+from minibert.text import check_choice, counted, remedy_for, short, whole_number
 
 Split = Sequence[str]  # a text that is split into words already
 Side = Literal["right", "left"]
@@ -100,9 +100,8 @@ def check_options(**options: Any) -> None:
     for name, value in options.items():
         if name not in CHOICES:
             whole_number(name, 1 if value is None else value)
-        elif value not in CHOICES[name]:
-            *most, last = map(repr, CHOICES[name])
-            raise MinibertError(f"{name} ({value!r}) must be {', '.join(most)} or {last}")
+        else:
+            check_choice(name, value, CHOICES[name])
 
 
 def as_batch(

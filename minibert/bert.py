@@ -624,10 +624,9 @@ class Bert:
         Raises:
             MinibertError: the recipe cannot be followed here, so it cannot be written; this `Bert` is an edited one.
         """
-        edits = edited_points(self.model)
-        if edits:
+        if self.edits:
             raise MinibertError(
-                f"an edited Bert (at {', '.join(edits)}) must not be saved; save the one it was made of"
+                f"an edited Bert (at {', '.join(self.edits)}) must not be saved; save the one it was made of"
             )
         self.recipe.check()
         with folder_written_whole(Path(folder)) as new:
@@ -657,6 +656,11 @@ class Bert:
         Points are names of `points()`, or names in which `*` stands for a part between dots.
         """
         return trace(self.model, self.tokenizer, text, pair, points)
+
+    @property
+    def edits(self) -> list[str]:
+        """The names of the points that have edits; none for a `Bert` that was loaded."""
+        return edited_points(self.model)
 
     def edited(self, edits: Mapping[str, Edit]) -> Bert:
         """A `Bert` in which the tensor at each point is what a function makes of it. See `study.edits.edited`."""
@@ -699,7 +703,7 @@ class Bert:
     def info(self) -> dict[str, Any]:
         """The facts about what was loaded, as plain values."""
         facts = (self.source, self.heads, self.max_seq_length, self.dimension, self._dtype_reason)
-        return summarize(self.model, self.tokenizer, self.recipe, *facts)
+        return summarize(self.model, self.tokenizer, self.recipe, *facts) | {"edits": self.edits}
 
     def __repr__(self) -> str:
         return lines_of(self.info(), self._missing_mlm)

@@ -81,5 +81,6 @@ def lines_of(info: dict[str, Any], missing_mlm: Sequence[str]) -> str:
         **({"prompts": ", ".join(info["prompts"])} if info["prompts"] else {}),
         "longest": f"{info['max_seq_length']} tokens",
         "dtype": f"{info['dtype']} on {info['device']}{reason}",
+        **({"edited at": ", ".join(info["edits"])} if info["edits"] else {}),
     }
     return "\n".join(["Bert", *(f"  {name:<11} {value}" for name, value in rows.items())])

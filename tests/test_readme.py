@@ -114,6 +114,20 @@ def test_the_page_on_long_texts_shows_what_is_printed(minilm: Path, capsys: pyte
     assert len(shown) == 2
 
 
+def test_the_page_on_attention_shows_what_is_printed(
+    tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "attention.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    exec(code.replace("sentence-transformers/all-MiniLM-L6-v2", str(minilm)), {})
+    # beside a print, or below a loop or a long print
+    shown = re.findall(r"^(?:print\(.*\)  )?# (.+)$", code, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == shown
+    assert len(shown) == 22
+
+
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 
 

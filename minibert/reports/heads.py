@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minibert.attention import Padded, attention
 from minibert.bert import Bert
 from minibert.engine.device import check_fork, without_autocast
 from minibert.engine.rows import RowMaker, token_rows
 from minibert.engine.stream import Truncated, chunks
 from minibert.errors import MinibertError
 from minibert.study.attribution import float32_copy
+from minibert.study.edits import Watching
 from minibert.text import as_stream
 from minibert.tokenizer import BertTokenizer
 from minibert.wordpiece import is_punctuation
@@ -181,7 +181,7 @@ def kinds(tokenizer: BertTokenizer, batch: list[list[int]]) -> Tensor:
     return torch.tensor([[known[number] for number in row] for row in batch]).permute(2, 0, 1)
 
 
-class Measured(Padded):
+class Measured(Watching):
     """A layout that measures what each layer attends to, and keeps the sums alone.
 
     Args:
@@ -205,17 +205,15 @@ class Measured(Padded):
         """Tell which tokens of the next batch are [CLS], [SEP] and punctuation, (3, B, S)."""
         self.kinds, self.layer = kinds, 0
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Mix the values, as `Padded` does, and measure."""
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, S, A, D) -> (B, A, S, D)
-        mixed, weights = attention(q, k, v)
+    def watch(self, q: Tensor, k: Tensor, v: Tensor, probabilities: Tensor) -> None:
+        """Measure a layer; its probabilities, (B, A, S, S), are overwritten to save memory."""
+        weights = probabilities
         self.add(0, weights)
         squares = torch.einsum("basd,ade,base->bas", v, self.products[self.layer], v)
         weights *= squares.clamp(min=0).sqrt()[:, :, None]
         weights /= weights.sum(-1, keepdim=True).clamp(min=1e-30)
         self.add(1, weights)
         self.layer += 1
-        return mixed.transpose(1, 2).contiguous()
 
     def add(self, by: int, weights: Tensor) -> None:
         """Add the statistics of weights (B, A, S, S) whose rows sum to 1."""

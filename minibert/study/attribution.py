@@ -78,6 +78,7 @@ class Explanation:
 
     def top(self, k: int = 10) -> list[tuple[str, float]]:
         """The `k` words with the largest scores, whatever their sign."""
+        whole_number("k", k)
         scores = self.by_word()
         largest = np.argsort(-np.abs(scores), kind="stable")[:k].tolist()
         return [(self.words[word], float(scores[word])) for word in largest]
@@ -260,7 +261,7 @@ def target_number(model: PretrainedModel, tokenizer: BertTokenizer, target: str 
             raise MinibertError(f"target ({target}) must be at least 0 and less than {count}")
         return target
     if not isinstance(target, str):
-        raise MinibertError(f"target ({target!r:.40}) must be a token or a label: str, or its number")
+        raise MinibertError(f"target ({target!r:.40}) must be a token or a label, or the number of one")
     if labels is not None:
         if target not in labels:
             raise MinibertError(f"target ({target!r}) must be a label of the model: one of {', '.join(labels)}")

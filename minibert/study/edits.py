@@ -8,15 +8,16 @@ changed and gets no hook, so there is nothing to undo.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Self
 
-from minibert.attention import Packed, Padded
+from minibert.attention import Packed, Padded, attention
 from minibert.base import PretrainedModel
 from minibert.errors import MinibertError
 from minibert.study.points import MIXED, PROBABILITIES, SCORES, choose_edits, module_of, points_of
@@ -69,6 +70,8 @@ def ablated(model: PretrainedModel, heads: Mapping[int, Sequence[int]], by: str 
         _check_number("layer", layer, config.num_hidden_layers)
         for head in chosen:
             _check_number("head", head, config.num_attention_heads)
+        if not chosen:
+            continue
         attention = f"encoder.layers.{layer}.attention"
         if by == "zero":
             keep = torch.ones(config.num_attention_heads, 1, dtype=torch.bool)
@@ -176,6 +179,22 @@ class Edited(nn.Module):
         x = stepped(steps, "input", x)
         return stepped(steps, "output", super().forward(x, *others))
 
+    def __copy__(self) -> Self:
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self)] = twin = object.__new__(type(self))
+        vars(twin).update(deepcopy(vars(self), memo))
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise MinibertError(
+            f"a module that is pickled ({type(self).__name__}) must have no edits; pickle the model it was made of, "
+            "and edit that again"
+        )
+
 
 @cache
 def _edited_class(kind: Any) -> type[nn.Module]:
@@ -187,6 +206,21 @@ def stepped(steps: Mapping[str, Sequence[Step]], what: str, x: Tensor, real: Ten
     for step in steps.get(what, ()):
         x = step(x, real)
     return x
+
+
+class Watching(Padded):
+    """A layout that computes attention in the explicit form and shows it to `watch`, layer by layer."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Mix the values within each text, and watch; all four tensors are (B, S, A, D)."""
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, S, A, D) -> (B, A, S, D)
+        mixed, probabilities = attention(q, k, v, self.mask, dropout)
+        self.watch(q, k, v, probabilities)
+        return mixed.transpose(1, 2).contiguous()  # (B, A, S, D) -> (B, S, A, D)
+
+    def watch(self, q: Tensor, k: Tensor, v: Tensor, probabilities: Tensor) -> None:
+        """Look at a layer's queries, keys and values (B, A, S, D), and at its probabilities (B, A, S, S)."""
+        raise NotImplementedError
 
 
 class Opened:
@@ -220,7 +254,10 @@ class Opened:
             probabilities = stepped(self.steps, PROBABILITIES, probabilities, mask)
             if isinstance(self.layout, Padded) and self.layout.probabilities is not None:
                 self.layout.probabilities.append(probabilities)
-            return stepped(self.steps, MIXED, probabilities @ v, mask)
+            mixed = probabilities @ v
+            if isinstance(self.layout, Watching):
+                self.layout.watch(q, k, v, probabilities)
+            return stepped(self.steps, MIXED, mixed, mask)
 
         return self.by_length(mix, q, k, v)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minibert.attention import Padded
 from minibert.base import PretrainedModel
 from minibert.engine.device import check_fork, without_autocast
 from minibert.engine.twin import evaluating
 from minibert.errors import MinibertError
 from minibert.pretrained.files import written_whole
+from minibert.study.edits import Watching
 from minibert.study.reading import Reading, read
 from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
@@ -44,18 +44,18 @@ class Link(NamedTuple):
     weight: float
 
 
-class Recording(Padded):
+class Recording(Watching):
     """The layout of one text that keeps the queries, keys, values and probabilities of each layer."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.kept: list[Tensor] = []
         self.projected: list[tuple[Tensor, Tensor, Tensor]] = []
-        super().__init__(probabilities=self.kept)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Mix the values, and keep what went in; all four tensors are (1, S, A, D)."""
+    def watch(self, q: Tensor, k: Tensor, v: Tensor, probabilities: Tensor) -> None:
+        """Keep (1, A, S, D), and (1, A, S, S), of a layer."""
         self.projected.append((q, k, v))
-        return super().attend(q, k, v, dropout)
+        self.kept.append(probabilities)
 
 
 class AttentionMaps:
@@ -73,7 +73,7 @@ class AttentionMaps:
     def __init__(self, reading: Reading, recording: Recording, outputs: list[nn.Linear]) -> None:
         self.reading = reading
         self.weights = torch.cat(recording.kept).float().cpu()
-        self._recorded = recording.projected
+        self._projected = recording.projected
         self._outputs = outputs
 
     @property
@@ -108,10 +108,12 @@ class AttentionMaps:
 
     @property
     def scores(self) -> Tensor:
-        """The scaled products of queries and keys, (L, A, S, S); their softmax is `weights`."""
+        """The scaled products of queries and keys, (L, A, S, S); their softmax is `weights`.
+
+        An edit of scores or probabilities changes `weights`, not these.
+        """
         layers = []
         for q, k, _ in self._projected:
-            q, k = q.transpose(1, 2), k.transpose(1, 2)  # (1, S, A, D) -> (1, A, S, D)
             layers.append(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5)  # the operations of `attention`, to the bit
         return torch.cat(layers).float().cpu()
 
@@ -126,15 +128,16 @@ class AttentionMaps:
         """
         lengths = []
         for (_, _, v), output in zip(self._projected, self._outputs, strict=True):
-            heads = output.weight.detach().float().reshape(-1, *v.shape[-2:])  # (H, H) -> (H, A, D)
-            moved = torch.einsum("sad,had->ash", v[0].float(), heads)  # (A, S, H)
+            heads = output.weight.detach().float()
+            heads = heads.reshape(len(heads), v.shape[1], -1)  # (H, H) -> (H, A, D)
+            moved = torch.einsum("asd,had->ash", v[0].float(), heads)  # (A, S, H)
             lengths.append(moved.norm(dim=-1))
         return self.weights * torch.stack(lengths).cpu()[:, :, None, :]  # weights are not negative
 
     @property
     def nbytes(self) -> int:
         """The memory that the tensors of this object take."""
-        tensors = [self.weights, *(tensor for layer in self._recorded for tensor in layer)]
+        tensors = [self.weights, *(tensor for layer in self._projected for tensor in layer)]
         return sum(tensor.nbytes for tensor in tensors)
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -267,23 +270,9 @@ class AttentionMaps:
             f"{self.nbytes / 1e6:.1f} MB\n  {text if len(text) <= 100 else text[:97] + '...'}{large}"
         )
 
-    @property
-    def _projected(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Queries, keys and values of each layer, each (1, S, A, D).
-
-        Raises:
-            MinibertError: some layers have none, since their attention is computed in another way.
-        """
-        if len(self._recorded) != len(self.weights):
-            raise MinibertError(
-                f"the layers with queries, keys and values ({len(self._recorded)}) must be all {len(self.weights)}; "
-                "the others have edited scores or probabilities: read their points with trace"
-            )
-        return self._recorded
-
     def _stacked(self, which: int) -> Tensor:
         """One of queries, keys and values of all layers, (L, A, S, D)."""
-        return torch.cat([layer[which].transpose(1, 2) for layer in self._projected]).float().cpu()
+        return torch.cat([layer[which] for layer in self._projected]).float().cpu()
 
     def chosen(self, layer: int | None, head: int | None) -> tuple[Tensor, tuple[int, int]]:
         """The maps of a layer, a head, or all, (L or 1, A or 1, S, S), and the numbers of the first of them.

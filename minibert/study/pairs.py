@@ -17,6 +17,7 @@ from minibert.engine.rows import Rows
 from minibert.engine.stream import Truncated
 from minibert.errors import MinibertError
 from minibert.study.reading import Reading, reading
+from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 
@@ -68,6 +69,7 @@ class SimilarityMap:
 
     def top(self, k: int = 10) -> list[tuple[str, str, float]]:
         """The `k` pairs of words that add most: (word of a, word of b, contribution)."""
+        whole_number("k", k)
         table = self.by_word()
         largest = np.argsort(-table, axis=None, kind="stable")[:k].tolist()
         places = [divmod(place, len(self.b.words)) for place in largest]
@@ -128,7 +130,9 @@ def explain_similarity(
     """
     check_exact(recipe)
     if len(a) != len(b):
-        raise MinibertError(f"the texts ({len(a)} and {len(b)}) must be as many on both sides; pass pairs")
+        raise MinibertError(
+            f"the texts ({len(a)} and {len(b)}) must be equally many; pass one for each of the other side"
+        )
     skip = 0 if recipe.include_prompt or not prompt else len(tokenizer.tokenize(prompt)) + 1  # [CLS] goes with it
     cut = Truncated(limit, "warn")
     maps = []

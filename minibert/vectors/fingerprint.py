@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minibert.errors import MinibertError
+
 SLICE = 1 << 24  # numbers rounded at once
 
 
@@ -17,6 +19,9 @@ def fingerprint(bert: Any) -> str:
     """A digest of all weights, rounded to bfloat16, and of the vocabulary.
 
     It is the same for a model in float32 and in bfloat16: an index that was made with one is searched with the other.
+
+    Raises:
+        MinibertError: an edited `Bert`. What a function does has no digest.
     """
     digest = _new()
     for name, tensor in _weights(bert):
@@ -29,7 +34,11 @@ def fingerprint(bert: Any) -> str:
 
 
 def facts(bert: Any) -> dict[str, str]:
-    """What decides every number of a vector: digests of the weights to the bit, the tokenizer and the recipe."""
+    """What decides every number of a vector: digests of the weights to the bit, the tokenizer and the recipe.
+
+    Raises:
+        MinibertError: an edited `Bert`.
+    """
     weights = _new()
     for name, tensor in _weights(bert):
         weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -56,6 +65,11 @@ def _new(data: bytes = b"") -> Any:
 
 def _weights(bert: Any) -> Iterator[tuple[str, Tensor]]:
     """The parameters that make vectors; the pooler makes none."""
+    if bert.edits:
+        raise MinibertError(
+            f"the Bert (edited at {', '.join(bert.edits)}) must have no edits, since files do not hold them; "
+            "use the one it was made of"
+        )
     found = [(name, tensor) for name, tensor in bert.encoder.named_parameters() if not name.startswith("pooler.")]
     for number, dense in enumerate(bert.recipe.dense):
         found.append((f"dense.{number}.weight", dense.weight))

@@ -154,3 +154,10 @@ def test_a_table_is_drawn(folder: Path) -> None:
     pytest.importorskip("minibert.pictures.attention")
     figure = head_statistics(minibert.load(folder), TEXTS).plot("sep", by="norm")
     assert "sep, by norm" in [text.get_text() for text in figure.findobj(Text)]
+
+
+def test_the_edited_probabilities_are_measured_in_their_own_layer(bert: minibert.Bert) -> None:
+    edited = bert.edited({"encoder.layers.1.attention.probabilities": lambda x: x.flip(1)})  # heads in reverse
+    ours, whole = head_statistics(edited, TEXTS).by_weight, head_statistics(bert, TEXTS).by_weight
+    np.testing.assert_allclose(ours.entropy[:2], [whole.entropy[0], whole.entropy[1][::-1]], rtol=1e-6)
+    assert np.abs(ours.entropy[2:] - whole.entropy[2:]).max() > 1e-3

@@ -37,6 +37,7 @@ KINDS = ("cosine", "dot", "euclidean", "manhattan")
 def of_vectors(vectors: np.ndarray, kind: str = "dot") -> Index:
     """An index of vectors that no model made."""
     maker: Any = SimpleNamespace(
+        edits=[],
         source=minibert.Source("numbers"),
         recipe=Recipe(similarity=kind),
         dimension=vectors.shape[1],
@@ -189,7 +190,7 @@ from minibert.search import index as module
 from minibert.vectors.recipe import Recipe
 
 module.fingerprint = lambda bert: "of numbers"
-maker = SimpleNamespace(source=Source("numbers"), recipe=Recipe(similarity="dot"), dimension=4)
+maker = SimpleNamespace(edits=[], source=Source("numbers"), recipe=Recipe(similarity="dot"), dimension=4)
 folder = Path(sys.argv[1])
 left = None  # file operations before the crash
 
@@ -419,6 +420,7 @@ def test_a_manifest_with_wrong_values_is_refused(tmp_path: Path, change: dict[st
 class Counting:
     """Makes vectors of the numbers in texts, at once, so that threads meet in the index and not in a model."""
 
+    edits = ()
     source, recipe, dimension, encoder, tokenizer = (
         minibert.Source("numbers"),
         Recipe(),
@@ -568,6 +570,7 @@ from minibert.vectors.recipe import Recipe
 
 tokenizer = SimpleNamespace(vocab={}, do_lower_case=True, special_tokens=[])
 maker = SimpleNamespace(
+    edits=[],
     source=Source("numbers"), recipe=Recipe(similarity="dot"), dimension=4, encoder=torch.nn.Identity(),
     tokenizer=tokenizer,
 )
@@ -664,6 +667,7 @@ from minibert.vectors.recipe import Recipe
 
 tokenizer = SimpleNamespace(vocab={}, do_lower_case=True, special_tokens=[])
 maker = SimpleNamespace(
+    edits=[],
     source=Source("numbers"), recipe=Recipe(), dimension=64, encoder=torch.nn.Identity(), tokenizer=tokenizer
 )
 if sys.argv[2] == "save":

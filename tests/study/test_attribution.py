@@ -255,3 +255,8 @@ def test_shaded_text_is_drawn(folders: dict[str, Path]) -> None:
     figure = minibert.load(folders["classifier"]).explain("Harmonicas!", "yes", steps=5).plot()
     written = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert "Harmonicas" in written
+
+
+def test_the_number_of_words_must_be_a_count(bert: minibert.Bert) -> None:
+    with pytest.raises(minibert.MinibertError, match=r"k \(0\)"):
+        bert.explain("one", similar_to="two").top(0)

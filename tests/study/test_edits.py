@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -361,3 +363,35 @@ def test_what_makes_no_sense_is_refused(tiny: minibert.Bert) -> None:
     ):
         with pytest.raises(MinibertError, match=said):
             call()
+
+
+def test_an_edited_bert_says_where(tiny: minibert.Bert) -> None:
+    point = "encoder.layers.1.feed_forward"
+    edited = tiny.edited({point: same})
+    assert f"edited at   {point}" in repr(edited)
+    assert (edited.info()["edits"], tiny.info()["edits"]) == ([point], [])
+    assert "edited" not in repr(tiny)
+
+
+def test_a_deep_copy_of_an_edited_model_is_edited_and_has_parameters_of_its_own(tiny: minibert.Bert) -> None:
+    edited = tiny.edited({"encoder.layers.1.feed_forward": lambda x: 2 * x})
+    twin = deepcopy(edited.model)
+    other = copy(edited)
+    other.model = twin
+    assert other.edits == edited.edits
+    assert torch.equal(logits(other), logits(edited))
+    assert not {p.data_ptr() for p in twin.parameters()} & {p.data_ptr() for p in edited.model.parameters()}
+
+
+def test_an_edited_model_cannot_be_pickled(tiny: minibert.Bert) -> None:
+    with pytest.raises(MinibertError) as caught:
+        pickle.dumps(tiny.ablated({0: [0]}))
+    assert str(caught.value) == (
+        "a module that is pickled (EditedLinear) must have no edits; pickle the model it was made of, and edit that "
+        "again"
+    )
+
+
+@pytest.mark.parametrize("by", ["zero", "mean"])
+def test_ablating_no_head_of_a_layer_edits_nothing(tiny: minibert.Bert, by: Any) -> None:
+    assert tiny.ablated({0: [], 1: [0]}, by=by).edits == tiny.ablated({1: [0]}, by=by).edits

@@ -13,7 +13,7 @@ import transformers
 from oracle import HEADS, with_real_vocabulary
 
 import minibert
-from minibert.study.maps import AttentionMaps, Recording, attention_maps
+from minibert.study.maps import AttentionMaps, attention_maps
 
 TEXT = "The animal didn't cross the street because it was too tired."
 PAIR = "Unbelievably, the antediluvian tokenizers snored."
@@ -163,16 +163,23 @@ def test_the_memory_is_known_beforehand(maps: AttentionMaps) -> None:
     assert maps.scores.nbytes == maps.norms.nbytes == maps.weights.nbytes
 
 
-def test_a_layer_whose_attention_is_computed_elsewhere_has_weights_only(bert: minibert.Bert) -> None:
-    whole = bert.attention(TEXT)
-    recording = Recording()
-    recording.kept += whole.attentions
-    recording.projected += whole._projected[1:]
-    maps = AttentionMaps(whole.reading, recording, [])
-    assert torch.equal(maps.weights, whole.weights)
-    for name in ("scores", "queries", "norms"):
-        with pytest.raises(minibert.MinibertError, match=r"\(5\) must be all 6"):
-            getattr(maps, name)
+@pytest.mark.parametrize("point", ["scores", "probabilities"])
+def test_the_maps_of_an_edited_model_show_the_edit(bert: minibert.Bert, point: str) -> None:
+    edited = bert.edited({f"encoder.layers.0.attention.{point}": lambda x: x.flip(1)})  # heads in reverse
+    maps, whole = edited.attention(TEXT), bert.attention(TEXT)
+    assert torch.equal(maps.weights[0], whole.weights[0].flip(0))
+    for name in ("queries", "keys", "values", "scores"):
+        assert torch.equal(getattr(maps, name)[0], getattr(whole, name)[0])
+        assert not torch.allclose(getattr(maps, name)[1], getattr(whole, name)[1], atol=1e-3)
+    assert torch.allclose(maps.scores[1:].softmax(-1), maps.weights[1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("by", ["zero", "mean"])
+def test_maps_after_an_ablated_head_differ(bert: minibert.Bert, by: Any) -> None:
+    maps, whole = bert.ablated({0: [1]}, by=by).attention(TEXT), bert.attention(TEXT)
+    assert torch.equal(maps.weights[0], whole.weights[0])
+    assert not torch.allclose(maps.weights[1], whole.weights[1], atol=1e-3)
+    assert torch.allclose(maps.scores.softmax(-1), maps.weights, atol=1e-6)
 
 
 # What is made of the weights

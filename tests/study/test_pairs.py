@@ -164,3 +164,8 @@ def test_pairs_of_words_are_drawn(bert: minibert.Bert) -> None:
     found = bert.explain_similarity(A, B)
     labels = [label.get_text() for axis in found.plot().axes[:1] for label in axis.get_yticklabels()]
     assert labels == list(found.a.words)
+
+
+def test_the_number_of_pairs_must_be_a_count(bert: minibert.Bert) -> None:
+    with pytest.raises(minibert.MinibertError, match=r"k \(-1\)"):
+        bert.explain_similarity("one", "two").top(-1)

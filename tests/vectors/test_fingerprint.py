@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,3 +58,27 @@ def test_the_vocabulary_counts() -> None:
     other = minibert.Bert(bert.model, minibert.BertTokenizer({word: i for i, word in enumerate(words)}), bert.recipe)
     assert fingerprint(other) != fingerprint(bert)
     assert facts(other)["tokenizer"] != facts(bert)["tokenizer"]
+
+
+@pytest.mark.parametrize("digest", [fingerprint, facts])
+def test_an_edited_bert_is_not_taken_for_the_one_it_was_made_of(digest: Callable[[minibert.Bert], object]) -> None:
+    with pytest.raises(minibert.MinibertError) as caught:
+        digest(made(1).ablated({0: [0]}))
+    assert str(caught.value) == (
+        "the Bert (edited at encoder.layers.0.attention.output.input) must have no edits, since files do not hold "
+        "them; use the one it was made of"
+    )
+
+
+def test_an_index_of_an_edited_bert_searches_but_has_no_files(tmp_path: Path) -> None:
+    bert = made(1)
+    index = minibert.Index(bert.ablated({0: [0]}))
+    index.add(["one", "two"])
+    assert len(index.search("one")) == 2
+    with pytest.raises(minibert.MinibertError, match="edited at"):
+        index.save(tmp_path / "index")
+    whole = minibert.Index(bert)
+    whole.add(["one", "two"])
+    whole.save(tmp_path / "index")
+    with pytest.raises(minibert.MinibertError, match="edited at"):
+        minibert.Index.load(tmp_path / "index", bert.ablated({0: [0]}))
