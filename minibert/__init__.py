@@ -57,6 +57,7 @@ from minibert.search.index import Hit, Index
 from minibert.study.attribution import Explanation
 from minibert.study.pairs import SimilarityMap
 from minibert.study.parity import ParityReport, parity
+from minibert.tasks.answer import Answer
 from minibert.tasks.classify import Label
 from minibert.tasks.entities import Entity
 from minibert.tasks.fill_mask import Candidate
@@ -72,6 +73,7 @@ except PackageNotFoundError:  # run from the source tree, not installed
     __version__ = "0.0.0"
 
 __all__ = [
+    "Answer",
     "BatchEncoding",
     "Bert",
     "BertConfig",

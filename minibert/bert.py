@@ -34,6 +34,7 @@ from minibert.study.points import Points, points_of
 from minibert.study.reading import read
 from minibert.study.trace import Trace, trace
 from minibert.summary import heads_of, lines_of, summarize
+from minibert.tasks.answer import Answer, AnswerSettings, Reader, answer, check_reader
 from minibert.tasks.classify import (
     Cutting,
     Labels,
@@ -615,6 +616,79 @@ class Bert:
             model, engine, self.tokenizer, self.max_seq_length, several, plan, strategy, truncation, show_progress_bar
         )
         return found[0] if isinstance(texts, str) else found
+
+    @overload
+    def answer(  # type: ignore[overload-overlap]
+        self, question: str, context: str, *, top_k: None = None, **settings: Unpack[AnswerSettings]
+    ) -> Answer: ...
+
+    @overload
+    def answer(  # type: ignore[overload-overlap]
+        self, question: str, context: str, *, top_k: int, **settings: Unpack[AnswerSettings]
+    ) -> list[Answer]: ...
+
+    @overload
+    def answer(
+        self,
+        question: Iterable[str],
+        context: Iterable[str],
+        *,
+        top_k: None = None,
+        **settings: Unpack[AnswerSettings],
+    ) -> list[Answer]: ...
+
+    @overload
+    def answer(
+        self, question: Iterable[str], context: Iterable[str], *, top_k: int, **settings: Unpack[AnswerSettings]
+    ) -> list[list[Answer]]: ...
+
+    def answer(
+        self,
+        question: str | Iterable[str],
+        context: str | Iterable[str],
+        *,
+        top_k: int | None = None,
+        max_answer_tokens: int = 30,
+        no_answer: bool = False,
+        threshold: float = 0.0,
+        truncation: Truncation = "window",
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> Answer | list[Answer] | list[list[Answer]]:
+        """Find the answer to a question in a text.
+
+        Args:
+            question: one question, or several.
+            context: the text with the answer; for several questions, as many.
+            top_k: None gives the best answer of each question; a number gives a list of so many, the best first.
+            max_answer_tokens: the most tokens of an answer.
+            no_answer: whether "no answer" competes with the spans. Only for models that were trained for it, on
+                SQuAD 2.0 for example; the files of a checkpoint do not say so.
+            threshold: by how much "no answer" must exceed the best span to win; it is a difference of logits.
+            truncation: for contexts that are too long, "window" reads all of them in windows that overlap, "warn"
+                truncates with a warning, and "error" rejects.
+            batch_size, batch_tokens, show_progress_bar: as for `encode`.
+
+        Returns:
+            For one question its answer, for several a list; with `top_k`, a list of answers in place of each answer.
+            "No answer" has the text "". A context without tokens has no other.
+
+        Raises:
+            MinibertError: the checkpoint is not a reader; what is not text; a setting that makes no sense; a question
+                that leaves no room for the context; a long context with `truncation="error"`.
+
+        Source: Devlin et al. 2018, sec. 4.2 and 4.3.
+        """
+        model, engine = check_reader(self.model, self.source), self.engine
+        plan = engine.plan(None, "mean", batch_tokens, batch_size)
+        settings = (self.max_seq_length, plan, max_answer_tokens, no_answer, threshold, truncation)
+        reader = Reader(engine, self.tokenizer, model, *settings)
+        lists = answer(reader, question, context, 1 if top_k is None else top_k, show_progress_bar)
+        if top_k is None:
+            found = [answers[0] for answers in lists]
+            return found[0] if isinstance(question, str) else found
+        return lists[0] if isinstance(question, str) else lists
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, tokenizer and recipe into `folder`, for `load`, transformers and sentence-transformers.

@@ -92,7 +92,9 @@ def test_every_page_of_the_docs_runs_from_top_to_bottom(
     tagger = with_real_vocabulary(tmp_path / "tagger", minilm, "BertForTokenClassification", **tags)
     labels = with_real_vocabulary(tmp_path / "labels", minilm, "BertForSequenceClassification")
     reranker = with_real_vocabulary(tmp_path / "reranker", minilm, "BertForSequenceClassification", num_labels=1)
+    reader = with_real_vocabulary(tmp_path / "reader", minilm, "BertForQuestionAnswering")
     for name, stands_for in (
+        ("deepset/bert-base-cased-squad2", reader),
         ("dslim/bert-base-NER", tagger),
         ("nlptown/bert-base-multilingual-uncased-sentiment", labels),
         ("cross-encoder/ms-marco-MiniLM-L6-v2", reranker),

@@ -14,6 +14,7 @@ from typing import Any
 
 import minibert
 from minibert.cli import (
+    answer,
     attention,
     classify,
     demo,
@@ -44,6 +45,7 @@ COMMANDS: dict[str, ModuleType] = {
     "classify": classify,
     "rank": rank,
     "entities": entities,
+    "answer": answer,
     "attention": attention,
     "explain-similarity": explain_similarity,
     "info": info,
@@ -65,6 +67,7 @@ examples:
   minibert classify "The staff was friendly." --top-k 3
   minibert rank "Where can I fish?" "The lake is open." "The bank is closed."
   minibert entities "Angela Merkel was born in Hamburg."
+  minibert answer "Where was she born?" "She was born in Hamburg."
   minibert attention "The animal was tired." -o page.html
   minibert explain-similarity "He robbed the bank." "The robber went to the bank."
   minibert parity --model google-bert/bert-base-uncased
@@ -72,9 +75,10 @@ examples:
 
 --model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask
 and study, which need a masked-LM head, bert-base-uncased; for classify, nlptown's classifier of reviews; for rank, the
-reranker ms-marco-MiniLM-L6-v2; for entities, dslim/bert-base-NER; for search, the model of the index. Results go to
-stdout, everything else to stderr. The exit code is 0; 1 if parity or a published value does not hold; 2 for a mistake,
-with a one-sentence error on stderr. A bug shows a traceback and exits with 1.
+reranker ms-marco-MiniLM-L6-v2; for entities, dslim/bert-base-NER; for answer, deepset/bert-base-cased-squad2; for
+search, the model of the index. Results go to stdout, everything else to stderr. The exit code is 0; 1 if parity or a
+published value does not hold; 2 for a mistake, with a one-sentence error on stderr. A bug shows a traceback and exits
+with 1.
 """
 
 

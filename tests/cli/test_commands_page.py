@@ -80,6 +80,7 @@ def test_every_example_runs(
     own = {
         "fill-mask": masked,
         "entities": with_real_vocabulary(tmp_path / "tagger", minilm, "BertForTokenClassification", **labels),
+        "answer": with_real_vocabulary(tmp_path / "reader", minilm, "BertForQuestionAnswering"),
         "classify": with_real_vocabulary(tmp_path / "labels", minilm, "BertForSequenceClassification"),
         "rank": with_real_vocabulary(tmp_path / "reranker", minilm, "BertForSequenceClassification", num_labels=1),
     }
