@@ -116,6 +116,7 @@ def test_the_page_on_long_texts_shows_what_is_printed(minilm: Path, capsys: pyte
     assert len(shown) == 2
 
 
+@pytest.mark.slow
 def test_the_page_on_attention_shows_what_is_printed(
     tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -380,6 +380,7 @@ CORPUS = [
 ]
 
 
+@pytest.mark.slow
 def test_expansion_is_printed(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "news.txt").write_text("\n".join(CORPUS))
     command = ["expand", "bank", "--corpus", str(tmp_path / "news.txt"), "--context", CORPUS[0], "--top-k", "3"]

@@ -35,6 +35,7 @@ def test_a_line_is_printed_for_each_entity(tagger: str, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.splitlines() == expected
 
 
+@pytest.mark.slow
 def test_files_and_standard_input_give_the_same_json(
     tagger: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,7 @@ def test_several_files_are_one_after_the_other(
     assert np.abs(np.load(out) - np.concatenate([vectors, vectors])).max() < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["safetensors", "jsonl", "parquet"])
 def test_words_keep_their_places(tmp_path: Path, minilm: Path, output: str) -> None:
     if output == "parquet":

@@ -285,6 +285,7 @@ def test_vectors_after_a_step_are_those_of_the_saved_model(
     assert_now(after, minibert.load(tmp_path / "after").encode(TEXTS), before)
 
 
+@pytest.mark.slow
 def test_single_numbers_written_behind_the_counter_are_seen_by_a_call_with_many_texts(editable: minibert.Bert) -> None:
     texts = [str(number) for number in range(MANY_ROWS)]
     before = editable.encode(texts)
@@ -424,6 +425,7 @@ def test_autocast_changes_nothing(minilm: Path, editable: minibert.Bert, text: A
         assert fused(fresh) == fused(editable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 def test_torchs_default_dtype_and_device_change_nothing(
     minilm: Path, editable: minibert.Bert, dtype: torch.dtype
@@ -502,6 +504,7 @@ def stsb(evaldata: Path) -> tuple[list[list[str]], list[str]]:
     return rows, [row[column] for column in (5, 6) for row in rows]
 
 
+@pytest.mark.slow
 def test_auto_keeps_the_promise_of_bfloat16(minilm: Path, evaldata: Path) -> None:
     texts = stsb(evaldata)[1][:300]
     exact, auto = minibert.load(minilm).encode(texts), minibert.load(minilm, dtype="auto")

@@ -89,6 +89,7 @@ def test_what_is_not_installed_is_one_sentence(module: str, library: str) -> Non
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
 @pytest.mark.parametrize(
     ("module", "name"),

@@ -132,6 +132,7 @@ def test_labels_that_do_not_find_room_are_left_out_evenly() -> None:
     assert 30 < len(shown) < 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_pictures_are_written_as_png_and_svg(bert: minibert.Bert, tmp_path: Path, suffix: str) -> None:
     maps = bert.attention(TEXT)

@@ -104,6 +104,7 @@ def test_scores_equal_captums_with_the_same_layer_baseline_and_steps(
     assert ours.steps == 50
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Setting forward:UserWarning")
 def test_scores_of_a_real_cosine_equal_captums(bert: minibert.Bert, minilm: Path) -> None:
     captum = pytest.importorskip("captum.attr")

@@ -191,6 +191,7 @@ def test_a_text_of_more_tokens_than_positions_is_refused(tiny: minibert.Bert) ->
         tiny.trace("a " * 600, "embeddings")
 
 
+@pytest.mark.slow
 def test_the_points_of_random_base_shape_are_transformers_too(tmp_path: Path, minilm: Path) -> None:
     shape = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, "num_hidden_layers": 2}
     theirs = theirs_of("BertModel", tmp_path, vocab_size=30522, **shape)

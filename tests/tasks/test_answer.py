@@ -103,6 +103,7 @@ def loaded(tiny: Path) -> minibert.Bert:
     return minibert.load(tiny)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [TINY, MINILM], ids=["tiny", "minilm"])
 def test_answers_are_those_of_an_exhaustive_search(shape: Any, tmp_path: Path, minilm: Path, evaldata: Path) -> None:
     folder = reader(tmp_path, minilm, **shape, initializer_range=0.5 if shape is TINY else 0.04)

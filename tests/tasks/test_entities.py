@@ -77,6 +77,7 @@ def loaded(tiny: Path) -> minibert.Bert:
     return minibert.load(tiny)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [TINY, MINILM], ids=["tiny", "minilm"])
 def test_groups_scores_and_places_are_those_of_the_pipeline(shape: Any, tmp_path: Path, minilm: Path) -> None:
     std = {"initializer_range": 0.5 if shape is TINY else 0.04}

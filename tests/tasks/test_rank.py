@@ -74,6 +74,7 @@ ACTIVATIONS: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fields", "kind"), ACTIVATIONS.values(), ids=list(ACTIVATIONS))
 def test_the_activation_is_the_one_that_the_files_name(
     tmp_path: Path, minilm: Path, fields: dict[str, Any], kind: Any

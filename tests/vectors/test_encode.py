@@ -265,6 +265,7 @@ def test_four_threads_get_the_vectors_of_one(bert: minibert.Bert, vectors: Any) 
 # Speed, without a clock
 
 
+@pytest.mark.slow
 def test_each_token_is_computed_once_and_nothing_else(bert: minibert.Bert) -> None:
     texts = TEXTS * 2
     real = sum(map(len, bert.tokenizer(texts)["input_ids"]))
