@@ -143,7 +143,7 @@ def test_a_long_context_is_searched_in_windows(tiny: Path, loaded: minibert.Bert
     offsets = oracle.tokenizer(context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     room = 40 - 3 - len(oracle.tokenizer(QUESTION, add_special_tokens=False)["input_ids"])
     spans: Spans = {}
-    nulls = []
+    nulls: list[float] = []
     for longest in (6, 14):  # less and more than a quarter of a window
         spans.clear()
         nulls.clear()
@@ -239,7 +239,8 @@ def test_a_trained_reader_gets_the_scores_of_the_exhaustive_search(
         for _ in range(10):
             optimizer.zero_grad()
             logits = model.qa_outputs(states).masked_fill(~batch["attention_mask"].bool()[..., None], -1e4)
-            sum(torch.nn.functional.cross_entropy(logits[..., k], torch.tensor(ends[k])) for k in (0, 1)).backward()
+            losses = [torch.nn.functional.cross_entropy(logits[..., k], torch.tensor(ends[k])) for k in (0, 1)]
+            torch.stack(losses).sum().backward()
             optimizer.step()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -248,9 +249,9 @@ def test_a_trained_reader_gets_the_scores_of_the_exhaustive_search(
     bert.max_seq_length = 512
     ours, theirs = [], []
     for first in range(152, 200, 8):
-        part = [(one, two) for one, two, _ in asked[first : first + 8]]
-        ours += [answer.text for answer in bert.answer(*map(list, zip(*part, strict=True)))]
-        for (spans, _, offsets), (_, context) in zip(oracle.spans(part, 30), part, strict=True):
+        pairs = [(one, two) for one, two, _ in asked[first : first + 8]]
+        ours += [answer.text for answer in bert.answer([one for one, _ in pairs], [two for _, two in pairs])]
+        for (spans, _, offsets), (_, context) in zip(oracle.spans(pairs, 30), pairs, strict=True):
             i, j = max(spans, key=spans.__getitem__)
             theirs.append(context[offsets[i][0] : offsets[j][1]])
     gold = [answers for _, _, answers in asked[152:200]]
