@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,18 @@ if os.environ.get("MINIBERT_TEST_ONEDNN") == "off":  # one of the CPUs that tool
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in jobs that a shell runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For the quick check: no more than three cases of each parametrized test."""
+    if os.environ.get("MINIBERT_TEST_FEW"):
+        cases = Counter[tuple[Path, str]]()
+        few = []
+        for item in items:
+            test = (item.path, item.nodeid.partition("[")[0])
+            cases[test] += 1
+            few += [item] if cases[test] <= 3 else []
+        items[:] = few
 
 
 def _minilm() -> Path | None:
