@@ -114,6 +114,12 @@ def _same_random_numbers() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _same_random_models() -> None:
+    """The models that a file makes once do not depend on the files that ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def hub_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The real client of the Hub, ready for a server on this machine: online, anonymous, without pauses."""
