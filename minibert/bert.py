@@ -31,10 +31,10 @@ from minibert.study.lens import Lens, lens
 from minibert.study.maps import AttentionMaps, attention_maps
 from minibert.study.pairs import SimilarityMap, explain_similarity
 from minibert.study.points import Points, points_of
-from minibert.study.reading import read
+from minibert.study.reading import as_pairs, read
 from minibert.study.trace import Trace, trace
 from minibert.summary import heads_of, lines_of, summarize
-from minibert.tasks.answer import Answer, AnswerSettings, Reader, answer, check_reader
+from minibert.tasks.answer import Answer, AnswerSettings, Reader, answer, reader_of
 from minibert.tasks.classify import (
     Cutting,
     Labels,
@@ -45,12 +45,11 @@ from minibert.tasks.classify import (
     label_scores,
     text_classifier,
 )
-from minibert.tasks.entities import Entity, EntitySettings, Strategy, check_tagger, find_entities
+from minibert.tasks.entities import Entity, EntitySettings, Strategy, find_entities, tagger_of
 from minibert.tasks.fill_mask import Filled, MaskSettings, check_head, fill_masks
 from minibert.tasks.rank import Ranked, activation_of, is_pair, rank, score
-from minibert.text import as_list, check_text, whole_number
+from minibert.text import as_list, whole_number
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.pooling import pool
 from minibert.vectors.recipe import Recipe, whitening
 from minibert.vectors.sentences import EncodeSettings, SentenceEncoder, check_output, with_prompt
 from minibert.vectors.similarity import Precision, similarity, similarity_pairwise
@@ -335,16 +334,8 @@ class Bert:
             if value is not None:
                 raise MinibertError(f"{name} ({value!r}) must be left out with similar_to=, which explains a cosine")
         other = self.encode(similar_to, convert_to_tensor=True)
-        recipe, prompt = self.recipe, self.recipe.prompt
-        check_text([text])
-        reading = read(self.tokenizer, prompt + text, None, self.max_seq_length, device)
-        skip = 0 if recipe.include_prompt or not prompt else len(self.tokenizer.tokenize(prompt)) + 1
-
-        def vectors(x: Tensor) -> Tensor:
-            pooled = pool(x.flatten(0, 1), [(0, x.shape[0], x.shape[1])], recipe.pooling, skip)
-            return recipe.finish(pooled)[:, : len(other)]
-
-        return explain_cosine(self.model, self.tokenizer, reading, vectors, other, baseline, steps)
+        limit = self.max_seq_length
+        return explain_cosine(self.model, self.tokenizer, self.recipe, limit, text, other, baseline, steps)
 
     @overload
     def explain_similarity(  # type: ignore[overload-overlap]
@@ -490,7 +481,7 @@ class Bert:
         )
         return np.asarray(scores[0]) if isinstance(texts, str) else scores
 
-    def score(self, pairs: Iterable[Any], **settings: Unpack[ScoreSettings]) -> Any:
+    def score(self, pairs: Iterable[Any], **settings: Unpack[ScoreSettings]) -> NDArray[np.float32] | np.float32:
         """Score pairs of texts with a reranker, as sentence-transformers' `CrossEncoder.predict` does.
 
         Args:
@@ -505,7 +496,7 @@ class Bert:
         """
         scorer = self._scorer(**settings)
         scores = score(scorer, activation_of(self.config, self.recipe.settings), pairs)
-        return scores[0] if is_pair(pairs) else scores
+        return np.float32(scores[0]) if is_pair(pairs) else scores
 
     def rank(
         self, query: str, documents: Iterable[str], top_k: int | None = None, **settings: Unpack[ScoreSettings]
@@ -568,13 +559,8 @@ class Bert:
         Raises:
             MinibertError: what is not text; more tokens than the model has positions; pairs that are not as many.
         """
-        if isinstance(text, str) and (pair is None or isinstance(pair, str)):
-            return attention_maps(self.model, self.tokenizer, text, pair)
-        texts = as_list(text)
-        pairs: Sequence[str | None] = [None] * len(texts) if pair is None else as_list(pair)
-        if len(texts) != len(pairs) or isinstance(text, str) or isinstance(pair, str):
-            raise MinibertError(f"pair ({len(pairs)} texts) must have one text for each text ({len(texts)})")
-        return [attention_maps(self.model, self.tokenizer, *both) for both in zip(texts, pairs, strict=True)]
+        maps = [attention_maps(self.model, self.tokenizer, *both) for both in as_pairs(text, pair)]
+        return maps[0] if isinstance(text, str) else maps
 
     @overload
     def entities(self, texts: str, **settings: Unpack[EntitySettings]) -> list[Entity]: ...  # type: ignore[overload-overlap]
@@ -609,7 +595,7 @@ class Bert:
             MinibertError: the checkpoint is not a tagger; what is not text; a setting that makes no sense; a long text
                 with `truncation="error"`.
         """
-        model, engine = check_tagger(self.model, self.source), self.engine
+        model, engine = tagger_of(self.model, self.source), self.engine
         plan = engine.plan(None, "mean", batch_tokens, batch_size)
         several = [texts] if isinstance(texts, str) else texts
         found = find_entities(
@@ -680,7 +666,7 @@ class Bert:
 
         Source: Devlin et al. 2018, sec. 4.2 and 4.3.
         """
-        model, engine = check_reader(self.model, self.source), self.engine
+        model, engine = reader_of(self.model, self.source), self.engine
         plan = engine.plan(None, "mean", batch_tokens, batch_size)
         settings = (self.max_seq_length, plan, max_answer_tokens, no_answer, threshold, truncation)
         reader = Reader(engine, self.tokenizer, model, *settings)

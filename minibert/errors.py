@@ -1,7 +1,11 @@
-"""The error for unusable input, and warnings that point to the user's code."""
+"""The error for unusable input, warnings that point to the user's code, and packages that may not be installed."""
+
+from __future__ import annotations
 
 import sys
 import warnings
+from importlib import import_module
+from typing import Any
 
 
 class MinibertError(ValueError):
@@ -18,3 +22,15 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "minibert":
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
+
+
+def optional(module: str, what: str, package: str) -> Any:
+    """Import a module of an optional package.
+
+    Raises:
+        ImportError: the package is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise ImportError(f"{what} needs {package}, which is not installed; pip install {package}") from None

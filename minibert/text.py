@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import zip_longest
 from typing import Any
 
 from minibert.errors import MinibertError
@@ -37,6 +38,19 @@ def as_stream(texts: object, words: bool = False, name: str = "texts") -> tuple[
         check_text(given)  # fail before hours of work, not after
         return given, total
     return _checked(given), total
+
+
+def zip_texts(names: tuple[str, str], firsts: Iterable[str], seconds: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The first of both, the second of both, and so on; `names` are those of the arguments, for messages.
+
+    Raises:
+        MinibertError: when the shorter one ends.
+    """
+    for number, both in enumerate(zip_longest(firsts, seconds)):
+        if None in both:
+            name = names[both.index(None)]
+            raise MinibertError(f"{name} ({counted(number, 'text')}) must be as many as the others; pass one for each")
+        yield both
 
 
 def as_list(texts: object) -> list[str]:

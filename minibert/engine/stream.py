@@ -38,13 +38,24 @@ def chunks(texts: Iterable[Any], most: int | None = None) -> Iterator[list[Any]]
 class Truncated:
     """Counts the texts that exceed the limit, and the tokens that they lose.
 
+    Args:
+        limit: the most tokens of a text, with special tokens.
+        truncation: as for `Bert.encode`; with "error", a text that lost tokens is rejected.
+        remedy: what the warning advises.
+
     Raises:
         MinibertError: an unknown `truncation`.
     """
 
-    def __init__(self, limit: int, truncation: Truncation) -> None:
+    def __init__(
+        self,
+        limit: int,
+        truncation: Truncation,
+        remedy: str = "pass truncation='window' to use all of a text, or 'error' to refuse it",
+    ) -> None:
         self.limit = limit
         self.truncation = check_choice("truncation", truncation, ("warn", "error", "window"))
+        self.remedy = remedy
         self.texts = self.tokens = 0
 
     def note(self, lost: Mapping[int, int], first: int) -> None:
@@ -66,8 +77,8 @@ class Truncated:
         """Warn once per call if any of `texts` texts was truncated."""
         if self.texts:
             warn(
-                f"{self.texts} of {texts} texts exceed {self.limit} tokens: {self.tokens} tokens were dropped; pass "
-                "truncation='window' to use all of a text, or 'error' to refuse it"
+                f"{self.texts} of {texts} texts exceed {self.limit} tokens: {self.tokens} tokens were dropped; "
+                f"{self.remedy}"
             )
 
 

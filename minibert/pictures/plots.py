@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, optional
 from minibert.lexicon.senses import Senses
 from minibert.pretrained.files import written_whole
 from minibert.vectors.similarity import similarity
@@ -295,18 +295,6 @@ OTHER_SCRIPTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC",
     "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
 )  # fmt: skip
-
-
-def optional(module: str, what: str, package: str) -> Any:
-    """Import a module of an optional package.
-
-    Raises:
-        ImportError: the package is not installed; the message says how to install it.
-    """
-    try:
-        return import_module(module)
-    except ImportError:
-        raise ImportError(f"{what} needs {package}, which is not installed; pip install {package}") from None
 
 
 def as_rows(vectors: Any) -> NDArray[np.float32]:

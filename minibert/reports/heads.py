@@ -15,7 +15,7 @@ from minibert.bert import Bert
 from minibert.engine.device import check_fork, without_autocast
 from minibert.engine.rows import RowMaker, token_rows
 from minibert.engine.stream import Truncated, chunks
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, optional
 from minibert.study.attribution import float32_copy
 from minibert.study.edits import Watching
 from minibert.text import as_stream
@@ -80,10 +80,7 @@ class HeadStatistics:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("to_pandas needs pandas, which is not installed; pip install pandas") from None
+        pandas = optional("pandas", "to_pandas", "pandas")
 
         parts = []
         for name, tables in (("weight", self.by_weight), ("norm", self.by_norm)):
@@ -131,7 +128,7 @@ def head_statistics(bert: Bert, texts: str | Iterable[str]) -> HeadStatistics:
     encoder = float32_copy(bert.encoder)
     layers: list[Any] = list(encoder.encoder.layers)
     layout = Measured([layer.attention.output for layer in layers], encoder.config.num_attention_heads)
-    cut = Truncated(bert.max_seq_length, "warn")
+    cut = Truncated(bert.max_seq_length, "warn", "split such texts to measure all of them")
     count = tokens = 0
     with torch.inference_mode(), without_autocast():
         for chunk in chunks(stream, TEXTS_AT_ONCE):
@@ -227,4 +224,4 @@ class Measured(Watching):
             *torch.einsum("bas,nbs->na", received, self.kinds),
             *(weights.diagonal(offset, 2, 3).sum((0, 2)) for offset in (0, -1, 1)),
         ]
-        self.sums[by, :, self.layer] += torch.stack(sums).double().cpu()
+        self.sums[by, :, self.layer] += torch.stack(sums).cpu().double()

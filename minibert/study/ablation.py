@@ -15,6 +15,7 @@ from minibert.engine.device import check_fork, without_autocast
 from minibert.errors import MinibertError
 from minibert.model import BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel
 from minibert.outputs import BertOutput
+from minibert.study.attribution import labels_of
 from minibert.study.edits import with_steps
 from minibert.study.reading import Reading, read
 from minibert.text import as_list
@@ -66,7 +67,7 @@ def ablation(
     for text, pair in zip(listed, seconds, strict=True):
         reading = read(bert.tokenizer, text, pair, config.max_position_embeddings, model.device)
         with without_autocast():
-            values = measure(_through(bert, model, reading), reading).double().cpu()
+            values = measure(_through(bert, model, reading), reading).cpu().double()
         total += values[0] - values[1:]
     mean: Tensor = (total / len(listed)).float()
     return mean.view(config.num_hidden_layers, config.num_attention_heads)
@@ -105,7 +106,7 @@ def _measure(bert: Any, model: PretrainedModel, target: str | int | Callable[[Be
     if isinstance(model, (BertForMaskedLM, BertForPreTraining)) and isinstance(target, str):
         return _token(bert, model, target)
     if isinstance(model, BertForSequenceClassification):
-        labels = list((model.config.id2label or {}).values())
+        labels = labels_of(model) or []
         number = labels.index(target) if target in labels else target
         if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < model.config.num_labels:
             return lambda x, reading: model.classifier(_output(model, x).pooler_output)[:, number]
@@ -135,7 +136,8 @@ def _vector(bert: Any) -> Measure:
     def cosine(x: Tensor, reading: Reading) -> Tensor:
         count, length, _ = x.shape
         vectors = recipe.finish(pool(x.flatten(0, 1), [(0, count, length)], recipe.pooling))[:, :width]
-        return F.cosine_similarity(vectors.double(), vectors[:1].double(), dim=-1)
+        vectors = vectors.cpu().double()  # some devices have no float64
+        return F.cosine_similarity(vectors, vectors[:1], dim=-1)
 
     return cosine
 

@@ -25,9 +25,11 @@ from minibert.model import (
     BertModel,
 )
 from minibert.outputs import BertOutput
-from minibert.study.reading import Reading
-from minibert.text import whole_number
+from minibert.study.reading import Reading, read
+from minibert.text import check_text, whole_number
 from minibert.tokenizer import BertTokenizer
+from minibert.vectors.pooling import pool
+from minibert.vectors.recipe import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,8 +139,9 @@ def explain(
 def explain_cosine(
     model: PretrainedModel,
     tokenizer: BertTokenizer,
-    text: Reading,
-    vectors: Callable[[Tensor], Tensor],
+    recipe: Recipe,
+    limit: int,
+    text: str,
     other: Tensor,
     baseline: str | None = None,
     steps: int | None = None,
@@ -146,14 +149,24 @@ def explain_cosine(
     """Explain the cosine of a text's vector and another vector by `integrated_gradients`.
 
     Args:
-        vectors: last hidden states (B, S, H) -> the texts' vectors (B, dimension).
+        recipe: how the text's vector is made; its default prompt is put before the text.
+        limit: the most tokens of the text, with special tokens.
         other: (dimension,).
+
+    Raises:
+        MinibertError: what is not text; a text that exceeds the limit.
     """
+    check_text([text])
+    prompt = recipe.prompt
+    reading = read(tokenizer, prompt + text, None, limit, model.device)
+    skip = 0 if recipe.include_prompt or not prompt else len(tokenizer.tokenize(prompt)) + 1  # [CLS] goes with it
 
     def score(out: BertOutput) -> Tensor:
-        return F.cosine_similarity(vectors(out.last_hidden_state), other, dim=-1)
+        x = out.last_hidden_state
+        pooled = pool(x.flatten(0, 1), [(0, x.shape[0], x.shape[1])], recipe.pooling, skip)
+        return F.cosine_similarity(recipe.finish(pooled)[:, : len(other)], other, dim=-1)
 
-    return integrated_gradients(float32_copy(model), tokenizer, text, score, "cosine", baseline, steps)
+    return integrated_gradients(float32_copy(model), tokenizer, reading, score, "cosine", baseline, steps)
 
 
 def integrated_gradients(

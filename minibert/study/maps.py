@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from minibert.base import PretrainedModel
 from minibert.engine.device import check_fork, without_autocast
 from minibert.engine.twin import evaluating
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, optional
 from minibert.pretrained.files import written_whole
 from minibert.study.edits import Watching
 from minibert.study.reading import Reading, read
@@ -202,10 +202,7 @@ class AttentionMaps:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("to_pandas needs pandas, which is not installed; pip install pandas") from None
+        pandas = optional("pandas", "to_pandas", "pandas")
         layers, heads, queries, keys = torch.meshgrid(*map(torch.arange, self.weights.shape), indexing="ij")
         tokens = pandas.Series(self.tokens)
         columns = {

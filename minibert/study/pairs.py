@@ -15,7 +15,7 @@ from torch import Tensor
 from minibert.engine.engine import Engine
 from minibert.engine.rows import Rows
 from minibert.engine.stream import Truncated
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, optional
 from minibert.study.reading import Reading, reading
 from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
@@ -81,10 +81,7 @@ class SimilarityMap:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("to_pandas needs pandas, which is not installed; pip install pandas") from None
+        pandas = optional("pandas", "to_pandas", "pandas")
 
         return pandas.DataFrame(self.by_word(), index=list(self.a.words), columns=list(self.b.words))
 
@@ -134,7 +131,7 @@ def explain_similarity(
             f"the texts ({len(a)} and {len(b)}) must be equally many; pass one for each of the other side"
         )
     skip = 0 if recipe.include_prompt or not prompt else len(tokenizer.tokenize(prompt)) + 1  # [CLS] goes with it
-    cut = Truncated(limit, "warn")
+    cut = Truncated(limit, "warn", "pass shorter texts to compare all of them")
     maps = []
     for first in range(0, len(a), PAIRS_AT_ONCE):
         pairs = zip(a[first : first + PAIRS_AT_ONCE], b[first : first + PAIRS_AT_ONCE], strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minibert.batch import BatchEncoding
 from minibert.errors import MinibertError
-from minibert.text import check_text
+from minibert.text import as_list, check_text, counted, short
 from minibert.tokenizer import BertTokenizer
 
 
@@ -38,6 +38,21 @@ class Reading:
         """The input ids, (1, S) int64."""
         ids: Tensor = self.encoding["input_ids"]
         return ids
+
+
+def as_pairs(text: str | Iterable[str], pair: str | Iterable[str] | None) -> list[tuple[str, str | None]]:
+    """Each text with the second text of its pair, or with None.
+
+    Raises:
+        MinibertError: what is not text; one text and several pairs, or pairs that are not as many.
+    """
+    texts = as_list(text)
+    if isinstance(text, str) and not (pair is None or isinstance(pair, str)):
+        raise MinibertError(f"pair ({short(pair)}) must be one text, as text is")
+    pairs = [None] * len(texts) if pair is None else as_list(pair)
+    if (isinstance(pair, str) and not isinstance(text, str)) or len(pairs) != len(texts):
+        raise MinibertError(f"pair ({counted(len(pairs), 'text')}) must be a list as long as text ({len(texts)})")
+    return list(zip(texts, pairs, strict=True))
 
 
 def read(tokenizer: BertTokenizer, text: str, pair: str | None, longest: int, device: torch.device) -> Reading:

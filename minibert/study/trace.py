@@ -9,12 +9,10 @@ from torch import Tensor
 
 from minibert.base import PretrainedModel
 from minibert.engine.device import check_fork
-from minibert.errors import MinibertError
 from minibert.model import BertForMultipleChoice
 from minibert.study.edits import Step, owner, with_steps
 from minibert.study.points import choose, points_of
-from minibert.study.reading import Reading, read
-from minibert.text import as_list, counted, short
+from minibert.study.reading import Reading, as_pairs, read
 from minibert.tokenizer import BertTokenizer
 
 
@@ -58,15 +56,8 @@ def trace(
     points: str | Sequence[str],
 ) -> Trace | list[Trace]:
     """`trace_one` for a text, or for each of several, which do not see each other and need no padding."""
-    if isinstance(text, str):
-        if not (pair is None or isinstance(pair, str)):
-            raise MinibertError(f"pair ({short(pair)}) must be one text, as text is")
-        return trace_one(model, tokenizer, text, pair, points)
-    texts = as_list(text)
-    pairs = [None] * len(texts) if pair is None else as_list(pair)
-    if isinstance(pair, str) or len(pairs) != len(texts):
-        raise MinibertError(f"pair ({counted(len(pairs), 'text')}) must be a list as long as text ({len(texts)})")
-    return [trace_one(model, tokenizer, *both, points) for both in zip(texts, pairs, strict=True)]
+    traces = [trace_one(model, tokenizer, *both, points) for both in as_pairs(text, pair)]
+    return traces[0] if isinstance(text, str) else traces
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import zip_longest
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -19,7 +18,8 @@ from minibert.engine.stream import Progress, Truncated, chunks
 from minibert.errors import MinibertError
 from minibert.model import BertForQuestionAnswering
 from minibert.pretrained.source import Source
-from minibert.text import as_stream, counted, short, whole_number
+from minibert.tasks.heads import with_head
+from minibert.text import as_stream, short, whole_number, zip_texts
 from minibert.tokenizer import BertTokenizer
 
 Scores = NDArray[np.float64]
@@ -202,18 +202,9 @@ def best(context: str, offsets: NDArray[np.int64], spans: Scores, null: float | 
     return found
 
 
-def check_reader(model: PretrainedModel, source: Source) -> BertForQuestionAnswering:
-    """Reject a checkpoint without a head for answers.
-
-    Raises:
-        MinibertError: the head is missing.
-    """
-    if not isinstance(model, BertForQuestionAnswering):
-        raise MinibertError(
-            f"{source} ({type(model).__name__}) must be a BertForQuestionAnswering to answer questions; load a "
-            "checkpoint that is one, for example deepset/bert-base-cased-squad2"
-        )
-    return model
+def reader_of(model: PretrainedModel, source: Source) -> BertForQuestionAnswering:
+    """The model, if it has a head for answers; MinibertError otherwise."""
+    return with_head(model, BertForQuestionAnswering, source, "answer questions", "deepset/bert-base-cased-squad2")
 
 
 def answer(
@@ -231,12 +222,5 @@ def answer(
             f"question and context ({short(question)} and {short(context)}) must be both one text or both several"
         )
     questions, total = as_stream(question, name="question")
-    return reader(_zipped(questions, as_stream(context, name="context")[0]), total, top_k, shown)
-
-
-def _zipped(questions: Iterable[str], contexts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for number, (question, context) in enumerate(zip_longest(questions, contexts)):
-        if question is None or context is None:
-            which = "question" if question is None else "context"
-            raise MinibertError(f"{which} ({counted(number, 'text')}) must be as many as the others; pass one for each")
-        yield question, context
+    contexts, _ = as_stream(context, name="context")
+    return reader(zip_texts(("question", "context"), questions, contexts), total, top_k, shown)

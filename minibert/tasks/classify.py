@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
@@ -18,9 +16,10 @@ from minibert.engine.device import without_autocast
 from minibert.engine.engine import Engine, Plan
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Rows, token_rows
 from minibert.engine.stream import Progress, chunks
+from minibert.engine.twin import evaluating
 from minibert.errors import MinibertError, warn
 from minibert.model import BertForSequenceClassification
-from minibert.text import as_stream, check_choice, counted, whole_number
+from minibert.text import as_stream, check_choice, counted, whole_number, zip_texts
 from minibert.tokenizer import BertTokenizer
 
 Cutting = Literal["warn", "error"]  # there are no windows: a label is for the whole text
@@ -122,15 +121,13 @@ class TextScorer:
     @torch.inference_mode()
     def _logits(self, rows: Rows, progress: Progress) -> Tensor:
         """The logits of rows, (N, labels); pooler and classifier run on the first tokens alone."""
-        config, head = self.model.config, self.model.classifier
+        config, head = self.model.config, evaluating(self.model.classifier, {})
         pooler: Any = self.model.bert.pooler  # this class always has one
         if config.type_vocab_size < 2 and any(types.any() for types in rows.types):
             raise MinibertError(
                 f"type_vocab_size ({config.type_vocab_size}) must be at least 2 for pairs of texts; the model knows "
                 "single texts only"
             )
-        if any(part.training for part in head.modules()):
-            head = deepcopy(head).eval()  # without dropout
         logits = torch.empty(len(rows.ids), config.num_labels)
         for indices, groups, x in self.engine.states(rows, self.plan, progress.add):
             firsts = [
@@ -178,15 +175,7 @@ def with_pairs(texts: Any, pair: Any) -> tuple[Iterable[Any], int | None]:
         return stream, total
     if isinstance(texts, str) != isinstance(pair, str):
         raise MinibertError(f"pair ({pair!r:.40}) must be one text for one text, and several for several")
-    return _zipped(stream, as_stream(pair)[0]), total
-
-
-def _zipped(firsts: Iterable[str], seconds: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for number, (first, second) in enumerate(zip_longest(firsts, seconds)):
-        if first is None or second is None:
-            which = "texts" if first is None else "pair"
-            raise MinibertError(f"{which} ({counted(number, 'text')}) must be as many as the others; pass one for each")
-        yield first, second
+    return zip_texts(("texts", "pair"), stream, as_stream(pair)[0]), total
 
 
 def text_classifier(model: PretrainedModel, source: object) -> BertForSequenceClassification:

@@ -20,6 +20,7 @@ from minibert.errors import MinibertError
 from minibert.heads import Classifier
 from minibert.model import BertForTokenClassification
 from minibert.pretrained.source import Source
+from minibert.tasks.heads import with_head
 from minibert.text import as_stream
 from minibert.tokenizer import BertTokenizer
 
@@ -210,18 +211,9 @@ def of_words(scores: NDArray[np.float32], firsts: NDArray[np.int64], strategy: S
     return scores[firsts]
 
 
-def check_tagger(model: PretrainedModel, source: Source) -> BertForTokenClassification:
-    """Reject a checkpoint without a head for tokens.
-
-    Raises:
-        MinibertError: the head is missing.
-    """
-    if not isinstance(model, BertForTokenClassification):
-        raise MinibertError(
-            f"{source} ({type(model).__name__}) must be a BertForTokenClassification to find entities; load a "
-            "checkpoint that is one, for example dslim/bert-base-NER"
-        )
-    return model
+def tagger_of(model: PretrainedModel, source: Source) -> BertForTokenClassification:
+    """The model, if it has a head for tokens; MinibertError otherwise."""
+    return with_head(model, BertForTokenClassification, source, "find entities", "dslim/bert-base-NER")
 
 
 def find_entities(

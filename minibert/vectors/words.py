@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from minibert.engine.engine import LAST, Combine, Engine, Pass, Plan
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Rows, Truncation
 from minibert.engine.stream import Progress, Truncated, chunks
-from minibert.errors import MinibertError, warn
+from minibert.errors import MinibertError, optional, warn
 from minibert.text import as_stream, check_text, counted
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.sentences import PooledTexts, SentenceEncoder
@@ -107,10 +107,7 @@ def words_to_pandas(words: Words | Sequence[Words]) -> Any:
     Raises:
         ImportError: pandas is not installed.
     """
-    try:
-        import pandas
-    except ImportError:
-        raise ImportError("words_to_pandas needs pandas, which is not installed; pip install pandas") from None
+    pandas = optional("pandas", "words_to_pandas", "pandas")
     several = [words] if isinstance(words, Words) else list(words)
     columns = {
         "text": [number for number, one in enumerate(several) for _ in range(len(one))],
