@@ -100,7 +100,7 @@ def patched(
     steps = {}
     for name in names:
         if name not in values:
-            raise MinibertError(f"point ({name!r}) must be one that was traced: {', '.join(values)}")
+            raise MinibertError(f"point ({name!r}) must be one that was traced: {', '.join(values) or 'there is none'}")
         value = values[name]
         chosen = None
         if positions is not None:

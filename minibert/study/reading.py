@@ -50,7 +50,9 @@ def as_pairs(text: str | Iterable[str], pair: str | Iterable[str] | None) -> lis
     if isinstance(text, str) and not (pair is None or isinstance(pair, str)):
         raise MinibertError(f"pair ({short(pair)}) must be one text, as text is")
     pairs = [None] * len(texts) if pair is None else as_list(pair)
-    if (isinstance(pair, str) and not isinstance(text, str)) or len(pairs) != len(texts):
+    if isinstance(pair, str) and not isinstance(text, str):
+        raise MinibertError(f"pair ({short(pair)}) must be a list as long as text ({len(texts)}), not one text")
+    if len(pairs) != len(texts):
         raise MinibertError(f"pair ({counted(len(pairs), 'text')}) must be a list as long as text ({len(texts)})")
     return list(zip(texts, pairs, strict=True))
 
