@@ -766,6 +766,7 @@ class Bert:
         texts: str | Iterable[str],
         *,
         strategy: Strategy = "simple",
+        pooling: str | Sequence[str] | None = None,
         batch_tokens: int | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
@@ -778,6 +779,7 @@ class Bert:
         Args:
             texts: one text, or several, which are read as they are needed.
             strategy: as for `entities`.
+            pooling: as for `encode`; "mean" accepts vectors that nobody trained, without a warning.
             batch_tokens, batch_size, show_progress_bar: as for `encode`.
             truncation: as for `encode`. A classifier reads one window of a long text, so its labels are those of
                 the part that "warn" keeps.
@@ -789,12 +791,13 @@ class Bert:
             MinibertError: what is not text; a setting that makes no sense; a long text with `truncation="error"`.
         """
         check_strategy(strategy)
-        self._warn_untrained()
+        if pooling is None:
+            self._warn_untrained()
         engine, tokenizer, limit = self.engine, self.tokenizer, self.max_seq_length
         plan, prompt = engine.plan(None, "mean", batch_tokens, batch_size), self.recipe.prompt
         words = WordEncoder(engine, tokenizer, limit, plan=plan, truncation=truncation)
         sentences = SentenceEncoder(
-            engine, tokenizer, self.recipe, limit, plan=plan, prompt=prompt, truncation=truncation
+            engine, tokenizer, self.recipe, limit, plan=plan, pooling=pooling, prompt=prompt, truncation=truncation
         )
         found = Annotator(words, sentences, self.model, strategy).stream(
             [texts] if isinstance(texts, str) else texts, show_progress_bar

@@ -41,6 +41,7 @@ class AnnotateSettings(TypedDict, total=False):
     """Keyword arguments of `Bert.annotate`."""
 
     strategy: Strategy
+    pooling: str | Sequence[str] | None
     batch_tokens: int | None
     batch_size: int | None
     show_progress_bar: bool | None
