@@ -63,6 +63,7 @@ from minibert.tasks.classify import Label
 from minibert.tasks.entities import Entity
 from minibert.tasks.fill_mask import Candidate
 from minibert.tasks.rank import Ranked
+from minibert.tasks.tables import to_pandas
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
@@ -113,5 +114,6 @@ __all__ = [
     "similarity",
     "similarity_pairwise",
     "substitutes",
+    "to_pandas",
     "words_to_pandas",
 ]
