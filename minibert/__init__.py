@@ -57,7 +57,7 @@ from minibert.search.index import Hit, Index
 from minibert.study.attribution import Explanation
 from minibert.study.pairs import SimilarityMap
 from minibert.study.parity import ParityReport, parity
-from minibert.tasks.annotate import Annotated
+from minibert.tasks.annotate import Annotation
 from minibert.tasks.answer import Answer
 from minibert.tasks.classify import Label
 from minibert.tasks.entities import Entity
@@ -75,7 +75,7 @@ except PackageNotFoundError:  # run from the source tree, not installed
     __version__ = "0.0.0"
 
 __all__ = [
-    "Annotated",
+    "Annotation",
     "Answer",
     "BatchEncoding",
     "Bert",

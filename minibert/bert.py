@@ -34,7 +34,7 @@ from minibert.study.points import Points, points_of
 from minibert.study.reading import as_pairs, read
 from minibert.study.trace import Trace, trace
 from minibert.summary import heads_of, lines_of, summarize
-from minibert.tasks.annotate import Annotated, AnnotateSettings, Annotator
+from minibert.tasks.annotate import AnnotateSettings, Annotation, Annotator
 from minibert.tasks.answer import Answer, AnswerSettings, Reader, answer, reader_of
 from minibert.tasks.classify import (
     Cutting,
@@ -49,7 +49,7 @@ from minibert.tasks.classify import (
 from minibert.tasks.entities import Entity, EntitySettings, Strategy, check_strategy, find_entities, tagger_of
 from minibert.tasks.fill_mask import Filled, MaskSettings, check_head, fill_masks
 from minibert.tasks.rank import Ranked, activation_of, is_pair, rank, score
-from minibert.text import as_list, whole_number
+from minibert.text import as_list, as_stream, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe, whitening
 from minibert.vectors.sentences import EncodeSettings, SentenceEncoder, check_output, with_prompt
@@ -756,10 +756,10 @@ class Bert:
         return lens(self.model, self.tokenizer, text, pair)
 
     @overload
-    def annotate(self, texts: str, **settings: Unpack[AnnotateSettings]) -> Annotated: ...  # type: ignore[overload-overlap]
+    def annotate(self, texts: str, **settings: Unpack[AnnotateSettings]) -> Annotation: ...  # type: ignore[overload-overlap]
 
     @overload
-    def annotate(self, texts: Iterable[str], **settings: Unpack[AnnotateSettings]) -> Iterator[Annotated]: ...
+    def annotate(self, texts: Iterable[str], **settings: Unpack[AnnotateSettings]) -> Iterator[Annotation]: ...
 
     def annotate(
         self,
@@ -771,7 +771,7 @@ class Bert:
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         truncation: Truncation = "warn",
-    ) -> Annotated | Iterator[Annotated]:
+    ) -> Annotation | Iterator[Annotation]:
         """Compute what `encode`, `words`, and `entities` or `classify` return, from one pass through the encoder.
 
         A checkpoint with a default prompt takes two, since the prompt is for the vector only.
@@ -799,10 +799,11 @@ class Bert:
         sentences = SentenceEncoder(
             engine, tokenizer, self.recipe, limit, plan=plan, pooling=pooling, prompt=prompt, truncation=truncation
         )
-        found = Annotator(words, sentences, self.model, strategy).stream(
-            [texts] if isinstance(texts, str) else texts, show_progress_bar
-        )
-        return next(found) if isinstance(texts, str) else found
+        found = Annotator(words, sentences, self.model, strategy).stream(*as_stream(texts), show_progress_bar)
+        if not isinstance(texts, str):
+            return found
+        (one,) = found
+        return one
 
     def _warn_untrained(self) -> None:
         """Say, once, that nobody trained the vectors."""

@@ -16,12 +16,12 @@ from minibert.errors import warn
 from minibert.model import BertForSequenceClassification, BertForTokenClassification
 from minibert.tasks.classify import Labels, RowLogits, labels_of, scores_of
 from minibert.tasks.entities import Entity, Scheme, Strategy, Tokens, TokenScores, entities
-from minibert.text import as_stream, counted
+from minibert.text import counted
 from minibert.vectors.sentences import PooledTexts, SentenceEncoder
 from minibert.vectors.words import WordEncoder, Words, WordVectors, align, split_texts
 
 
-class Annotated(NamedTuple):
+class Annotation(NamedTuple):
     """What one pass through the encoder says of a text.
 
     Attributes:
@@ -35,6 +35,10 @@ class Annotated(NamedTuple):
     words: Words
     entities: list[Entity] | None
     labels: Labels | None
+
+    def __repr__(self) -> str:
+        says = self.entities if self.entities is not None else self.labels
+        return f"Annotation(vector of {len(self.vector)}; {self.words!r}" + (")" if says is None else f"; {says!r})")
 
 
 class AnnotateSettings(TypedDict, total=False):
@@ -66,16 +70,19 @@ class Annotator:
     model: PretrainedModel
     strategy: Strategy = "simple"
 
-    def stream(self, texts: Iterable[str], shown: bool | None) -> Iterator[Annotated]:
+    def stream(self, texts: Iterable[str], total: int | None, shown: bool | None) -> Iterator[Annotation]:
         """Annotate texts, reading them as they are needed.
 
+        Args:
+            texts: texts that are checked already.
+            total, shown: as for `Progress`.
+
         Raises:
-            MinibertError: what is not text; a long text with `truncation="error"`.
+            MinibertError: a long text with `truncation="error"`.
         """
-        stream, total = as_stream(texts)
         count = 0
         with Progress(total, shown) as progress:
-            for chunk in chunks(stream, TOKENIZED_AT_ONCE):  # small: the vectors of its words stay in memory
+            for chunk in chunks(texts, TOKENIZED_AT_ONCE):  # small: the vectors of its words stay in memory
                 yield from self(chunk, first=count, done=progress.add)
                 count += len(chunk)
         self.words.truncated.warn(count)
@@ -86,7 +93,7 @@ class Annotator:
         spans: Sequence[Any] | None = None,
         first: int = 0,
         done: Callable[[int, int], object] = lambda texts, tokens: None,
-    ) -> list[Annotated]:
+    ) -> list[Annotation]:
         """Annotate texts.
 
         Args:
@@ -124,7 +131,7 @@ class Annotator:
         if logits is not None:
             chosen = rows_with_labels(rows, len(whole), words.tokenizer.truncation_side)
             labels = list(labels_of(scores_of(logits.logits[chosen], model.config), model.config))
-        return list(map(Annotated, np.asarray(encoded), vectors.words(whole), tagged, labels))
+        return list(map(Annotation, np.asarray(encoded), vectors.words(whole), tagged, labels))
 
 
 def rows_with_labels(rows: Rows, texts: int, truncation_side: str) -> NDArray[np.int64]:

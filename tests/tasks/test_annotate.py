@@ -14,7 +14,7 @@ from oracle import assert_same_vectors, with_real_vocabulary
 from sentence_transformers import SentenceTransformer
 
 import minibert
-from minibert import Annotated, Entity, MinibertError
+from minibert import Annotation, Entity, MinibertError
 
 TEXTS = [
     "Angela Merkel met François Hollande in Straßburg-Neudorf.",
@@ -103,7 +103,7 @@ def test_vectors_and_words_are_those_of_encode_and_words(minilm: Path) -> None:
 
 def test_one_text_gives_one_result_and_several_are_read_as_they_are_needed(minilm: Path) -> None:
     bert = minibert.load(minilm)
-    assert isinstance(bert.annotate("one"), Annotated)
+    assert isinstance(bert.annotate("one"), Annotation)
     assert list(bert.annotate([])) == []
 
     def endless() -> Iterator[str]:
@@ -171,6 +171,23 @@ def test_vectors_that_nobody_trained_are_reported_once(tagger: Path) -> None:
     with pytest.warns(UserWarning, match="which nobody trained; use bert.entities, or pass pooling='mean'"):
         bert.annotate("one")
     bert.annotate("one")
+
+
+def test_a_long_text_alone_is_truncated_with_a_warning(tagger: Path) -> None:
+    with pytest.warns(UserWarning, match="1 of 1 texts exceed 512 tokens"):
+        minibert.load(tagger).annotate(LONG, pooling="mean")
+
+
+def test_what_is_not_text_is_rejected_at_once(minilm: Path) -> None:
+    for wrong in (7, ["one", None]):
+        with pytest.raises(MinibertError, match="must be"):
+            minibert.load(minilm).annotate(wrong)  # type: ignore[call-overload]
+
+
+def test_it_prints_in_a_line(tagger: Path, classifier: Path, minilm: Path) -> None:
+    assert repr(minibert.load(minilm).annotate("one")) == "Annotation(vector of 384; Words('one'; vectors 1 x 384))"
+    assert "; (Label('LABEL_" in repr(minibert.load(classifier).annotate("one", pooling="mean"))
+    assert repr(minibert.load(tagger).annotate("", pooling="mean")).endswith("; [])")
 
 
 def test_a_strategy_that_there_is_not_is_rejected_at_once(minilm: Path) -> None:
