@@ -47,7 +47,7 @@ from minibert.tasks.classify import (
     text_classifier,
 )
 from minibert.tasks.entities import Entity, EntitySettings, Strategy, check_strategy, find_entities, tagger_of
-from minibert.tasks.fill_mask import Filled, MaskSettings, check_head, fill_masks
+from minibert.tasks.fill_mask import Filled, MaskFiller, MaskSettings, check_head
 from minibert.tasks.rank import Ranked, activation_of, is_pair, rank, score
 from minibert.text import as_list, as_stream, whole_number
 from minibert.tokenizer import BertTokenizer
@@ -411,13 +411,21 @@ class Bert:
     def fill_mask(self, texts: Iterable[str], **settings: Unpack[MaskSettings]) -> list[Filled]: ...
 
     def fill_mask(
-        self, texts: str | Iterable[str], *, top_k: int | None = None, targets: Sequence[str] | None = None
+        self,
+        texts: str | Iterable[str],
+        *,
+        top_k: int | None = None,
+        targets: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
+        show_progress_bar: bool | None = None,
     ) -> Filled | list[Filled]:
         """Predict the tokens at each [MASK].
 
         Args:
-            texts: one text, or several, each with at least one [MASK].
-            top_k, targets: as in `minibert.tasks.fill_mask.fill_mask`.
+            texts: one text, or several, each with at least one [MASK]. An iterator is read as needed.
+            top_k, targets: as in `minibert.tasks.fill_mask.MaskFiller`.
+            batch_size, batch_tokens, show_progress_bar: as for `encode`.
 
         Returns:
             For a text with one [MASK], its candidates, the most probable first; for one with more, a list of
@@ -426,9 +434,13 @@ class Bert:
         Raises:
             MinibertError: the checkpoint has no masked-LM head; a text without [MASK], or too long; an impossible
                 target.
+            RuntimeError: as for `encode`, in a forked process.
         """
         model = check_head(self.model, self.source, self._missing_mlm)
-        results = fill_masks(model, self.tokenizer, texts, top_k=top_k, targets=targets)
+        plan = self.engine.plan(None, "mean", batch_tokens, batch_size)
+        filler = MaskFiller(self.engine, model, self.tokenizer, plan, top_k, targets)
+        stream, total = as_stream(texts)
+        results = list(filler(stream, total, show_progress_bar))
         return results[0] if isinstance(texts, str) else results
 
     @overload
