@@ -1,4 +1,4 @@
-"""Answers: rerank, classify, tag and fill masks, beside sentence-transformers' CrossEncoder and transformers' pipelines.
+"""Answers: rerank, classify, tag, fill masks, beside transformers' pipelines and sentence-transformers' CrossEncoder.
 
     python benchmarks/tasks.py --data FOLDER [--rounds 5] [--save NAME]
 
