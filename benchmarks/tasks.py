@@ -1,9 +1,9 @@
-"""Answers: rerank, classify and tag, beside sentence-transformers' CrossEncoder and transformers' pipelines.
+"""Answers: rerank, classify, tag, fill masks, beside transformers' pipelines and sentence-transformers' CrossEncoder.
 
     python benchmarks/tasks.py --data FOLDER [--rounds 5] [--save NAME]
 
 The models have the shape of all-MiniLM-L6-v2 and random weights, which do not change the speed. FOLDER has trec/,
-wnut17/ and throughput/ as they were published. The pipelines run with several batch sizes; the table shows the
+wnut17/, stsb/ and throughput/ as they were published. The pipelines run with several batch sizes; the table shows the
 fastest. Tokenization is part of the time.
 """
 
@@ -45,7 +45,7 @@ def checkpoint(folder: Path, kind: str, labels: list[str]) -> str:
     import transformers
 
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    config = transformers.BertConfig.from_pretrained(REAL, **names)
+    config = transformers.BertConfig.from_pretrained(REAL, **names if labels else {})
     torch.manual_seed(0)
     getattr(transformers, kind)(config).save_pretrained(folder)
     for name in measure.TOKENIZER_FILES:
@@ -100,6 +100,19 @@ def tagging(folder: Path, data: Path) -> Calls:
     return pipelines({"minibert": partial(minibert.load(name).entities, texts)}, theirs, texts)
 
 
+def filling(folder: Path, data: Path) -> Calls:
+    """The first 200 sentences of STS-B's test set, the longest word of each masked."""
+    import transformers
+
+    name = checkpoint(folder, "BertForMaskedLM", [])
+    lines = (data / "stsb" / "sts-test.csv").read_text(encoding="utf-8").splitlines()[:200]
+    words = [line.split("\t")[5].split() for line in lines]
+    places = [max(range(len(some)), key=lambda place, some=some: len(some[place])) for some in words]
+    texts = [" ".join([*some[:place], "[MASK]", *some[place + 1 :]]) for some, place in zip(words, places, strict=True)]
+    theirs = transformers.pipeline("fill-mask", model=name, device="cpu", top_k=5)
+    return pipelines({"minibert": partial(minibert.load(name, dtype="float32").fill_mask, texts)}, theirs, texts)
+
+
 def rows(work: str, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
     """A row for each subject, of the pipelines for the fastest; minibert's speed relative to the peer of its dtype."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
@@ -130,6 +143,7 @@ def main() -> None:
         ("rerank 80 passages", ranking),
         ("classify TREC", classifying),
         ("tag WNUT-17", tagging),
+        ("fill 200 masks", filling),
     ):
         with tempfile.TemporaryDirectory() as temporary:
             raw[work] = measure.alternate(make(Path(temporary), options.data), options.rounds)

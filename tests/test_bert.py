@@ -465,7 +465,7 @@ def test_targets_of_several_pieces_are_the_product_of_their_steps(tmp_path: Path
     assert results["embeddings"].text == "The embeddings are good"
     np.testing.assert_allclose(results["embeddings"].probability, probability, rtol=1e-4)
     alone = theirs(torch.tensor([ids])).logits[0, place].softmax(-1)[2924].item()
-    np.testing.assert_allclose(results["Bank"].probability, alone, rtol=1e-5)
+    np.testing.assert_allclose(results["Bank"].probability, alone, rtol=1e-4)
     assert results["Bank"].id == 2924
     piece = ours.fill_mask("He is go [MASK] home.", targets=["##ing"])[0]
     assert piece.id == ours.tokenizer.convert_tokens_to_ids("##ing")

@@ -37,8 +37,7 @@ def run(options: argparse.Namespace) -> None:
             "texts ([]) must contain at least one with [MASK]; write texts before --targets, or to standard input"
         )
     bert = load(options)
-    for text in texts:
-        result = bert.fill_mask(text, top_k=options.top_k, targets=options.targets)
+    for text, result in zip(texts, bert.fill_mask(texts, top_k=options.top_k, targets=options.targets), strict=True):
         masks: list[list[Candidate]] = [result] if isinstance(result[0], Candidate) else result
         if options.json:
             found = [[candidate._asdict() for candidate in candidates] for candidates in masks]

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypedDict
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict
 
 import torch
+from tokenizers import Encoding
 from torch import Tensor
 
 from minibert.base import PretrainedModel
-from minibert.engine.device import check_fork
+from minibert.engine.device import without_autocast
+from minibert.engine.engine import Engine, Plan
+from minibert.engine.rows import TOKENIZED_AT_ONCE, Rows
+from minibert.engine.stream import Progress, chunks
+from minibert.engine.twin import evaluating
 from minibert.errors import MinibertError
 from minibert.model import BertForMaskedLM, BertForPreTraining
 from minibert.pretrained.source import Source
-from minibert.text import as_list, check_text, whole_number
+from minibert.text import check_text, whole_number
 from minibert.tokenizer import BertTokenizer
+
+MASKS_AT_ONCE = 512  # each has a logit for every token of the vocabulary
 
 
 class Candidate(NamedTuple):
@@ -38,6 +47,9 @@ class MaskSettings(TypedDict, total=False):
 
     top_k: int | None
     targets: Sequence[str] | None
+    batch_size: int | None
+    batch_tokens: int | None
+    show_progress_bar: bool | None
 
 
 Filled = list[Candidate] | list[list[Candidate]]  # of a text with one [MASK], or with several
@@ -53,146 +65,223 @@ def check_head(model: PretrainedModel, source: Source, missing: Sequence[str]) -
     return model
 
 
-def fill_masks(
-    model: BertForMaskedLM | BertForPreTraining,
-    tokenizer: BertTokenizer,
-    texts: str | Iterable[str],
-    *,
-    top_k: int | None = None,
-    targets: Sequence[str] | None = None,
-) -> list[Filled]:
-    """`fill_mask` of one text or several; a text with one [MASK] gets its candidates without a list around them.
+class Masked(NamedTuple):
+    """A text with its masks.
 
-    Raises:
-        MinibertError: as for `fill_mask`.
-        RuntimeError: as for `check_fork`.
+    Attributes:
+        text: as it was given.
+        encoding: its tokens.
+        places: which of them are masks.
     """
-    check_fork()
-    results: list[Filled] = []
-    for index, text in enumerate(as_list(texts)):
-        candidates = fill_mask(model, tokenizer, text, top_k=top_k, targets=targets, index=index)
-        results.append(candidates[0] if len(candidates) == 1 else candidates)
-    return results
+
+    text: str
+    encoding: Encoding
+    places: list[int]
 
 
-@torch.no_grad()
-def fill_mask(
-    model: BertForMaskedLM | BertForPreTraining,
-    tokenizer: BertTokenizer,
-    text: str,
-    *,
-    top_k: int | None = None,
-    targets: Sequence[str] | None = None,
-    index: int = 0,
-) -> list[list[Candidate]]:
-    """The candidates for each [MASK] of a text, the most probable first.
+class Query(NamedTuple):
+    """What to predict at one mask.
 
-    Args:
-        model: a model with a masked-LM head.
-        tokenizer: its tokenizer.
-        text: the text, with at least one [MASK].
+    Attributes:
+        row: the number of the row.
+        place: of the mask in the row.
+        token: the id whose probability is wanted; None: the most probable ones.
+    """
+
+    row: int
+    place: int
+    token: int | None = None
+
+
+class Prediction(NamedTuple):
+    """The answer to a query: ids and their probabilities, the most probable first."""
+
+    ids: list[int]
+    probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class MaskFiller:
+    """Fills the masks of texts, with the settings of one call.
+
+    Attributes:
+        engine: computes the hidden states.
+        model, tokenizer: those of the checkpoint.
+        plan: how much to compute in each pass.
         top_k: how many candidates; None means 5, or all targets.
         targets: compare only these words. A target of several pieces takes as many masks, filled from left to right;
             its probability is the product of the steps.
-        index: the number of the text, for messages.
 
     Raises:
-        MinibertError: a text without [MASK], or too long; an impossible target.
+        MinibertError: `top_k` below 1; targets that are no list.
     """
-    top_k = None if top_k is None else whole_number("top_k", top_k)
-    if targets is not None and (isinstance(targets, str) or not isinstance(targets, Sequence) or not targets):
-        raise MinibertError(f"targets ({targets!r}) must be a list of at least one word; pass [{targets or 'word'!r}]")
-    check_text([text])
-    encoding = tokenizer.encode_texts([text])[0]
-    ids: list[int] = encoding.ids
-    places = [i for i, token in enumerate(ids) if token == tokenizer.mask_token_id]
-    if not places:
-        raise MinibertError(f"text {index} ({text!r:.60}) must hold {tokenizer.mask_token} at least once; it does not")
-    limit = model.config.max_position_embeddings
-    if len(ids) > limit:
-        raise MinibertError(
-            f"text {index} has {len(ids)} tokens, but must have at most {limit} for its masks to be filled; shorten it"
-        )
 
-    distributions = _probabilities(model, [ids], [0] * len(places), places)  # (masks, V)
-    results = []
-    for place, distribution in zip(places, distributions, strict=True):
-        start, end = encoding.offsets[place]
-        start = end - len(text[start:end].lstrip())  # SentencePiece's masks take the space before them, too
-        if targets is None:
-            named = distribution[: len(tokenizer)]  # the table may have more rows than the vocabulary
-            top = named.topk(min(top_k or 5, len(named)))
-            candidates = [
-                Candidate(token, i, probability, _filled(tokenizer, text, start, end, token))
-                for i, probability in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-                if (token := tokenizer.convert_ids_to_tokens(i))
+    engine: Engine
+    model: BertForMaskedLM | BertForPreTraining
+    tokenizer: BertTokenizer
+    plan: Plan
+    top_k: int | None = None
+    targets: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        targets = self.targets
+        if self.top_k is not None:
+            whole_number("top_k", self.top_k)
+        if targets is not None and (isinstance(targets, str) or not isinstance(targets, Sequence) or not targets):
+            raise MinibertError(
+                f"targets ({targets!r}) must be a list of at least one word; pass [{targets or 'word'!r}]"
+            )
+        check_text(targets or [])
+
+    def __call__(self, texts: Iterable[Any], total: int | None, shown: bool | None) -> Iterator[Filled]:
+        """Fill the masks of a stream of texts; a text with one [MASK] gets its candidates without a list around them.
+
+        Args:
+            texts: they are checked already.
+            total: how many there are, if known.
+            shown: whether to show a progress bar.
+
+        Raises:
+            MinibertError: a text without [MASK], or too long; an impossible target.
+        """
+        count = 0
+        with Progress(total, shown) as progress:
+            for chunk in chunks(texts, TOKENIZED_AT_ONCE):
+                encodings = self.tokenizer.encode_texts(chunk)
+                masked = [
+                    self._masked(text, e, count + i) for i, (text, e) in enumerate(zip(chunk, encodings, strict=True))
+                ]
+                for candidates in self._fill(masked, progress):
+                    yield candidates[0] if len(candidates) == 1 else candidates
+                count += len(chunk)
+
+    def _masked(self, text: str, encoding: Encoding, number: int) -> Masked:
+        places = [i for i, token in enumerate(encoding.ids) if token == self.tokenizer.mask_token_id]
+        limit = self.model.config.max_position_embeddings
+        if not places:
+            mask = self.tokenizer.mask_token
+            raise MinibertError(f"text {number} ({text!r:.60}) must hold {mask} at least once; it does not")
+        if len(encoding.ids) > limit:
+            raise MinibertError(
+                f"text {number} has {len(encoding.ids)} tokens, but must have at most {limit} for its masks to be "
+                "filled; shorten it"
+            )
+        return Masked(text, encoding, places)
+
+    def _fill(self, texts: Sequence[Masked], progress: Progress) -> Iterator[list[list[Candidate]]]:
+        """The candidates for each mask of each text, the most probable first."""
+        rows, queries = Rows(), list[Query]()
+        for number, text in enumerate(texts):
+            own = _add(rows, number, text.encoding.ids)
+            for place in text.places:
+                if self.targets is None:
+                    queries.append(Query(own, place))
+                for target in self.targets or ():
+                    pieces, ids = self._pieces(target, text, place), text.encoding.ids
+                    if len(pieces) == 1:
+                        queries.append(Query(own, place, pieces[0]))
+                        continue
+                    # row j has the first j pieces and masks for the others, so that all steps are computed at once
+                    for j, piece in enumerate(pieces):
+                        hidden = [self.tokenizer.mask_token_id] * (len(pieces) - j)
+                        row = _add(rows, number, [*ids[:place], *pieces[:j], *hidden, *ids[place + 1 :]])
+                        queries.append(Query(row, place + j, piece))
+        predictions = iter(self._predict(rows, queries, progress))
+        for text in texts:
+            yield [self._candidates(text, place, predictions) for place in text.places]
+
+    def _predict(self, rows: Rows, queries: Sequence[Query], progress: Progress) -> list[Prediction]:
+        """The answer to each query. The head runs at the masks alone."""
+        at: dict[int, list[int]] = {}
+        for number, query in enumerate(queries):
+            at.setdefault(query.row, []).append(number)
+        found = [Prediction([], [])] * len(queries)
+        head, table = evaluating(self.model.mlm_head, {}), self.model.bert.embeddings.token.weight
+        named = len(self.tokenizer)  # the table may have more rows than the vocabulary
+        for one in self.engine.states(rows, self.plan, progress.add):
+            begins = [start + i * length for start, count, length in one.groups for i in range(count)]
+            here = [
+                (begin, number) for row, begin in zip(one.indices, begins, strict=False) for number in at.get(row, ())
             ]
-        else:
-            candidates = [
-                _weigh(model, tokenizer, target, ids, place, distribution, text, (start, end)) for target in targets
+            for start in range(0, len(here), MASKS_AT_ONCE):
+                part = here[start : start + MASKS_AT_ONCE]
+                places = [begin + queries[number].place for begin, number in part]
+                with torch.inference_mode(), without_autocast():
+                    probabilities: Tensor = head(one.states[places], table).float().softmax(-1)  # (masks, V)
+                if self.targets is None:
+                    top = probabilities[:, :named].topk(min(self.top_k or 5, named))
+                    ids, chances = top.indices, top.values
+                else:
+                    ids = torch.tensor([[queries[number].token] for _, number in part], device=probabilities.device)
+                    chances = probabilities.gather(1, ids)
+                for (_, number), *answer in zip(part, ids.tolist(), chances.tolist(), strict=True):
+                    found[number] = Prediction(*answer)
+        return found
+
+    def _candidates(self, text: Masked, place: int, predictions: Iterator[Prediction]) -> list[Candidate]:
+        """The candidates for a mask, the most probable first."""
+        start, end = text.encoding.offsets[place]
+        start = end - len(text.text[start:end].lstrip())  # SentencePiece's masks take the space before them, too
+        if self.targets is None:
+            ids, chances = next(predictions)
+            tokens = self.tokenizer.convert_ids_to_tokens(ids)
+            return [
+                Candidate(token, i, chance, self._filled(text.text, start, end, token))
+                for token, i, chance in zip(tokens, ids, chances, strict=True)
+                if token
             ]
-            candidates.sort(key=lambda candidate: -candidate.probability)
-            candidates = candidates[:top_k]
-        results.append(candidates)
-    return results
+        candidates = []
+        for target in self.targets:
+            pieces = self._pieces(target, text, place)
+            steps = [next(predictions).probabilities[0] for _ in pieces]
+            whole = len(pieces) == 1 and self.tokenizer.backend.id_to_token(pieces[0]) == target
+            first = self.tokenizer.convert_ids_to_tokens(pieces[0])
+            filled = self._filled(text.text, start, end, first, None if whole else target)
+            token = pieces[0] if len(pieces) == 1 else tuple(pieces)
+            candidates.append(Candidate(target, token, math.prod(steps), filled))
+        candidates.sort(key=lambda candidate: -candidate.probability)
+        return candidates[: self.top_k]
 
+    def _pieces(self, target: str, text: Masked, place: int) -> list[int]:
+        """The ids of a target at a mask.
 
-def _probabilities(
-    model: BertForMaskedLM | BertForPreTraining,
-    rows: Sequence[Sequence[int]],
-    which: Sequence[int],
-    places: Sequence[int],
-) -> Tensor:
-    """The distributions (N, V) over the vocabulary at N places of rows of one length; the head runs only there."""
-    x = model.bert(torch.tensor(rows, device=model.device)).last_hidden_state
-    logits = model.mlm_head(x[which, places], model.bert.embeddings.token.weight)
-    return logits.float().softmax(-1)
-
-
-def _weigh(
-    model: BertForMaskedLM | BertForPreTraining,
-    tokenizer: BertTokenizer,
-    target: str,
-    ids: Sequence[int],
-    place: int,
-    distribution: Tensor,
-    text: str,
-    span: tuple[int, int],
-) -> Candidate:
-    """The probability of one target: p(first piece) x p(second piece, given the first) x ..."""
-    check_text([target])
-    space = " " if text[: span[0]][-1:].isspace() else ""
-    pieces: list[int] = tokenizer.encode(space + target, add_special_tokens=False)
-    whole = tokenizer.backend.token_to_id(target)  # a token as the vocabulary spells it, `##ing` for one
-    if whole is not None and len(pieces) != 1:
-        pieces = [whole]
-    if not pieces or tokenizer.unk_token_id in pieces:
-        raise MinibertError(
-            f"target ({target!r}) must be made of the vocabulary's pieces; it is not: choose another word"
+        Raises:
+            MinibertError: the vocabulary cannot spell it, or it makes the text too long.
+        """
+        start, end = text.encoding.offsets[place]
+        before = text.text[: end - len(text.text[start:end].lstrip())]
+        pieces: list[int] = self.tokenizer.encode(
+            (" " if before[-1:].isspace() else "") + target, add_special_tokens=False
         )
-    first = tokenizer.convert_ids_to_tokens(pieces[0])
-    filled = _filled(tokenizer, text, *span, first, None if pieces == [whole] else target)
-    if len(pieces) == 1:
-        return Candidate(target, pieces[0], float(distribution[pieces[0]]), filled)
-    count = len(pieces)
-    if len(ids) + count - 1 > model.config.max_position_embeddings:
-        raise MinibertError(
-            f"target ({target!r}) has {count} pieces, which with the text must not exceed "
-            f"{model.config.max_position_embeddings} tokens; shorten the text"
-        )
-    # Row j has the first j pieces and masks for the others, so one pass computes all steps.
-    rows = [
-        [*ids[:place], *pieces[:j], *[tokenizer.mask_token_id] * (count - j), *ids[place + 1 :]] for j in range(count)
-    ]
-    steps = _probabilities(model, rows, range(count), range(place, place + count))
-    probability = float(steps[range(count), pieces].log().sum().exp())
-    return Candidate(target, tuple(pieces), probability, filled)
+        whole = self.tokenizer.backend.token_to_id(target)  # a token as the vocabulary spells it, `##ing` for one
+        if whole is not None and len(pieces) != 1:
+            pieces = [whole]
+        if not pieces or self.tokenizer.unk_token_id in pieces:
+            raise MinibertError(
+                f"target ({target!r}) must be made of the vocabulary's pieces; it is not: choose another word"
+            )
+        limit = self.model.config.max_position_embeddings
+        if len(text.encoding.ids) + len(pieces) - 1 > limit:
+            raise MinibertError(
+                f"target ({target!r}) has {len(pieces)} pieces, which with the text must not exceed {limit} tokens; "
+                "shorten the text"
+            )
+        return pieces
+
+    def _filled(self, text: str, start: int, end: int, token: str, word: str | None = None) -> str:
+        """The text with a token, or the word that begins with it, in place of its mask.
+
+        A `##piece` continues the word before the mask.
+        """
+        written, continues = self.tokenizer.spelled(token)
+        return (text[:start].rstrip() if continues else text[:start]) + (word or written) + text[end:]
 
 
-def _filled(tokenizer: BertTokenizer, text: str, start: int, end: int, token: str, word: str | None = None) -> str:
-    """The text with a token, or the word that begins with it, in place of its mask.
-
-    A `##piece` continues the word before the mask.
-    """
-    written, continues = tokenizer.spelled(token)
-    return (text[:start].rstrip() if continues else text[:start]) + (word or written) + text[end:]
+def _add(rows: Rows, number: int, ids: Sequence[int]) -> int:
+    """Add a row of a text, and return its number."""
+    one = Rows.of([ids])
+    rows.ids += one.ids
+    rows.texts.append(number)
+    rows.starts += one.starts
+    rows.weights += one.weights
+    return len(rows.ids) - 1
