@@ -68,6 +68,15 @@ def test_each_line_calls_a_public_method_with_arguments_that_it_takes(row: Row) 
     assert set(bound.arguments) - {"settings"} <= settings
 
 
+def test_each_family_names_a_page_or_a_method_and_the_readme_leads_to_all_pages() -> None:
+    families = re.findall(r"^### .+\n\nSee (.+)\.$", PAGE, re.MULTILINE)
+    assert len(families) == len(re.findall(r"^\| :-- \| :-- \| :-- \|$", PAGE, re.MULTILINE)) == len(CHECKS)
+    assert all(re.search(r"\]\(\S+\.md\)", family) for family in families)
+    docs = Path(__file__).parent.parent / "docs"
+    readme = (docs.parent / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in docs.glob("*.md") if f"(docs/{page.name})" not in readme] == []
+
+
 def check(row: Row, where: str | Path) -> None:
     """Run the line of a row on the checkpoint and compare the result with sentence-transformers' or transformers'."""
     bert = minibert.load(where)
