@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -129,15 +128,9 @@ def exact_norms(checkpoint: Checkpoint, model: PretrainedModel) -> dict[str, Ten
 
 
 def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:
-    """Raise an error for token ids without a row in the token table; warn of rows without a token."""
+    """Raise an error for token ids without a row in the token table; rows without a token are usual padding."""
     if max(tokenizer.vocab.values()) >= config.vocab_size:
         raise MinibertError(
             f"the vocabulary of {source} ({len(tokenizer)} tokens) must not exceed vocab_size ({config.vocab_size}), "
             "the rows of the token table; use the tokenizer that belongs to the weights"
-        )
-    if len(tokenizer) < config.vocab_size:
-        warnings.warn(
-            f"the vocabulary of {source} ({len(tokenizer)} tokens) is smaller than vocab_size ({config.vocab_size}); "
-            "harmless if the table was padded, otherwise the tokenizer belongs to other weights",
-            stacklevel=5,
         )

@@ -167,3 +167,9 @@ def remedy_for(value: object) -> str:
 def counted(number: int, noun: str) -> str:
     """A number and what it counts: "1 token", "2 tokens"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def without_spaces(text: str, start: int, end: int) -> tuple[int, int]:
+    """Where the part from `start` to `end` is without white space around it; `start` is not before `end` if all is."""
+    part = text[start:end]
+    return start + len(part) - len(part.lstrip()), start + len(part.rstrip())

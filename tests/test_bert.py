@@ -383,7 +383,7 @@ def test_tensors_that_do_not_fit_are_refused(bert: minibert.Bert, arguments: Any
         bert.encoder(**arguments)
 
 
-def test_a_vocabulary_larger_than_the_table_is_refused_and_a_smaller_one_told(tmp_path: Path, minilm: Path) -> None:
+def test_a_vocabulary_must_not_have_more_tokens_than_the_table_has_rows(tmp_path: Path, minilm: Path) -> None:
     shutil.copytree(minilm, tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer.json").unlink()
     lines = (minilm / "vocab.txt").read_text(encoding="utf-8").splitlines()
@@ -391,9 +391,9 @@ def test_a_vocabulary_larger_than_the_table_is_refused_and_a_smaller_one_told(tm
     with pytest.raises(ValueError, match=re.escape("(30523 tokens) must not exceed vocab_size (30522)")):
         minibert.load(tmp_path)
     (tmp_path / "vocab.txt").write_text("\n".join(lines[:-2]) + "\n", encoding="utf-8")
-    with pytest.warns(UserWarning, match=re.escape("(30520 tokens) is smaller than vocab_size (30522)")) as told:
-        minibert.load(tmp_path)
-    assert told[0].filename == __file__
+    with warnings.catch_warnings():  # tables are often padded to a round number of rows
+        warnings.simplefilter("error")
+        assert len(minibert.load(tmp_path).tokenizer) == 30520
 
 
 def test_a_dtype_may_be_given_by_its_name(minilm: Path) -> None:
@@ -589,8 +589,7 @@ def test_saving_keeps_every_head(tmp_path: Path, minilm: Path, kind: str) -> Non
 def test_candidates_are_tokens_even_where_the_table_has_more_rows(tmp_path: Path, minilm: Path) -> None:
     theirs_of("BertForMaskedLM", tmp_path, vocab_size=30592)
     shutil.copy(minilm / "vocab.txt", tmp_path)
-    with pytest.warns(UserWarning, match="smaller than vocab_size"):
-        loaded = minibert.load(tmp_path)
+    loaded = minibert.load(tmp_path)
     assert len(loaded.fill_mask("a [MASK]", top_k=10**6)) == 30522
 
 

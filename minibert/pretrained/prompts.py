@@ -11,7 +11,11 @@ E5 = {"query": "query: ", "passage": "passage: ", "document": "passage: "}
 # The name of a repository, as a pattern, and its prompts by name. Source: the model cards.
 PROMPTS = {
     r"intfloat/(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?": E5,
-    r"BAAI/bge-(small|base|large)-en(-v1\.5)?": {"query": BGE_ENGLISH, "passage": "", "document": ""},
+    r"BAAI/bge-(small|base|large)-en(-v1\.5)?|WhereIsAI/UAE-Large-V1": {
+        "query": BGE_ENGLISH,
+        "passage": "",
+        "document": "",
+    },
     r"BAAI/bge-(small|base|large)-zh(-v1\.5)?": {"query": BGE_CHINESE, "passage": "", "document": ""},
 }
 

@@ -19,7 +19,7 @@ from minibert.errors import MinibertError
 from minibert.model import BertForQuestionAnswering
 from minibert.pretrained.source import Source
 from minibert.tasks.heads import with_head
-from minibert.text import as_stream, short, whole_number, zip_texts
+from minibert.text import as_stream, short, whole_number, without_spaces, zip_texts
 from minibert.tokenizer import BertTokenizer
 
 Scores = NDArray[np.float64]
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     """An answer.
 
     Attributes:
-        text: the answer as written, `context[start:end]`; empty for "no answer".
+        text: the answer as written, `context[start:end]`, without spaces around it; empty for "no answer".
         score: its probability among all spans that are allowed.
         start, end: where it is in the context, in characters.
     """
@@ -101,7 +101,8 @@ class Reader(NamedTuple):
                     windows[text].append((rows.starts[row], logits[1:, 0], logits[1:, 1]))
                 for (_, context), place, own, null in zip(chunk, offsets, windows, nulls.tolist(), strict=True):
                     spans = span_scores(own, len(place), self.longest)
-                    empty = self.no_answer or not len(place)
+                    spans[blank_spans(context, place, spans.shape[1])] = -np.inf
+                    empty = self.no_answer or not np.isfinite(spans).any()
                     found.append(best(context, place, spans, null - self.threshold if empty else None, top_k))
         cut.warn(len(found))
         return found
@@ -180,8 +181,17 @@ def span_scores(windows: Sequence[Window], tokens: int, longest: int) -> Scores:
     return scores
 
 
+def blank_spans(context: str, offsets: NDArray[np.int64], lengths: int) -> NDArray[np.bool_]:
+    """Which spans, (tokens, lengths), are nothing but white space: some tokenizers have tokens for it."""
+    visible = np.array([bool(context[start:end].strip()) for start, end in offsets.tolist()], dtype=np.int64)
+    before = np.append(0, visible.cumsum())  # how many visible tokens come before each
+    places = np.arange(len(visible))[:, None]
+    found: NDArray[np.bool_] = before[places] == before[np.minimum(places + np.arange(1, lengths + 1), len(visible))]
+    return found
+
+
 def best(context: str, offsets: NDArray[np.int64], spans: Scores, null: float | None, top_k: int) -> list[Answer]:
-    """The answers with the highest scores.
+    """The answers with the highest scores, each place once.
 
     Args:
         context: the text.
@@ -191,15 +201,18 @@ def best(context: str, offsets: NDArray[np.int64], spans: Scores, null: float | 
         top_k: the most to return.
     """
     scores = np.append(spans.ravel(), -np.inf if null is None else null)
-    order = np.argsort(-scores, kind="stable")[:top_k]
     odds = np.exp(scores - scores.max())
-    found = []
-    for candidate in order[np.isfinite(scores[order])].tolist():
-        first, more = divmod(candidate, spans.shape[1])
-        empty = candidate == spans.size
-        start, end = (0, 0) if empty else (int(offsets[first, 0]), int(offsets[first + more, 1]))
-        found.append(Answer(context[start:end], float(odds[candidate] / odds.sum()), start, end))
-    return found
+    found: dict[tuple[int, int], Answer] = {}
+    for candidate in np.argsort(-scores, kind="stable"):
+        if len(found) == top_k or not np.isfinite(scores[candidate]):
+            break
+        start, end = 0, 0
+        if candidate < spans.size:
+            first, more = divmod(int(candidate), spans.shape[1])
+            start, end = without_spaces(context, int(offsets[first, 0]), int(offsets[first + more, 1]))
+        answer = Answer(context[start:end], float(odds[candidate] / odds.sum()), start, end)
+        found.setdefault((start, end), answer)  # several spans of tokens may be the same text
+    return list(found.values())
 
 
 def reader_of(model: PretrainedModel, source: Source) -> BertForQuestionAnswering:

@@ -22,7 +22,7 @@ from minibert.heads import Classifier
 from minibert.model import BertForTokenClassification
 from minibert.pretrained.source import Source
 from minibert.tasks.heads import with_head
-from minibert.text import as_stream
+from minibert.text import as_stream, without_spaces
 from minibert.tokenizer import BertTokenizer
 
 Strategy = Literal["simple", "none", "first", "average", "max"]
@@ -37,7 +37,7 @@ class Entity(NamedTuple):
     Attributes:
         label: its kind, "PER" of the labels "B-PER" and "I-PER"; the whole label with `strategy="none"`.
         score: the mean probability of the labels of its tokens or words.
-        text: the entity as written, `text[start:end]`.
+        text: the entity as written, `text[start:end]`, without spaces around it.
         start, end: where it is in the text, in characters.
     """
 
@@ -195,8 +195,10 @@ def entities(
     wanted = np.flatnonzero(np.array([name != OUTSIDE for name in names])[labels])
     begins, stops = tokens.offsets[starts[wanted], 0], tokens.offsets[ends[wanted], 1]
     columns = (number[wanted], labels[wanted], best[wanted], begins, stops)
-    for text, label, score, start, end in zip(*(column.tolist() for column in columns), strict=True):
-        found[text].append(Entity(names[label], score, texts[text][start:end], start, end))
+    for text, label, score, begin, stop in zip(*(column.tolist() for column in columns), strict=True):
+        start, end = without_spaces(texts[text], begin, stop)  # tokens of some tokenizers begin with the space
+        if start < end:
+            found[text].append(Entity(names[label], score, texts[text][start:end], start, end))
     return found
 
 

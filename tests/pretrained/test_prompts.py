@@ -13,6 +13,7 @@ from minibert.pretrained.prompts import known_prompts
         ("intfloat/e5-small-v2", "query: ", "passage: "),
         ("intfloat/multilingual-e5-small", "query: ", "passage: "),
         ("BAAI/bge-small-en-v1.5", "Represent this sentence for searching relevant passages: ", ""),
+        ("WhereIsAI/UAE-Large-V1", "Represent this sentence for searching relevant passages: ", ""),
         ("BAAI/bge-base-zh", "为这个句子生成表示以用于检索相关文章：", ""),
     ],
 )

@@ -11,11 +11,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 import transformers
 from oracle import with_real_vocabulary
+from other_tokenizers import KINDS, SCRIPTS, checkpoint_of
 
 import minibert
 from minibert import Answer
@@ -311,3 +314,52 @@ def test_the_command_prints_answers(
     assert main(["answer", QUESTION, *given, "--json"]) == 0
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert printed == [one._asdict() for one in found]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random reader whose tokenizer is not WordPiece: its tokens may begin with the space before a word."""
+    return checkpoint_of(request.param, tmp_path_factory.mktemp("other"), "BertForQuestionAnswering")
+
+
+@pytest.fixture(scope="module")
+def other_loaded(other: Path) -> minibert.Bert:
+    return minibert.load(other)
+
+
+def test_answers_of_other_tokenizers_are_the_best_places_without_their_spaces(
+    other: Path, other_loaded: minibert.Bert
+) -> None:
+    oracle, trimmed = Oracle(other), 0
+    for script, context in SCRIPTS.items():
+        ((spans, _, offsets),) = oracle.spans([(QUESTION, context)], 8)
+        best: Spans = {}
+        total = 0.0
+        for (i, j), score in spans.items():
+            start, end = offsets[i][0], offsets[j][1]
+            written = context[start:end].strip()
+            trimmed += written != context[start:end]
+            if written:
+                total += np.exp(score)
+                start = context.index(written, start)
+                place = (start, start + len(written))
+                best[place] = max(best.get(place, -np.inf), score)
+        found = other_loaded.answer(QUESTION, context, top_k=10, max_answer_tokens=8)
+        ordered = sorted(best.values(), reverse=True)[:10]
+        assert [best[answer.start, answer.end] for answer in found] == pytest.approx(ordered, abs=1e-4), script
+        assert len({(answer.start, answer.end) for answer in found}) == 10
+        assert [answer.score for answer in found] == pytest.approx(np.exp(ordered) / total, rel=1e-3)
+        assert [answer.text for answer in found] == [context[answer.start : answer.end] for answer in found]
+    assert trimmed or "WhitespaceSplit" in str(other_loaded.tokenizer.backend.pre_tokenizer)
+
+
+@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.given(
+    context=st.text(st.sampled_from(" \u3000\u00a0\t\n") | st.characters(exclude_categories=["Cs"]), max_size=40)
+)
+def test_answers_of_other_tokenizers_have_no_space_around_them(other_loaded: minibert.Bert, context: str) -> None:
+    found = other_loaded.answer(QUESTION, context, top_k=5)
+    assert found
+    for answer in found:
+        assert answer.text == context[answer.start : answer.end] == answer.text.strip()
+        assert answer.text or len(found) == 1

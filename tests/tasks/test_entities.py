@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from oracle import with_real_vocabulary
+from other_tokenizers import KINDS, SCRIPTS, checkpoint_of
 
 import minibert
 from minibert.errors import MinibertError
@@ -272,6 +273,54 @@ def test_a_checkpoint_without_the_head_and_an_unknown_strategy_are_rejected(
         loaded.entities("Angela", strategy="last")  # type: ignore[call-overload]
     with pytest.raises(MinibertError, match="text 1"):
         loaded.entities(["Angela", None])  # type: ignore[list-item]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random tagger whose tokenizer is not WordPiece: its tokens may begin with the space before a word."""
+    labels = {"id2label": dict(enumerate(BIO[1:])), "initializer_range": 0.2}  # without "O", all are entities
+    return checkpoint_of(request.param, tmp_path_factory.mktemp("other"), "BertForTokenClassification", **labels)
+
+
+@pytest.fixture(scope="module")
+def other_loaded(other: Path) -> minibert.Bert:
+    return minibert.load(other)
+
+
+def test_entities_of_other_tokenizers_are_those_of_the_pipeline_without_their_spaces(
+    other: Path, other_loaded: minibert.Bert
+) -> None:
+    texts = list(SCRIPTS.values())
+    for strategy, least in (("simple", 27), ("none", 400)):
+        found = other_loaded.entities(texts, strategy=strategy)  # type: ignore[call-overload]
+        trimmed = total = 0
+        for text, ours, theirs in zip(texts, found, pipeline(other, strategy)(texts), strict=True):
+            expected = []
+            for one in theirs:
+                written = text[one["start"] : one["end"]]
+                start = text.index(written.strip(), one["start"])
+                if written.strip():
+                    expected.append({**one, "start": start, "end": start + len(written.strip())})
+                trimmed += written != written.strip()
+            assert_same(ours, expected, text)
+            total += len(ours)
+        assert total > least
+        assert trimmed or "WhitespaceSplit" in str(other_loaded.tokenizer.backend.pre_tokenizer)
+
+
+@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.given(
+    text=st.text(st.sampled_from(" \u3000\u00a0\t\n") | st.characters(exclude_categories=["Cs"]), max_size=40),
+    strategy=st.sampled_from(STRATEGIES),
+)
+def test_entities_of_other_tokenizers_have_no_space_around_them(
+    other_loaded: minibert.Bert, text: str, strategy: Any
+) -> None:
+    before = 0
+    for entity in other_loaded.entities(text, strategy=strategy):
+        assert entity.text == text[entity.start : entity.end] == entity.text.strip() != ""
+        assert before <= entity.start
+        before = entity.start
 
 
 @pytest.mark.slow
