@@ -122,6 +122,20 @@ class Bert:
         """The length of a sentence vector."""
         return self.recipe.width(self.config.hidden_size * len(self.recipe.pooling))
 
+    def get_sentence_embedding_dimension(self) -> int:
+        """`dimension`, under sentence-transformers' name."""
+        return self.dimension
+
+    def tokenize(self, texts: Sequence[str | tuple[str, str]]) -> dict[str, Tensor]:
+        """Texts, or pairs of texts, as the model's padded and truncated input, as in sentence-transformers.
+
+        `encode` does this itself.
+        """
+        pairs = bool(texts) and not isinstance(texts[0], str)
+        columns = zip(*texts, strict=True) if pairs else [texts]
+        settings: dict[str, Any] = {"padding": True, "truncation": True, "max_length": self.max_seq_length}
+        return dict(self.tokenizer(*map(list, columns), return_tensors="pt", **settings))
+
     @property
     def max_seq_length(self) -> int:
         """The most tokens of a text that the model sees, with special tokens."""
