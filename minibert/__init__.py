@@ -54,6 +54,7 @@ from minibert.model import (
 from minibert.pretrained.source import Source
 from minibert.reports.heads import HeadStatistics, head_statistics
 from minibert.search.index import Hit, Index
+from minibert.search.mining import Pair, community_detection, paraphrase_mining
 from minibert.study.attribution import Explanation
 from minibert.study.pairs import SimilarityMap
 from minibert.study.parity import ParityReport, parity
@@ -98,6 +99,7 @@ __all__ = [
     "Index",
     "Label",
     "MinibertError",
+    "Pair",
     "ParityReport",
     "Ranked",
     "Recipe",
@@ -105,9 +107,11 @@ __all__ = [
     "SimilarityMap",
     "Source",
     "Words",
+    "community_detection",
     "expand",
     "head_statistics",
     "load",
+    "paraphrase_mining",
     "parity",
     "quantize_embeddings",
     "senses",

@@ -8,14 +8,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from minibert.config import BertConfig
 from minibert.errors import MinibertError
 from minibert.pretrained.arguments import check_device, check_dtype
+from minibert.pretrained.card import card
 from minibert.pretrained.checkpoint import Checkpoint, without_storage
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.mixin import Pretrained
+from minibert.pretrained.upload import PushSettings, push
 
 
 def initialize(module: nn.Module, std: float) -> None:
@@ -129,6 +131,22 @@ class PretrainedModel(Pretrained, nn.Module):
         extra = {name: value for name, value in self.config.extra.items() if name != "torch_dtype"}
         Checkpoint.save(self, folder)
         self.config.replace(architectures=(type(self).__name__,), extra={**extra, "dtype": dtype})._save(folder)
+
+    def push_to_hub(self, repo_id: str, **settings: Unpack[PushSettings]) -> str:
+        """Save the model, without a tokenizer, as one commit of a repository of the Hugging Face Hub.
+
+        Args:
+            repo_id: the repository, created if need be.
+            settings: as for `minibert.pretrained.upload.push`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            MinibertError, OSError: as for `push`.
+        """
+        config = self.config.replace(architectures=(type(self).__name__,))
+        return push(self.save_pretrained, repo_id, lambda: card(repo_id, config), **settings)
 
     def get_input_embeddings(self) -> nn.Module:
         """The token table. PEFT calls this."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -22,8 +23,10 @@ from minibert.errors import MinibertError, warn
 from minibert.model import BertModel
 from minibert.outputs import BertOutput
 from minibert.pretrained.arguments import ENCODING, in_our_words
+from minibert.pretrained.card import card
 from minibert.pretrained.files import folder_written_whole
 from minibert.pretrained.source import Source
+from minibert.pretrained.upload import PushSettings, push
 from minibert.study.ablation import ablation
 from minibert.study.attribution import Explanation, explain, explain_cosine
 from minibert.study.edits import Edit, ablated, edited, edited_points, patched
@@ -121,6 +124,20 @@ class Bert:
     def dimension(self) -> int:
         """The length of a sentence vector."""
         return self.recipe.width(self.config.hidden_size * len(self.recipe.pooling))
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """`dimension`, under sentence-transformers' name."""
+        return self.dimension
+
+    def tokenize(self, texts: Sequence[str | tuple[str, str]]) -> dict[str, Tensor]:
+        """Texts, or pairs of texts, as the model's padded and truncated input, as in sentence-transformers.
+
+        `encode` does this itself.
+        """
+        pairs = bool(texts) and not isinstance(texts[0], str)
+        columns = zip(*texts, strict=True) if pairs else [texts]
+        settings: dict[str, Any] = {"padding": True, "truncation": True, "max_length": self.max_seq_length}
+        return dict(self.tokenizer(*map(list, columns), return_tensors="pt", **settings))
 
     @property
     def max_seq_length(self) -> int:
@@ -706,6 +723,32 @@ class Bert:
             self.model.save_pretrained(new)
             self.tokenizer.save_pretrained(new)
             self.recipe.save(new, self.config.hidden_size)
+
+    def push_to_hub(self, repo_id: str, **settings: Unpack[PushSettings]) -> str:
+        """Save model, tokenizer and recipe as one commit of a repository of the Hugging Face Hub.
+
+        A repository without a README.md gets a model card.
+
+        Args:
+            repo_id: the repository, created if need be.
+            settings: `private`, `token`, `commit_message`, `revision`, `create_pr`, as for
+                `minibert.pretrained.upload.push`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            MinibertError: as for `save_pretrained`; a name that no repository can have.
+            PermissionError: no token, or one that may not write there.
+            ConnectionError: the upload broke off; nothing was committed.
+        """
+        config = self.config.replace(architectures=(type(self.model).__name__,))
+        base = self.source.name if self.source.commit else None
+        recipe = self.recipe
+        trained = recipe.source != Recipe().source and not recipe.refusal and not recipe.untrained
+        sentences = recipe.in_words(self.dimension) if trained else None
+        text = partial(card, repo_id, config, sentences=sentences, base_model=base)
+        return push(self.save_pretrained, repo_id, text, **settings)
 
     def points(self) -> Points:
         """Every tensor inside the model that can be read or edited: name, shape and meaning. Prints as a table."""

@@ -128,6 +128,7 @@ def hub_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     # it keeps what has arrived in chunks of 10 MB, more than the files of the tests have
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)

@@ -22,12 +22,21 @@ What the Hub answers, and this server too:
     missing revision                404 RevisionNotFound  RevisionNotFoundError
     missing file                    404 EntryNotFound     RemoteEntryNotFoundError
 
+Uploads, which need a token that `allow_writing` has named:
+
+- `POST /api/repos/create` makes an empty repository, private or not.
+- `POST /api/models/{repository}/preupload/{revision}` says which files go to LFS.
+- `POST /{repository}.git/info/lfs/objects/batch` gives each of these an address of the content server to PUT it to.
+- `POST /api/models/{repository}/commit/{revision}` takes the others and the digests of these, and makes the commit.
+
 Left out: Xet (the client then uses plain HTTP), compression, `/api/models` (`hf_hub_download` never asks it).
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import re
 import socket
 import struct
@@ -45,6 +54,8 @@ LARGE_SUFFIXES = (".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".ot")
 
 _RESOLVE = re.compile(r"/([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)")
 _CONTENT = re.compile(r"/(cdn|api/resolve-cache/models)/([^/]+(?:/[^/]+)?)/([0-9a-f]{40})/(.+)")
+_UPLOAD = re.compile(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/([^/?]+)")
+_BATCH = re.compile(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 _BLOCK = 1 << 16  # bytes written at once
 
 
@@ -130,6 +141,11 @@ class HubServer:
         self._invalid_tokens: set[str] = set()
         self._faults: defaultdict[tuple[str, str], _Faults] = defaultdict(_Faults)
         self._lock = threading.Lock()
+        self._writers: dict[str, str] = {}
+        self._uploaded: dict[str, bytes] = {}
+        self.refuse_commits = False  # as if the Hub failed at the last moment
+        self.refuse_files = False  # as if the content server failed
+        self.private: dict[str, bool | None] = {}
         self._ports = [0, 0]
         self._running: list[tuple[_Listener, threading.Thread]] = []
 
@@ -249,6 +265,83 @@ class HubServer:
         """The files of the requests with this method, in order."""
         return [request.file for request in self.requests if request.method == method]
 
+    def allow_writing(self, token: str, owner: str) -> None:
+        """Let a token write to the repositories of an owner."""
+        self._writers[token] = owner
+
+    def files_of(self, name: str, branch: str = "main") -> dict[str, bytes]:
+        """The contents of a branch, by path."""
+        repository = self._repositories[name]
+        return {path: file.content for path, file in repository.commits[repository.references[branch]].items()}
+
+    def commits_of(self, name: str) -> int:
+        """How many commits a repository has."""
+        return len(self._repositories[name].commits)
+
+    def receive(self, method: str, target: str, token: str | None, body: bytes) -> _Answer:
+        """Route one request that brings something."""
+        path = urlsplit(target).path
+        if method == "PUT" and path.startswith("/upload/"):
+            digest = hashlib.sha256(body).hexdigest()
+            if path != f"/upload/{digest}" or self.refuse_files:
+                return _Answer(400)
+            self._uploaded[digest] = body
+            return _Answer(200)
+        if path == "/api/validate-yaml":
+            return _Answer(200, {"Content-Type": "application/json"}, _json({"errors": [], "warnings": []}))
+        owner = self._writers.get(token or "")
+        if owner is None:
+            return _Answer(401, {"X-Error-Message": "Invalid username or password."})
+        if path == "/api/repos/create":
+            wanted = json.loads(body)
+            name = f"{wanted.get('organization') or owner}/{wanted['name']}"
+            if not name.startswith(f"{owner}/"):
+                return _Answer(403, {"X-Error-Message": "You don't have the rights to create a model there"})
+            status = 409 if name in self._repositories else 200
+            if status == 200:
+                named = {"private": True, "public": False}.get(wanted.get("visibility"))
+                self.private[name] = wanted.get("private", named)
+                self.add_repo(name, {})
+            return _Answer(status, {"Content-Type": "application/json"}, _json({"url": f"{self.url}/{name}"}))
+        if match := _BATCH.fullmatch(path):
+            objects = [
+                {**one, "actions": {"upload": {"href": f"{self.cdn_url}/upload/{one['oid']}"}}}
+                for one in json.loads(body)["objects"]
+            ]
+            return _Answer(200, {"Content-Type": "application/json"}, _json({"transfer": "basic", "objects": objects}))
+        if match := _UPLOAD.fullmatch(path):
+            name, step, branch = map(unquote, match.groups())
+            if branch not in self._repositories[name].references:
+                return _refuse(404, "RevisionNotFound", f"Invalid rev id: {branch}")
+            return self._preupload(body) if step == "preupload" else self._commit(name, branch, body)
+        return _Answer(404)
+
+    def _preupload(self, body: bytes) -> _Answer:
+        modes = [
+            {
+                "path": one["path"],
+                "uploadMode": "lfs" if one["path"].endswith(LARGE_SUFFIXES) else "regular",
+                "shouldIgnore": False,
+            }
+            for one in json.loads(body)["files"]
+        ]
+        return _Answer(200, {"Content-Type": "application/json"}, _json({"files": modes}))
+
+    def _commit(self, name: str, branch: str, body: bytes) -> _Answer:
+        if self.refuse_commits:
+            return _Answer(500)
+        files = dict(self.files_of(name, branch))
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            if line["key"] == "lfsFile":
+                files[value["path"]] = self._uploaded[value["oid"]]
+        commit = self.add_repo(name, files, branch=branch)
+        address = f"{self.url}/{name}/commit/{commit}"
+        made = {"success": True, "commitOid": commit, "commitUrl": address}
+        return _Answer(200, {"Content-Type": "application/json"}, _json(made))
+
     def answer(self, method: str, target: str, token: str | None) -> _Answer:
         """Route one request."""
         path = urlsplit(target).path
@@ -312,6 +405,10 @@ class HubServer:
         return _Answer(200, headers, faults.served(file.content), path, cut)
 
 
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
 def _refuse(status: int, code: str, message: str, file: str = "", **headers: str) -> _Answer:
     return _Answer(status, {"X-Error-Code": code, "X-Error-Message": message, **headers}, file=file)
 
@@ -355,13 +452,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
     def log_message(self, format: str, *arguments: Any) -> None:
         """Say nothing: tests look at `requests`."""
 
     def _answer(self) -> None:
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         request = Request(self.command, self.path, self.headers.get("Range"), authorized=token is not None)
-        answer = self.server.hub.answer(self.command, self.path, token)
+        if self.command in ("GET", "HEAD"):
+            answer = self.server.hub.answer(self.command, self.path, token)
+        else:
+            answer = self.server.hub.receive(self.command, self.path, token, self._body())
         status, headers, body = answer.status, dict(answer.headers), memoryview(answer.body)
         if self.command == "GET" and status == 200 and (span := _span(request.range_header, len(body))):
             start, stop = span
@@ -376,10 +482,21 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self._send(request, body if answer.cut is None else body[: answer.cut.after])
         if answer.cut is not None and answer.cut.reset:
             self.server.to_reset.add(self.connection)
+
+    def _body(self) -> bytes:
+        """What the client sent, at once or in chunks."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _send(self, request: Request, body: memoryview) -> None:
         for start in range(0, len(body), _BLOCK):

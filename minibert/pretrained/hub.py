@@ -93,7 +93,7 @@ class Repository:
             raise MinibertError(f"the checkpoint ({name}) must be a folder; pass {folder.parent}, which holds the file")
         if isinstance(name_or_folder, Path) or name.startswith((".", "~", os.sep)) or name.count("/") > 1:
             raise FileNotFoundError(f"the folder ({name}) must exist; check the path")
-        if not _is_name(name):
+        if not is_name(name):
             raise MinibertError(
                 f"the checkpoint ({name!r}) must be a folder that exists or a name like 'google-bert/bert-base-uncased'"
             )
@@ -228,7 +228,7 @@ class Repository:
             return None
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:  # gated ones among them
             raise self._no_access(error) from None
-        except _broken_connections() as error:
+        except broken_connections() as error:
             self._raise_broken(filename, error)
 
     def _no_access(self, error: Exception) -> OSError:
@@ -261,7 +261,7 @@ class Repository:
             raise error  # this machine's disk, not the network
         raise ConnectionError(
             f"the download of {filename} of {self} must run to its end; it broke off "
-            f"({_first_line(error)}): run again, files that are complete are kept"
+            f"({first_line(error)}): run again, files that are complete are kept"
         ) from error
 
     @property
@@ -282,7 +282,7 @@ class Repository:
             ) from error
         raise ConnectionError(
             f"the Hub must be reachable to load {filename} of {self}, which is not in the cache; it is not "
-            f"({_first_line(error.__cause__ or error)}): check the network, or pass a local folder"
+            f"({first_line(error.__cause__ or error)}): check the network, or pass a local folder"
         ) from error
 
     def _verify(self, path: Path, filename: str) -> None:
@@ -315,7 +315,7 @@ def _identity(path: Path | None) -> tuple[Any, ...] | None:
     return None if status is None else (path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _broken_connections() -> tuple[type[Exception], ...]:
+def broken_connections() -> tuple[type[Exception], ...]:
     """What the client raises when a connection breaks: OSError, or the base class of its HTTP library's errors."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -323,7 +323,7 @@ def _broken_connections() -> tuple[type[Exception], ...]:
     return (OSError, base)
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
     """Whether the Hub could have a repository of this name; the client refuses other names with a ValueError."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -347,5 +347,6 @@ def _commit_in(error: BaseException) -> str | None:
     return headers.get("X-Repo-Commit")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The type of an error and the first line of its message."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"

@@ -141,11 +141,16 @@ class Index:
     @property
     def vectors(self) -> NDArray[np.float32]:
         """(N, H) float32, read-only; unit vectors if the similarity is cosine."""
-        with self._lock:
-            self._contents = contents = self._contents.joined()
+        contents = self.snapshot()
         view = contents.blocks[0].numpy().view() if len(contents) else np.empty((0, self.bert.dimension), np.float32)
         view.flags.writeable = False
         return view
+
+    def snapshot(self) -> Contents:
+        """The contents as they are now, in one block; what is added later does not change them."""
+        with self._lock:
+            self._contents = contents = self._contents.joined()
+        return contents
 
     @property
     def texts(self) -> list[str]:

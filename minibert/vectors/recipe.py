@@ -264,6 +264,12 @@ class Recipe:
             pooled = dense(pooled)
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
+    def in_words(self, dimension: int) -> str:
+        """How a sentence becomes a vector, in a sentence."""
+        steps = [f"{' + '.join(self.pooling)} pooling", *["a linear map"] * len(self.dense)]
+        steps += ["normalization"] if self.normalize else []
+        return f"Sentence vectors have {dimension} numbers, by {', then '.join(steps)}."
+
     def save(self, folder: Path, hidden_size: int) -> None:
         """Write sentence-transformers' files into a folder, in a form that all its versions read.
 

@@ -214,7 +214,7 @@ def test_truncated_vectors_are_those_of_sentence_transformers(
     theirs = SentenceTransformer(str(minilm), device="cpu", truncate_dim=32)
     theirs.save(str(tmp_path))
     saved = minibert.load(tmp_path)
-    assert saved.dimension == theirs.get_embedding_dimension() == 32
+    assert saved.dimension == oracle.get_embedding_dimension() == 32
     assert np.abs(saved.encode(TEXTS[:20]) - theirs.encode(TEXTS[:20])).max() < 1e-6
     assert "vectors of 32" in repr(saved)
 
@@ -480,3 +480,21 @@ def test_encode_query_and_encode_document_have_the_signature_of_encode(bert: min
         assert "prompt" in (method.__doc__ or "")
         assert method.__name__ in dir(bert)
         assert isinstance(method("one", None, None, 8, False, convert_to_tensor=True), torch.Tensor)
+
+
+def test_tokens_have_the_vectors_of_token_embeddings(bert: minibert.Bert, oracle: SentenceTransformer) -> None:
+    texts = ["He robbed the bank.", "A river.", "an unbelievably long text about embeddings " * 40]
+    expected = oracle.encode(texts, output_value="token_embeddings")
+    inputs = bert.tokenize(texts)
+    with torch.no_grad():
+        states = bert.encoder(**inputs).last_hidden_state
+    for x, mask, wanted in zip(states, inputs["attention_mask"], expected, strict=True):
+        torch.testing.assert_close(x[mask.bool()], wanted, rtol=0, atol=1e-5)
+
+
+def test_names_that_users_of_sentence_transformers_type(bert: minibert.Bert, oracle: SentenceTransformer) -> None:
+    assert bert.get_sentence_embedding_dimension() == oracle.get_embedding_dimension() == 384
+    for inputs in (["one", "two words"], [("a question", "its answer"), ("b", "c d")]):
+        ours, wanted = bert.tokenize(inputs), oracle.preprocess(inputs)
+        for name in ("input_ids", "attention_mask", "token_type_ids"):
+            assert torch.equal(ours[name], wanted[name]), name

@@ -1,0 +1,130 @@
+"""`push_to_hub`, through the Hub's real client, against a server on 127.0.0.1."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+from hub_server import HubServer
+from huggingface_hub import ModelCard, constants
+from oracle import theirs_of, with_real_vocabulary
+from sentence_transformers import SentenceTransformer
+
+import minibert
+from minibert.pretrained.card import card
+
+TOKEN = "hf_of_me"
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the client's own code
+
+
+@pytest.fixture
+def hub(hub_client: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """A Hub on which TOKEN may write to the repositories of `me`."""
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+        server.allow_writing(TOKEN, "me")
+        yield server
+
+
+def test_a_pushed_model_comes_back_as_it_was_for_all_three_libraries(
+    hub: HubServer, bert: minibert.Bert, tmp_path: Path
+) -> None:
+    address = bert.push_to_hub("me/minilm", token=TOKEN, private=True)
+    assert address.startswith(f"{hub.url}/me/minilm/commit/")
+    assert hub.private == {"me/minilm": True}
+    assert hub.commits_of("me/minilm") == 2  # the empty one, and one with everything
+    again = minibert.load("me/minilm", token=TOKEN, cache_dir=tmp_path)
+    texts = ["He sat by the river.", "She went to the bank."]
+    assert np.array_equal(again.encode(texts), bert.encode(texts))
+    folder = tmp_path / "all"
+    for path, content in hub.files_of("me/minilm").items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    np.testing.assert_allclose(
+        SentenceTransformer(str(folder), device="cpu").encode(texts), bert.encode(texts), atol=1e-6
+    )
+    transformers.AutoModel.from_pretrained(folder)
+
+
+def test_the_card_says_what_the_model_is_and_holds_no_path(hub: HubServer, bert: minibert.Bert) -> None:
+    bert.push_to_hub("me/minilm", token=TOKEN)
+    text = hub.files_of("me/minilm")["README.md"].decode()
+    assert text.startswith('---\nlibrary_name: "sentence-transformers"\npipeline_tag: "sentence-similarity"\n')
+    assert "6 layers, 384 dimensions, 12 heads" in text
+    assert "384 numbers, by mean pooling, then normalization" in text
+    assert 'minibert.load("me/minilm")' in text
+    assert "/site-packages" not in text
+    assert "base_model" not in text  # it came from a folder
+    assert ModelCard(text).data.pipeline_tag == "sentence-similarity"
+
+
+def test_a_card_that_is_there_stays(hub: HubServer, bert: minibert.Bert) -> None:
+    hub.add_repo("me/mine", {"README.md": b"my own words", "old.txt": b"kept"})
+    bert.push_to_hub("me/mine", token=TOKEN)
+    files = hub.files_of("me/mine")
+    assert files["README.md"] == b"my own words"
+    assert files["old.txt"] == b"kept"
+    assert "model.safetensors" in files
+
+
+def test_a_model_class_pushes_itself(hub: HubServer, tmp_path: Path) -> None:
+    theirs_of(
+        "BertForTokenClassification", tmp_path / "a", id2label={0: "O", 1: "B-LOC"}, label2id={"O": 0, "B-LOC": 1}
+    )
+    model = minibert.BertForTokenClassification.from_pretrained(tmp_path / "a")
+    model.push_to_hub("me/tagger", token=TOKEN)
+    files = hub.files_of("me/tagger")
+    assert sorted(files) == ["README.md", "config.json", "model.safetensors"]
+    text = files["README.md"].decode()
+    assert "Labels: O, B-LOC." in text
+    assert "transformers.BertForTokenClassification.from_pretrained" in text
+    assert json.loads(files["config.json"])["architectures"] == ["BertForTokenClassification"]
+    again = minibert.BertForTokenClassification.from_pretrained("me/tagger", token=TOKEN, cache_dir=tmp_path / "c")
+    assert all((a == b).all() for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+def test_a_derived_model_names_the_one_it_was_made_from(hub: HubServer, minilm: Path, tmp_path: Path) -> None:
+    hub.add_repo("them/base", with_real_vocabulary(tmp_path / "a", minilm))
+    bert = minibert.load("them/base", cache_dir=tmp_path / "c")
+    bert.push_to_hub("me/derived", token=TOKEN)
+    text = hub.files_of("me/derived")["README.md"].decode()
+    assert 'base_model: "them/base"' in text
+    assert "bert.fill_mask" in text
+
+
+@pytest.mark.parametrize("failing", ["refuse_commits", "refuse_files"])
+def test_a_push_that_breaks_off_commits_nothing(failing: str, hub: HubServer, bert: minibert.Bert) -> None:
+    setattr(hub, failing, True)
+    with pytest.raises(ConnectionError, match="the upload to me/minilm must run to its end"):
+        bert.push_to_hub("me/minilm", token=TOKEN)
+    assert hub.files_of("me/minilm") == {}
+
+
+@pytest.mark.parametrize(("repo_id", "token"), [("me/minilm", None), ("me/minilm", "hf_wrong"), ("them/minilm", TOKEN)])
+def test_without_the_right_to_write_the_remedy_is_named(
+    repo_id: str, token: str | None, hub: HubServer, bert: minibert.Bert
+) -> None:
+    with pytest.raises(PermissionError, match=rf"pushing to {repo_id} needs a token that may write there"):
+        bert.push_to_hub(repo_id, token=token)
+
+
+def test_names_and_branches_that_cannot_be_are_refused(hub: HubServer, bert: minibert.Bert) -> None:
+    with pytest.raises(minibert.MinibertError, match=r"repo_id \('a/b/c'\) must be a name like"):
+        bert.push_to_hub("a/b/c", token=TOKEN)
+    with pytest.raises(FileNotFoundError, match=r"revision \(nowhere\) of me/minilm must be one of its branches"):
+        bert.push_to_hub("me/minilm", token=TOKEN, revision="nowhere")
+
+
+def test_each_class_has_a_card() -> None:
+    for kind in ("BertModel", "BertForMaskedLM", "BertForNextSentencePrediction", "BertForMultipleChoice"):
+        text = card("me/x", minibert.BertConfig(architectures=(kind,)))
+        assert f"transformers.{kind}.from_pretrained" in text
+    reranker = card("me/x", minibert.BertConfig(architectures=("BertForSequenceClassification",), num_labels=1))
+    assert 'pipeline_tag: "text-ranking"' in reranker
