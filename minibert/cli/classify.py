@@ -15,7 +15,7 @@ SUMMARY = "Label texts with a classifier."
 DETAILS = """\
 Prints one line per label: its score, the label, and the text, separated by tabs. The model must be a classifier.
 
-With -o, the arguments are files, as for encode, and OUT has the scores of all labels as vectors, in the order of the
+With -o, the arguments are files, as for encode, and OUT has the scores of all labels of each text, in the order of the
 checkpoint's id2label; .jsonl and .parquet files also have the best label. An interrupted run resumes."""
 CHUNK = 1024  # texts between two prints
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
             best = [names[number] for number in scores.argmax(1).tolist()]
             return scores, [{"text": text, "label": label} for text, label in zip(texts, best, strict=True)]
 
-        return write_file(options, settings, compute)
+        return write_file(options, settings, compute, column="scores")
     texts = read_texts(options.inputs)
     bert = load(options)
     settings |= {"top_k": options.top_k, "threshold": options.threshold}

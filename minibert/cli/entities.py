@@ -7,9 +7,11 @@ import json
 import sys
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
+import minibert
 from minibert.cli.loading import add_loading, check_no_model_among_texts, load
-from minibert.cli.texts import add_column, read_texts
+from minibert.cli.texts import add_column, read_texts, without_vectors, write_file
 from minibert.corpus import files
 from minibert.errors import MinibertError
 from minibert.tasks.entities import STRATEGIES
@@ -19,7 +21,10 @@ SUMMARY = "Find the named entities in texts."
 DETAILS = """\
 Prints one line per entity: the number of its text, its start and end in characters, its label, its score, and the
 entity, separated by tabs. With --json, a line is {"text": ..., "entities": [...]}, one per text. Texts are the
-arguments, the texts of --files, or the lines of standard input. The model must have a head for tokens."""
+arguments, the texts of --files, or the lines of standard input. The model must have a head for tokens.
+
+With -o, the arguments are files, as for encode. A .jsonl file gets a line per text, as with --json; a .csv or .parquet
+file gets a row per entity. An interrupted run resumes."""
 CHUNK = 1024  # texts between two prints
 
 
@@ -29,6 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="a text (default: the lines of standard input)")
     parser.add_argument("--files", metavar="FILE", nargs="+", help="files of texts, or - for standard input")
     add_column(parser)
+    parser.add_argument("-o", "--output", metavar="OUT", help="write to this file: .jsonl, .csv or .parquet")
     parser.add_argument(
         "--strategy",
         choices=STRATEGIES,
@@ -47,9 +53,25 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print the entities of each text."""
     check_no_model_among_texts(options)
+    settings = {name: getattr(options, name) for name in ("strategy", "batch_size", "truncation")}
+    if options.output:
+        by_text = options.output.lower().endswith(".jsonl")
+
+        def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
+            found = bert.entities(texts, show_progress_bar=False, **settings)
+            if by_text:
+                pairs = zip(texts, found, strict=True)
+                rows: list[files.Record] = [
+                    {"text": text, "entities": [one._asdict() for one in some]} for text, some in pairs
+                ]
+            else:
+                rows = [{"number": n, **one._asdict()} for n, some in enumerate(found, first) for one in some]
+            return without_vectors(rows)
+
+        inputs = [*options.texts, *(options.files or ())]
+        return write_file(options, settings, compute, inputs=inputs, rows_alone=True)
     texts = _texts(options)
     bert = load(options)
-    settings = {name: getattr(options, name) for name in ("strategy", "batch_size", "truncation")}
     number = 0
     while chunk := list(islice(texts, CHUNK)):
         for text, found in zip(chunk, bert.entities(chunk, **settings), strict=True):

@@ -1,4 +1,4 @@
-"""Encode files of texts to files of vectors: streamed, and resumable after an interruption.
+"""From files of texts to files of vectors or of answers: streamed, and resumable after an interruption.
 
 Until the output is complete, its data is in a folder next to it, `OUT.partial`. For each block of texts, the vectors
 are appended to the data files, then a line to the journal, with the block's number of texts, vectors and bytes, and
@@ -28,7 +28,8 @@ from minibert.errors import MinibertError
 from minibert.pretrained.files import locked, path_to_disk, safetensors_header, to_disk, written_whole
 
 INPUTS = (".txt", ".csv", ".jsonl", ".parquet")
-OUTPUTS = (".npy", ".safetensors", ".jsonl", ".parquet")
+OUTPUTS = (".npy", ".safetensors", ".jsonl", ".parquet")  # of vectors
+TABLES = (".jsonl", ".csv", ".parquet")  # of rows without vectors
 STDIN = "-"
 DATA = ("vectors", "rows")  # data files of an unfinished output
 BLOCK = 4_096  # rows per read or write
@@ -39,6 +40,7 @@ FORMAT = 1  # version of the journal
 
 Vectors = NDArray[np.float32]
 Record = dict[str, Any]
+Columns = str | tuple[str, str]  # of texts, or of both texts of pairs
 
 
 # Input
@@ -189,14 +191,34 @@ def _parquet() -> Any:
     return pyarrow.parquet
 
 
-def count_records(paths: Sequence[str], text: str) -> int | None:
+def texts_of(paths: Iterable[str], columns: Columns) -> Iterator[Any]:
+    """The texts of files one by one, or pairs of texts if two columns are named.
+
+    Raises:
+        FileNotFoundError, MinibertError, ImportError: as for `read_records`.
+    """
+    for path in paths:
+        if isinstance(columns, str):
+            yield from (text for text, _ in read_records(path, columns))
+            continue
+        one, other = columns
+        for number, (text, kept) in enumerate(read_records(path, one, [other]), 1):
+            if not isinstance(kept.get(other), str):
+                value = kept.get(other, "nothing")
+                raise MinibertError(
+                    f"record {number} of {path} must have a text in {other!r}, not {value!r:.40}; remove such records"
+                )
+            yield text, kept[other]
+
+
+def count_records(paths: Sequence[str], columns: Columns) -> int | None:
     """The number of texts, for the progress bar; None for standard input.
 
     This reads each file once, which reports invalid lines before hours of work.
     """
     if STDIN in paths:
         return None
-    return sum(1 for path in paths for _ in read_records(path, text))
+    return sum(1 for path in paths for _ in texts_of([path], columns))
 
 
 # Output
@@ -208,8 +230,9 @@ class Output:
     Args:
         path: the file; its suffix determines the format.
         what: everything that determines the content; an unfinished output with another value is not resumed.
-        width: the dimension of the vectors.
+        width: the dimension of the vectors; 0 for rows without vectors.
         counts_rows: whether rows are words, whose "text", "start" and "end" are numbers.
+        column: the name of the vectors beside the other columns of a row.
 
     Attributes:
         blocks: the journal without its first line: the blocks done so far.
@@ -220,11 +243,14 @@ class Output:
         FileExistsError: the file already exists.
     """
 
-    def __init__(self, path: str, what: dict[str, Any], width: int, counts_rows: bool = False) -> None:
-        self.path, self.width, self.counts_rows = Path(path), width, counts_rows
+    def __init__(
+        self, path: str, what: dict[str, Any], width: int, counts_rows: bool = False, column: str = "vector"
+    ) -> None:
+        self.path, self.width, self.counts_rows, self.column = Path(path), width, counts_rows, column
         self.kind = self.path.suffix.lower()
-        if self.kind not in OUTPUTS:
-            raise MinibertError(f"the output ({path}) must end in one of {', '.join(OUTPUTS)}; change its name")
+        allowed = OUTPUTS if width else TABLES
+        if self.kind not in allowed:
+            raise MinibertError(f"the output ({path}) must end in one of {', '.join(allowed)}; change its name")
         if self.kind == ".parquet":
             _parquet()
         self.folder = self.path.with_name(self.path.name + ".partial")
@@ -346,7 +372,7 @@ class Output:
                         )
         return sizes
 
-    def add(self, texts: Sequence[str], vectors: Vectors, rows: Iterable[Record]) -> None:
+    def add(self, texts: Sequence[Any], vectors: Vectors, rows: Iterable[Record]) -> None:
         """Append the results for the next texts: vectors (n, H), and a row for each vector."""
         data = {"vectors": np.ascontiguousarray(vectors, dtype="<f4").tobytes()}
         data["rows"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
@@ -385,8 +411,8 @@ class Output:
 
     def vectors(self) -> Vectors:
         """All vectors, memory-mapped."""
-        if not self.rows:
-            return np.empty((0, self.width), dtype=np.float32)
+        if not self.rows or not self.width:
+            return np.empty((self.rows, self.width), dtype=np.float32)
         return np.memmap(self.folder / "vectors", dtype="<f4", mode="r", shape=(self.rows, self.width))
 
     def table(self) -> Iterator[list[tuple[Record, Vectors]]]:
@@ -427,7 +453,19 @@ def _write_jsonl(path: Path, output: Output) -> None:
     with path.open("w", encoding="utf-8") as file:
         for block in output.table():
             for row, vector in block:
-                file.write(json.dumps({**row, "vector": vector.tolist()}, ensure_ascii=False) + "\n")
+                numbers = {output.column: vector.tolist()} if output.width else {}
+                file.write(json.dumps({**row, **numbers}, ensure_ascii=False) + "\n")
+
+
+def _write_csv(path: Path, output: Output) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = None
+        for block in output.table():
+            for row, _ in block:
+                if writer is None:
+                    writer = csv.DictWriter(file, list(row), lineterminator="\n")
+                    writer.writeheader()
+                writer.writerow(row)
 
 
 def _write_parquet(path: Path, output: Output) -> None:
@@ -439,7 +477,9 @@ def _write_parquet(path: Path, output: Output) -> None:
             vectors = np.stack([vector for _, vector in block]) if block else np.empty((0, output.width), np.float32)
             names = list(block[0][0]) if block else ["text"]
             columns = {name: pyarrow.array([row[name] for row, _ in block]) for name in names}
-            columns["vector"] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.ravel()), output.width)
+            if output.width:
+                flat = pyarrow.array(vectors.ravel())
+                columns[output.column] = pyarrow.FixedSizeListArray.from_arrays(flat, output.width)
             table = pyarrow.table(columns)
             writer = writer or parquet.ParquetWriter(path, table.schema)
             writer.write_table(table)
@@ -452,6 +492,7 @@ WRITERS: dict[str, Callable[[Path, Output], None]] = {
     ".npy": _write_npy,
     ".safetensors": _write_safetensors,
     ".jsonl": _write_jsonl,
+    ".csv": _write_csv,
     ".parquet": _write_parquet,
 }
 
@@ -459,16 +500,16 @@ WRITERS: dict[str, Callable[[Path, Output], None]] = {
 def fill(
     output: Output,
     paths: Sequence[str],
-    text: str,
-    compute: Callable[[list[str], int], tuple[Vectors, list[Record]]],
+    columns: Columns,
+    compute: Callable[[list[Any], int], tuple[Vectors, list[Record]]],
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[int]:
     """Compute the missing blocks of an output, then finish it.
 
     Args:
         output: the output.
-        paths, text: the files and the column of the texts, as for `read_records`.
-        compute: takes texts and the number of the first one; returns their vectors, and a row for each vector.
+        paths, columns: the files and the column of the texts, or both columns of pairs.
+        compute: takes texts, or pairs, and the number of the first one; returns vectors, and a row for each vector.
         clock: returns the time in seconds.
 
     Yields:
@@ -477,7 +518,7 @@ def fill(
     Raises:
         MinibertError: the texts of the finished blocks have changed.
     """
-    texts = (row for path in paths for row, _ in read_records(path, text))
+    texts = texts_of(paths, columns)
     first = 0
     for done in output.blocks:
         again = list(islice(texts, done["texts"]))
@@ -499,7 +540,7 @@ def fill(
     output.finish()
 
 
-def _taken(texts: Iterator[str], room: float) -> Iterator[str]:
+def _taken(texts: Iterator[Any], room: float) -> Iterator[Any]:
     """The next texts, up to `room` characters, but at least one."""
     for text in islice(texts, MOST_TEXTS):
         yield text
@@ -508,14 +549,18 @@ def _taken(texts: Iterator[str], room: float) -> Iterator[str]:
             return
 
 
-def _cost(text: str) -> int:
-    return len(text) + 8  # [CLS] and [SEP] cost time, too
+def _cost(text: str | tuple[str, str]) -> int:
+    return sum(map(len, _parts(text))) + 8  # [CLS] and [SEP] cost time, too
 
 
-def digest_of_texts(texts: Sequence[str]) -> str:
-    """A digest of a list of texts."""
+def _parts(text: str | tuple[str, str]) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else text
+
+
+def digest_of_texts(texts: Sequence[str | tuple[str, str]]) -> str:
+    """A digest of a list of texts, or of pairs."""
     digest = hashlib.sha256()
-    for text in texts:
+    for text in (part for some in texts for part in _parts(some)):
         content = text.encode()
         digest.update(b"%d " % len(content) + content)
     return digest.hexdigest()
