@@ -24,6 +24,8 @@ from tokenizers import processors
 
 import minibert
 from minibert import BertTokenizer
+from minibert.lexicon.senses import static_neighbours, whole_words
+from minibert.study.reading import read
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
@@ -206,6 +208,29 @@ def test_words_compared_at_a_mask_are_written_as_words(loaded: minibert.Bert) ->
     assert (
         loaded.tokenizer.decode(candidate.id if isinstance(candidate.id, tuple) else [candidate.id]).strip() == "bank"
     )
+
+
+def test_whole_words_of_the_vocabulary_are_found_whatever_marks_them(loaded: minibert.Bert) -> None:
+    tokenizer = loaded.tokenizer
+    found = static_neighbours(loaded, "the", 10)
+    assert len(found) == 10
+    for one in found:
+        assert any(map(str.isalpha, one.word))
+        assert one.word == one.word.strip()
+        assert not set("▁Ġ#") & set(one.word)
+        assert one.word not in tokenizer.special_tokens.values()
+    names = whole_words(tokenizer)
+    continuing = [token for token in tokenizer.vocab if tokenizer.spelled(token)[1]]
+    assert continuing
+    assert not {tokenizer.vocab[token] for token in continuing} & set(names.values())
+
+
+def test_words_that_are_read_have_no_space_before_them(loaded: minibert.Bert) -> None:
+    text = "The old river, by the bank."
+    reading = read(loaded.tokenizer, text, None, 64, loaded.model.device)
+    for word, span in zip(reading.words, reading.spans, strict=True):
+        if span is not None:
+            assert word == word.strip() == text[span[1] : span[2]]
 
 
 def test_a_post_processor_that_adds_one_token_is_refused(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from minibert.bert import Bert
 from minibert.engine.stream import Progress
 from minibert.errors import MinibertError
 from minibert.text import as_stream, check_text, whole_number
+from minibert.tokenizer import BertTokenizer
 from minibert.vectors.words import Words, aligned_text, split_texts
 
 logger = logging.getLogger("minibert")
@@ -386,7 +387,8 @@ def substitutes(bert: Bert, word: str, context: str, top_k: int = 10) -> list[An
         found = bert.fill_mask(masked, top_k=asked)
         if isinstance(found[0], list):  # the context itself contains masks
             found = found[context[: span[0]].count(mask)]
-        kept = [one for one in found if is_word(one.token) and fold(one.token) != held]
+        names = {one.token: written(bert.tokenizer, one.token) for one in found}
+        kept = [one for one in found if names[one.token] and fold(names[one.token]) != held]
         if len(kept) >= top_k or asked == whole:
             return kept[:top_k]
         asked = whole
@@ -686,7 +688,7 @@ def static_neighbours(bert: Bert, word: str, top_k: int = 10) -> list[Neighbour]
     """
     top_k = whole_number("top_k", top_k)
     own = torch.from_numpy(static_vectors(bert, word))
-    tokens = {token: row for token, row in bert.tokenizer.vocab.items() if is_word(token) and fold(token) != fold(word)}
+    tokens = {name: row for name, row in whole_words(bert.tokenizer).items() if fold(name) != fold(word)}
     rows = bert.encoder.embeddings.token.weight.detach()[list(tokens.values())].float().cpu()
     cosines = F.normalize(rows, dim=-1) @ F.normalize(own, dim=-1)  # (words, H) -> (words,)
     names = list(tokens)
@@ -696,7 +698,18 @@ def static_neighbours(bert: Bert, word: str, top_k: int = 10) -> list[Neighbour]
     ]
 
 
-def is_word(token: str) -> bool:
-    """Whether a token is a whole word: not a continuation piece, not special, and with at least one letter."""
-    special = token.startswith("[") and token.endswith("]")
-    return any(map(str.isalpha, token)) and not token.startswith("##") and not special
+def written(tokenizer: BertTokenizer, token: str) -> str:
+    """A token that is a whole word, as it is written; empty if it is none.
+
+    A whole word is no continuation of a word, not special, and has at least one letter.
+    """
+    name, continues = tokenizer.spelled(token)
+    special = name in tokenizer.special_tokens.values() or (name.startswith("[") and name.endswith("]"))
+    return "" if continues or special or not any(map(str.isalpha, name)) else name
+
+
+def whole_words(tokenizer: BertTokenizer) -> dict[str, int]:
+    """The words of the vocabulary, as they are written, and their ids."""
+    names = {written(tokenizer, token): number for token, number in tokenizer.vocab.items()}
+    names.pop("", None)
+    return names

@@ -97,4 +97,8 @@ def reading(encoding: BatchEncoding, texts: Sequence[str]) -> Reading:
             words[-1], spans[-1] = texts[source][begin:end], (source, begin, end)
         word_of.append(len(words) - 1)
         last = here
+    for number, span in enumerate(spans):  # SentencePiece's words begin with the space before them
+        if span is not None and (written := words[number].lstrip()):
+            spans[number] = (span[0], span[2] - len(written), span[2])
+            words[number] = written
     return Reading(encoding, tuple(tokens), tuple(words), tuple(word_of), tuple(spans))
