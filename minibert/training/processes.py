@@ -80,3 +80,9 @@ def total(number: float) -> float:
     found = torch.tensor(number, dtype=torch.float64)
     distributed.all_reduce(found)
     return found.item()
+
+
+def wait() -> None:
+    """Wait until all processes are here."""
+    if place()[1] > 1:
+        distributed.barrier()
