@@ -124,7 +124,7 @@ def pretrain(
     rows: Sequence[Any] = rows_of(paths, "tokens")
     if others:
         kept: Sequence[Any] = rows_of(others, "held_out")
-        numbers = range(len(rows))
+        numbers: Sequence[int] = range(len(rows))
     else:
         step = max(100, len(rows) // HELD_OUT_ROWS)
         kept = [rows[i] for i in range(step // 2, len(rows), step)] or [rows[0]]
@@ -264,4 +264,5 @@ def _draw(history: History, path: Path) -> None:
     """Write the picture of the losses."""
     from minibert.pictures.plots import plot_losses, save
 
-    save(plot_losses(history.steps, history.evaluations), path)
+    held_out = {int(found["step"]): found["loss"] for found in history.evaluations}
+    save(plot_losses([step.loss for step in history.steps], held_out), path)
