@@ -211,7 +211,7 @@ def _start(
     config = _config(size, length)
     kept = folder / f"vocabulary-{digest[:8]}-{vocab_size}"
     if vocabulary is None and not kept.exists():
-        new_vocabulary((line for path in paths for line in lines_of(path)), vocab_size).save_pretrained(kept)
+        new_vocabulary(lambda: (line for path in paths for line in lines_of(path)), vocab_size).save_pretrained(kept)
     tokenizer = BertTokenizer.from_pretrained(vocabulary or kept)
     tokenizer.model_max_length = config.max_position_embeddings
     return Bert(BertForMaskedLM(config.replace(vocab_size=len(tokenizer))).eval(), tokenizer)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -17,6 +18,7 @@ from minibert.text import counted
 from minibert.tokenizer import BertTokenizer
 from minibert.training.packed import Ids
 
+MOST_CHARACTERS = 1_000  # of a learned vocabulary: rarer ones become [UNK]
 PIECE = 2**16  # characters tokenized at once; a text is only cut where a line ends
 
 
@@ -130,11 +132,11 @@ def pieces(lines: Iterable[str]) -> Iterator[str]:
         yield "\n".join(held)
 
 
-def new_vocabulary(texts: Iterable[str], size: int, *, lower_case: bool = True) -> BertTokenizer:
-    """Learn a WordPiece vocabulary.
+def new_vocabulary(texts: Callable[[], Iterable[str]], size: int, *, lower_case: bool = True) -> BertTokenizer:
+    """Learn a WordPiece vocabulary. The same texts always give the same one.
 
     Args:
-        texts: what it is learned from, read once.
+        texts: returns what it is learned from; called twice.
         size: tokens, the five special ones included.
         lower_case: the model is an uncased one.
 
@@ -145,16 +147,26 @@ def new_vocabulary(texts: Iterable[str], size: int, *, lower_case: bool = True) 
     """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # in the order of BERT's own vocabularies
     rules = BertTokenizer({token: i for i, token in enumerate(special)}, do_lower_case=lower_case).backend
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.normalizer, made.pre_tokenizer = rules.normalizer, rules.pre_tokenizer
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=special, continuing_subword_prefix="##", show_progress=False
-    )
-    made.train_from_iterator(texts, trainer)
-    if made.get_vocab_size() > size:
-        needed = counted(made.get_vocab_size(), "token")
+    counts: Counter[str] = Counter()
+    for text in texts():
+        counts.update(rules.normalizer.normalize_str(text))
+    characters = sorted(c for c, _ in counts.most_common(MOST_CHARACTERS) if not c.isspace())
+    # the trainer numbers pieces in the order in which it meets them, which is another one each time, unless it is told
+    pieces = [*characters, *(f"##{c}" for c in characters)]
+    if len(special) + len(pieces) > size:
+        needed = counted(len(special) + len(pieces), "token")
         raise MinibertError(
             f"vocab_size ({size}) must hold each character of the texts, twice, and the special tokens ({needed}); "
             "choose a larger one"
         )
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = rules.normalizer, rules.pre_tokenizer
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=special + pieces,
+        limit_alphabet=MOST_CHARACTERS,
+        continuing_subword_prefix="##",
+        show_progress=False,
+    )
+    made.train_from_iterator(texts(), trainer)
     return BertTokenizer(made.get_vocab(), do_lower_case=lower_case)

@@ -104,8 +104,9 @@ def test_a_new_vocabulary_encodes_without_unknown_words_and_as_transformers_does
     evaldata: Path, tmp_path: Path
 ) -> None:
     text = (evaldata / BOOKS[0]).read_text(encoding="utf-8-sig")
-    tokenizer = new_vocabulary(text.splitlines(), 3_000)
+    tokenizer = new_vocabulary(text.splitlines, 3_000)
     assert len(tokenizer) == 3_000
+    assert new_vocabulary(text.splitlines, 3_000).vocab == tokenizer.vocab
     assert tokenizer.convert_ids_to_tokens([0, 1, 2, 3, 4]) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
@@ -119,4 +120,4 @@ def test_a_new_vocabulary_encodes_without_unknown_words_and_as_transformers_does
 
 def test_a_vocabulary_too_small_for_the_characters_is_refused() -> None:
     with pytest.raises(minibert.MinibertError, match=r"vocab_size \(6\) must hold each character"):
-        new_vocabulary(["abcdefghij klmnop"], 6)
+        new_vocabulary(lambda: ["abcdefghij klmnop"], 6)
