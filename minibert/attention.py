@@ -101,12 +101,14 @@ class Packed:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Mix the values within each text; all four tensors are (T, A, D)."""
         self.check(v)
+        sizes = [count * length for _, count, length in self.groups]
         mixed = []
-        for start, count, length in self.groups:
-            texts = slice(start, start + count * length)
+        for (_, count, length), *parts in zip(self.groups, *(torch.split(x, sizes) for x in (q, k, v)), strict=True):
             # (T, A, D) -> (B, S, A, D) -> (B, A, S, D): B texts of S tokens
-            q_, k_, v_ = (x[texts].reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-            mixed.append(fused_attention(q_, k_, v_, None, dropout).transpose(1, 2).flatten(0, 1))
+            q_, k_, v_ = (x.reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in parts)
+            # the fused kernel has no dropout on a CPU; torch then falls back on a slower form of `attention`
+            x = attention(q_, k_, v_, None, dropout)[0] if dropout else fused_attention(q_, k_, v_)
+            mixed.append(x.transpose(1, 2).flatten(0, 1))
         return torch.cat(mixed)
 
     def check(self, x: Tensor) -> None:

@@ -38,6 +38,7 @@ AFTERWARDS = [
         "corpus",
         "pictures",
         "reports",
+        "training",
     ),
     *("demo", "integrations", "__init__", "cli", "__main__"),
 ]

@@ -302,3 +302,16 @@ def test_the_documentation_runs(minilm: Path, tmp_path: Path, monkeypatch: pytes
         code = code.replace("google-bert/bert-base-uncased", str(folder))
         exec(compile(code.replace("sentence-transformers/all-MiniLM-L6-v2", str(minilm)), "plots.md", "exec"), names)
     assert {path.name for path in tmp_path.iterdir()} - {"model"} == set(re.findall(r"\"([\w-]+\.(?:png|svg))\"", page))
+
+
+def test_losses_are_drawn_with_their_running_mean_and_the_evaluations() -> None:
+    losses = [5.0, 4.0, 3.0, 3.5]
+    figure = plots.plot_losses(losses, {2: 4.2, 4: 3.3})
+    [axes] = figure.axes
+    each, mean, held_out = axes.lines
+    assert each.get_xydata().tolist() == [[1, 5], [2, 4], [3, 3], [4, 3.5]]
+    assert mean.get_ydata().tolist() == pytest.approx([5.0, 4.5, 4.0, 3.875])
+    assert held_out.get_xydata().tolist() == [[2, 4.2], [4, 3.3]]
+    assert axes.get_ylabel() == "loss (nats)"
+    with pytest.raises(minibert.MinibertError, match="at least one loss"):
+        plots.plot_losses([])

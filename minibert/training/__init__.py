@@ -1,0 +1,1 @@
+"""Training: packed rows, an objective, and the loop over steps."""
