@@ -694,6 +694,18 @@ class Bert:
             self.tokenizer.save_pretrained(new)
             self.recipe.save(new, self.config.hidden_size)
 
+    def finetune(self, train: Any, *, task: str, output: str | Path, **settings: Any) -> Any:
+        """Fine-tune a copy of this model on the rows of a file, and save it. See `training.finetune.finetune`."""
+        from minibert.training.finetune import finetune
+
+        return finetune(self, train, task=task, output=output, **settings)
+
+    def evaluate(self, data: Any, *, task: str, columns: Mapping[str, str] | None = None) -> dict[str, float]:
+        """Measure how well this model predicts the rows of a file. See `training.finetune.evaluate`."""
+        from minibert.training.finetune import evaluate
+
+        return evaluate(self, data, task=task, columns=columns)
+
     def points(self) -> Points:
         """Every tensor inside the model that can be read or edited: name, shape and meaning. Prints as a table."""
         return points_of(self.model)
