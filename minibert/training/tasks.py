@@ -506,9 +506,9 @@ def _labelled(bert: Bert, texts: list[Any], labels: Sequence[Any]) -> tuple[list
             f"type_vocab_size ({bert.config.type_vocab_size}) must be at least 2 for pairs of texts; choose another "
             "model"
         )
-    types = [(own,) for own in rows.types] or [()] * len(rows.ids)
+    types: Sequence[Any] = rows.types or [None] * len(rows.ids)
     made = zip(rows.ids, labels, types, strict=True)
-    return [Example((ids,), label, own) for ids, label, own in made], rows.lost
+    return [Example((ids,), label, () if own is None else (own,)) for ids, label, own in made], rows.lost
 
 
 def _compared(bert: Bert, columns: Sequence[list[str]], labels: Sequence[Any]) -> tuple[list[Example], dict[int, int]]:
