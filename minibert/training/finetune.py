@@ -162,8 +162,8 @@ def finetune(
         check_installed()
     whole_number("epochs", epochs)
     whole_number("batch_size", batch_size)
-    rows = _read("train", train, task, columns)
-    held_out = None if dev is None else _read("dev", dev, task, columns)
+    rows = read_rows("train", train, task, columns)
+    held_out = None if dev is None else read_rows("dev", dev, task, columns)
     learned = TASKS[task].learned(rows)
     if isinstance(learned, Compare):
         learned.loss = check_choice("loss", loss, ("cosent", "cosine"))
@@ -233,7 +233,7 @@ def evaluate(bert: Bert, data: Rows, *, task: str, columns: Mapping[str, str] | 
     Raises:
         MinibertError: the model has no head for the task; rows that cannot be measured.
     """
-    rows = _read("data", data, task, columns)
+    rows = read_rows("data", data, task, columns)
     kind = TASKS[task]
     if kind.kind is not BertModel and not isinstance(bert.model, kind.kind):
         raise MinibertError(
@@ -243,7 +243,8 @@ def evaluate(bert: Bert, data: Rows, *, task: str, columns: Mapping[str, str] | 
     return kind.of(bert.config).metrics(bert, rows)
 
 
-def _read(name: str, source: Rows, task: str, columns: Mapping[str, str] | None) -> Data:
+def read_rows(name: str, source: Rows, task: str, columns: Mapping[str, str] | None) -> Data:
+    """Read rows with the columns of a task; the arguments are as for `finetune`."""
     kind = TASKS[check_choice("task", task, tuple(TASKS))]
     for column in columns or {}:
         check_choice("column", column, kind.columns)
