@@ -20,7 +20,7 @@ TASKS = ("classify", "tokens", "similarity", "pairs", "rank", "qa")
 
 def add_task(parser: argparse.ArgumentParser) -> None:
     """Declare `--task` and `--column`."""
-    parser.add_argument("--task", choices=TASKS, required=True, help="what is learned")
+    parser.add_argument("--task", choices=TASKS, required=True, help="what the model is for")
     parser.add_argument(
         "--column",
         metavar="NAME=COLUMN",

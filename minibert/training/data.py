@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from minibert.errors import MinibertError
 from minibert.records import READERS, Record, decoded
-from minibert.text import check_text, is_table, short
+from minibert.text import check_text, counted, is_table, short
 
 Rows = str | Path | Iterable[Mapping[str, Any]]
 
@@ -97,18 +97,17 @@ def read(
     """
     digest = hashlib.sha256()
     if isinstance(source, (str, Path)):
-        path = Path(source)
-        found = _records(name, path, formats or {})
-        digest.update(path.read_bytes())
+        found = _records(name, Path(source), formats or {})
+        digest.update(Path(source).read_bytes())
     else:
         found = _given(name, source)
     rows = [Row(place, _renamed(place, record, columns, optional)) for place, record in found]
+    title = Path(source).name if isinstance(source, (str, Path)) else counted(len(rows), "row")
     if not rows:
-        raise MinibertError(f"{name} ({short(str(source))}) must have at least one row; it is empty")
+        raise MinibertError(f"{name} ({title}) must have at least one row; it is empty")
     if not isinstance(source, (str, Path)):
         for row in rows:
             digest.update(json.dumps(row.values, sort_keys=True, default=str).encode() + b"\n")
-    title = Path(source).name if isinstance(source, (str, Path)) else f"{len(rows):,} rows"
     return Data(name, title, digest.hexdigest(), rows)
 
 

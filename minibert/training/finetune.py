@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -80,6 +80,26 @@ def run_in_folder(
     if kept:
         model.load_state_dict(kept)
     return history
+
+
+class FinetuneSettings(TypedDict, total=False):
+    """Keyword arguments of `Bert.finetune`, besides `task` and `output`."""
+
+    dev: Rows | None
+    columns: Mapping[str, str] | None
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    seed: int
+    patience: int | None
+    max_length: int | None
+    loss: Literal["cosent", "cosine"]
+    dtype: Literal["float32", "bfloat16"]
+    part_tokens: int
+    save_every: int | None
+    show_progress_bar: bool | None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 import minibert
 from minibert.errors import MinibertError
+from minibert.training.data import read_conll
 
 TEXTS = ["Who wrote Hamlet?", "Where is Rome?", "When did he die?", "Who was it?", "Where are they?", "When is it?"]
 CLASSIFY = [{"text": text, "label": text.split()[0].lower()} for text in TEXTS]
@@ -213,7 +215,7 @@ def test_rows_that_are_too_long_are_told_once(tiny: minibert.Bert, tmp_path: Pat
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"dev": [{"text": "a", "label": "why"}]}, "dev, row 0, has the label 'why', which must be one of the 3"),
     ({"dev": [{"text": " ", "label": "who"}]}, "dev, row 0, must have a text"),
-    ({"dev": []}, r"dev \('\[\]'\) must have at least one row"),
+    ({"dev": []}, r"dev \(0 rows\) must have at least one row"),
     ({"task": "dance"}, r"task \('dance'\) must be 'classify', 'tokens', 'similarity', 'pairs', 'rank' or 'qa'"),
     ({"columns": {"txt": "a"}}, r"column \('txt'\) must be 'text', 'text_pair' or 'label'"),
     ({"columns": {"label": "y"}}, "train, row 0, must have the column 'y'; it has 'text', 'label'"),
@@ -292,11 +294,11 @@ def test_intents_are_learned_from_files_as_they_are_published(
 
 
 @pytest.mark.slow
-def test_similarity_gets_closer_to_peoples(bert: minibert.Bert, evaldata: Path, tmp_path: Path) -> None:
-    train, dev = list(sts(evaldata, "sts-train.csv"))[::5], list(sts(evaldata, "sts-dev.csv"))[::4]
-    run = bert.finetune(train, task="similarity", dev=dev, output=tmp_path, epochs=1)
-    before = bert.evaluate(dev, task="similarity")
-    assert run.metrics["spearman"] > before["spearman"] + 0.005
+def test_another_pooling_learns_similarity(bert: minibert.Bert, evaldata: Path, tmp_path: Path) -> None:
+    train, dev = list(sts(evaldata, "sts-train.csv"))[::8], list(sts(evaldata, "sts-dev.csv"))[::5]
+    other = minibert.Bert(bert.model, bert.tokenizer, replace(bert.recipe, pooling=("cls",)))
+    run = other.finetune(train, task="similarity", dev=dev, output=tmp_path, epochs=1, learning_rate=1e-4)
+    assert run.metrics["spearman"] > other.evaluate(dev, task="similarity")["spearman"] + 0.02
 
 
 @pytest.mark.slow
@@ -316,27 +318,29 @@ def test_relevance_is_learned(bert: minibert.Bert, evaldata: Path, tmp_path: Pat
         return [
             {"query": text, "passage": asked[(i + 37 * j) % len(asked)][0], "label": int(j == 0)}
             for i, (_, others) in enumerate(asked)
-            for text in others[which][:3]
+            for text in others[which][:2]
             for j in range(3)
         ]
 
-    train, dev = rows(slice(0, None, 2)), rows(slice(1, None, 2))[::1]
+    train, dev = rows(slice(0, None, 2)), rows(slice(1, None, 2))[:360]
     run = bert.finetune(train, task="rank", dev=dev, output=tmp_path, epochs=1, learning_rate=3e-4)
     assert run.metrics["mrr"] > 0.75  # guessing gives 0.61
 
 
 @pytest.mark.slow
 def test_entities_of_tweets_are_learned(bert: minibert.Bert, evaldata: Path, tmp_path: Path) -> None:
-    train, dev = (evaldata / "wnut17" / name for name in ("wnut17train.conll", "emerging.dev.conll"))
-    run = bert.finetune(train, task="tokens", dev=dev, output=tmp_path, epochs=1, batch_size=64, learning_rate=5e-4)
-    assert run.metrics["f1"] > 0.1
+    names = ("wnut17train.conll", "emerging.dev.conll")
+    train, dev = ([row for _, row in read_conll(str(evaldata / "wnut17" / name))] for name in names)
+    train, dev = ([row for row in rows if set(row["labels"]) != {"O"}] for rows in (train, dev))
+    run = bert.finetune(train[:960], task="tokens", dev=dev[:200], output=tmp_path, epochs=1, learning_rate=5e-4)
+    assert run.metrics["f1"] > 0.15
 
 
 @pytest.mark.slow
 def test_answers_are_learned(bert: minibert.Bert, evaldata: Path, tmp_path: Path) -> None:
     content = json.loads((evaldata / "qa" / "xquad.en.json").read_text("utf-8"))
-    paragraphs = [p for article in content["data"] for p in article["paragraphs"] if len(p["context"]) < 500]
-    for name, part in (("train", paragraphs[:50]), ("dev", paragraphs[50:60])):
+    paragraphs = [p for article in content["data"] for p in article["paragraphs"] if len(p["context"]) < 600]
+    for name, part in (("train", paragraphs[8:]), ("dev", paragraphs[:8])):
         (tmp_path / f"{name}.json").write_text(json.dumps({"data": [{"paragraphs": part}]}))
     run = bert.finetune(
         tmp_path / "train.json",
