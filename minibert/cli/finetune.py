@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 import minibert
 from minibert.cli.loading import add_checkpoint
@@ -95,4 +96,6 @@ def run(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         show_progress_bar=True,
     )
-    show(made.metrics, options.json)
+    if made.metrics:
+        show(made.metrics, options.json)
+    print(f"minibert: the model is in {options.output}", file=sys.stderr)
