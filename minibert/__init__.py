@@ -64,6 +64,7 @@ from minibert.tasks.entities import Entity
 from minibert.tasks.fill_mask import Candidate
 from minibert.tasks.rank import Ranked
 from minibert.tokenizer import BertTokenizer
+from minibert.training.finetune import Run
 from minibert.vectors.recipe import Recipe
 from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
 from minibert.vectors.words import Words, words_to_pandas
@@ -99,6 +100,7 @@ __all__ = [
     "ParityReport",
     "Ranked",
     "Recipe",
+    "Run",
     "Senses",
     "SimilarityMap",
     "Source",

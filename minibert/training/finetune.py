@@ -180,8 +180,12 @@ def finetune(
     folder = Path(output)
     if dev is not None:
         check_installed()
-    whole_number("epochs", epochs)
-    whole_number("batch_size", batch_size)
+    for name, count in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
+        if count is not None or name != "patience":
+            whole_number(name, count)
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
+    if not learning_rate > 0:
+        raise MinibertError(f"learning_rate ({learning_rate!r}) must be a number above 0; 5e-5 is usual")
     rows = read_rows("train", train, task, columns)
     held_out = None if dev is None else read_rows("dev", dev, task, columns)
     learned = TASKS[task].learned(rows)
@@ -191,6 +195,8 @@ def finetune(
 
     examples = _examples(learned, tuned, rows)
     others = [] if held_out is None else _examples(learned, tuned, held_out)
+    if held_out is not None:
+        learned.check(held_out)
     table = CompactTable(tuned.encoder, [*examples, *others])
     batches, steps = _batches(learned, table.examples[: len(examples)], batch_size, epochs, seed)
     settings = Settings(

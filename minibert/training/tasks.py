@@ -107,6 +107,9 @@ class Task:
         """What the model learns to predict."""
         raise NotImplementedError
 
+    def check(self, data: Data) -> None:
+        """Raise MinibertError if rows have examples, but no metrics."""
+
     def metrics(self, bert: Bert, data: Data) -> Metrics:
         """How well a model predicts rows."""
         raise NotImplementedError
@@ -381,20 +384,29 @@ class Rerank(Task):
         """The binary cross-entropy of the relevance."""
         return Relevance()
 
-    def metrics(self, bert: Bert, data: Data) -> Metrics:
-        """By `Bert.score`, for the queries whose passages differ in relevance."""
-        scores = bert.score([(row.text("query"), row.text("passage")) for row in data.rows], show_progress_bar=False)
-        of_query: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for row, score in zip(data.rows, np.asarray(scores).tolist(), strict=True):
-            of_query[row.text("query")].append((row.number("label", 0, 1), score))
-        queries = [
-            tuple(zip(*found, strict=True)) for found in of_query.values() if len({label for label, _ in found}) > 1
-        ]
-        if not queries:
+    def check(self, data: Data) -> None:
+        """There must be a query that can be answered well or badly."""
+        if not self._queries(data):
             raise MinibertError(
                 f"{data.name} ({data.title}) must have a query with passages that differ in relevance; add rows"
             )
-        return ranking_metrics(queries)  # type: ignore[arg-type]
+
+    def metrics(self, bert: Bert, data: Data) -> Metrics:
+        """By `Bert.score`, for the queries whose passages differ in relevance."""
+        self.check(data)
+        queries = self._queries(data)
+        scores = np.asarray(
+            bert.score([(row.text("query"), row.text("passage")) for row in data.rows], show_progress_bar=False)
+        )
+        gains = np.array([row.number("label", 0, 1) for row in data.rows])
+        return ranking_metrics([(gains[own], scores[own]) for own in queries])
+
+    def _queries(self, data: Data) -> list[list[int]]:
+        """The numbers of the rows of each query whose passages differ in relevance."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for number, row in enumerate(data.rows):
+            found[row.text("query")].append(number)
+        return [own for own in found.values() if len({data.rows[i].number("label", 0, 1) for i in own}) > 1]
 
 
 class Answers(Task):

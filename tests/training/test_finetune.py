@@ -219,6 +219,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"task": "dance"}, r"task \('dance'\) must be 'classify', 'tokens', 'similarity', 'pairs', 'rank' or 'qa'"),
     ({"columns": {"txt": "a"}}, r"column \('txt'\) must be 'text', 'text_pair' or 'label'"),
     ({"columns": {"label": "y"}}, "train, row 0, must have the column 'y'; it has 'text', 'label'"),
+    ({"dtype": "float16"}, r"dtype \('float16'\) must be 'float32' or 'bfloat16'"),
+    ({"learning_rate": -1}, r"learning_rate \(-1\) must be a number above 0"),
+    ({"patience": 0}, r"patience \(0\) must be a whole number"),
     ({"epochs": 0}, r"epochs \(0\) must be a whole number"),
     ({"batch_size": 1.5}, r"batch_size \(1.5\) must be a whole number"),
     ({"task": "similarity", "train": PAIRS, "loss": "l2"}, r"loss \('l2'\) must be 'cosent' or 'cosine'"),
@@ -233,7 +236,7 @@ def test_what_cannot_be_trained_is_one_sentence(
     given = {"train": CLASSIFY, "task": "classify", "output": tmp_path / "run", **settings}
     with pytest.raises(MinibertError, match=message):
         tiny.finetune(given.pop("train"), **given)
-    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run").exists()  # before the first step
 
 
 def test_evaluating_needs_a_model_for_the_task(tiny: minibert.Bert) -> None:
@@ -337,18 +340,11 @@ def test_entities_of_tweets_are_learned(bert: minibert.Bert, evaldata: Path, tmp
 
 
 @pytest.mark.slow
-def test_answers_are_learned(bert: minibert.Bert, evaldata: Path, tmp_path: Path) -> None:
+def test_answers_are_learned_by_heart(bert: minibert.Bert, evaldata: Path, tmp_path: Path) -> None:
     content = json.loads((evaldata / "qa" / "xquad.en.json").read_text("utf-8"))
-    paragraphs = [p for article in content["data"] for p in article["paragraphs"] if len(p["context"]) < 600]
-    for name, part in (("train", paragraphs[8:]), ("dev", paragraphs[:8])):
-        (tmp_path / f"{name}.json").write_text(json.dumps({"data": [{"paragraphs": part}]}))
-    run = bert.finetune(
-        tmp_path / "train.json",
-        task="qa",
-        dev=tmp_path / "dev.json",
-        output=tmp_path / "run",
-        epochs=3,
-        batch_size=16,
-        learning_rate=5e-4,
-    )
-    assert run.metrics["f1"] > 0.12
+    short = [part for article in content["data"] for part in article["paragraphs"] if len(part["context"]) < 350]
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps({"data": [{"paragraphs": short}]}))
+    settings: dict[str, Any] = {"epochs": 5, "batch_size": 8, "learning_rate": 5e-4}
+    run = bert.finetune(file, task="qa", dev=file, output=tmp_path / "run", **settings)
+    assert run.metrics["f1"] > 0.4  # a random head gives 0.1
