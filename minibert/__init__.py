@@ -29,8 +29,9 @@ To read the code, follow the data; no file imports a later one:
 
 The folders: pretrained/ (name -> files -> tensors -> our names); engine/ (many texts through the model, fast); vectors/
 (hidden states -> vectors of texts and words); tasks/ (hidden states -> answers); study/ (inspecting and editing the
-computation, parity with transformers); search/ (an index); lexicon/ (meanings of words); corpus/ (files of any size);
-pictures/ and reports/ (figures and measurements); integrations/ (spaCy, scikit-learn and others).
+computation, parity with transformers); training/ (fine-tuning and pretraining); search/ (an index); lexicon/ (meanings
+of words); corpus/ (files of any size); pictures/ and reports/ (figures and measurements); integrations/ (spaCy,
+scikit-learn and others).
 """
 
 from importlib.metadata import PackageNotFoundError, version
