@@ -33,7 +33,6 @@ AFTERWARDS = [
         "summary",
         "bert",
         "loading",
-        "records",
         "search",
         "lexicon",
         "corpus",

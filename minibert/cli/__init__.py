@@ -29,6 +29,7 @@ from minibert.cli import (
     info,
     parity,
     plot,
+    pretrain,
     rank,
     search,
     study,
@@ -55,6 +56,7 @@ COMMANDS: dict[str, ModuleType] = {
     "info": info,
     "parity": parity,
     "study": study,
+    "pretrain": pretrain,
     "demo": demo,
 }
 EPILOG = """\
@@ -78,6 +80,7 @@ examples:
   minibert explain-similarity "He robbed the bank." "The robber went to the bank."
   minibert parity --model google-bert/bert-base-uncased
   minibert study published --data evaldata
+  minibert pretrain emma.txt dracula.txt --config tiny -o novels
 
 --model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask
 and study, which need a masked-LM head, bert-base-uncased; for classify, nlptown's classifier of reviews; for rank, the

@@ -9,7 +9,7 @@ from typing import Any
 import minibert
 from minibert.cli.loading import CLASSIFIER, add_loading, load
 from minibert.cli.texts import add_files, read_texts, write_file
-from minibert.records import Record
+from minibert.corpus import files
 
 SUMMARY = "Label texts with a classifier."
 DETAILS = """\
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     settings: dict[str, Any] = {"batch_size": options.batch_size, "truncation": options.truncation}
     if options.output:
 
-        def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[Record]]:
+        def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
             scores = bert.label_scores(texts, show_progress_bar=False, **settings)
             names = bert.config.id2label or {}
             best = [names[number] for number in scores.argmax(1).tolist()]

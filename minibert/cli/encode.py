@@ -9,7 +9,7 @@ from typing import Any
 import minibert
 from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_inputs, numbers, read_texts, write_file
-from minibert.records import Record
+from minibert.corpus import files
 
 SUMMARY = "Turn texts into vectors."
 DETAILS = """\
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
     settings |= {"normalize_embeddings": options.normalize, "truncation": options.truncation}
     if options.output:
 
-        def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[Record]]:
+        def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
             return bert.encode(texts, show_progress_bar=False, **settings), [{"text": text} for text in texts]
 
         return write_file(options, settings, compute)

@@ -9,6 +9,7 @@ import sys
 import minibert
 from minibert.cli.loading import add_checkpoint
 from minibert.errors import MinibertError
+from minibert.training.tasks import TASKS
 
 SUMMARY = "Fine-tune a model on rows of a file."
 DETAILS = """\
@@ -16,12 +17,11 @@ Tasks and their columns: classify (text, label, text_pair), tokens (a CoNLL file
 score), pairs (anchor, positive, negative), rank (query, passage, label), qa (a JSON file in SQuAD's format). Files are
 .csv, .tsv, .jsonl or .parquet. Prints the metrics on the rows of --dev, one per line, separated by tabs. The folder
 then holds the model and its card. The same command again resumes an interrupted run."""
-TASKS = ("classify", "tokens", "similarity", "pairs", "rank", "qa")
 
 
 def add_task(parser: argparse.ArgumentParser) -> None:
     """Declare `--task` and `--column`."""
-    parser.add_argument("--task", choices=TASKS, required=True, help="what the model is for")
+    parser.add_argument("--task", choices=tuple(TASKS), required=True, help="what the model is for")
     parser.add_argument(
         "--column",
         metavar="NAME=COLUMN",
@@ -94,7 +94,6 @@ def run(options: argparse.Namespace) -> None:
         max_length=options.max_length,
         loss=options.loss,
         dtype=options.dtype,
-        show_progress_bar=True,
     )
     if made.metrics:
         show(made.metrics, options.json)

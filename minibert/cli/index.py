@@ -10,7 +10,6 @@ import minibert
 from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_column
 from minibert.corpus import files
-from minibert.records import BLOCK
 
 SUMMARY = "Build an index of texts for `minibert search`."
 DETAILS = """\
@@ -34,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     index = minibert.Index(load(options))
     for path in options.inputs:
         rows = files.read_records(path, options.text, options.keep)
-        while block := list(islice(rows, BLOCK)):
+        while block := list(islice(rows, files.BLOCK)):
             index.add([text for text, _ in block], [data or None for _, data in block])
             print(f"minibert: {len(index):,} texts", file=sys.stderr)
     index.save(options.output)

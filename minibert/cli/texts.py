@@ -13,10 +13,9 @@ import minibert
 from minibert.cli.loading import load
 from minibert.corpus import files
 from minibert.errors import MinibertError
-from minibert.records import Record
 from minibert.vectors.fingerprint import facts
 
-Compute = Callable[[minibert.Bert, list[str], int], tuple[Any, list[Record]]]
+Compute = Callable[[minibert.Bert, list[str], int], tuple[Any, list[files.Record]]]
 
 
 def add_column(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +93,7 @@ def write_file(options: argparse.Namespace, settings: dict[str, Any], compute: C
             print(f"minibert: resuming after {output.texts:,} texts", file=sys.stderr)
         keeps_rows = words or output.kind in (".jsonl", ".parquet")
 
-        def computed(texts: list[str], first: int) -> tuple[Any, list[Record]]:
+        def computed(texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
             vectors, rows = compute(bert, texts, first)
             return vectors, rows if keeps_rows else []
 

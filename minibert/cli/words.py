@@ -11,8 +11,8 @@ import numpy as np
 import minibert
 from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_inputs, numbers, read_texts, write_file
+from minibert.corpus import files
 from minibert.errors import MinibertError
-from minibert.records import Record
 from minibert.vectors.words import PIECES, SPLITTERS
 
 SUMMARY = "Turn the words of texts into vectors."
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     names = ("batch_size", "layers", "combine", "pieces", "split", "truncation")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
 
-    def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[Record]]:
+    def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
         found = bert.words(texts, show_progress_bar=False, **settings)
         rows = [
             {"text": number, "word": word, "start": start, "end": end}

@@ -8,12 +8,14 @@ only when it is complete.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -24,17 +26,19 @@ from typing_extensions import Self
 
 from minibert.errors import MinibertError
 from minibert.pretrained.files import locked, path_to_disk, safetensors_header, to_disk, written_whole
-from minibert.records import BLOCK, READERS, STDIN, Record, decoded, pyarrow_parquet
 
 INPUTS = (".txt", ".csv", ".jsonl", ".parquet")
 OUTPUTS = (".npy", ".safetensors", ".jsonl", ".parquet")
+STDIN = "-"
 DATA = ("vectors", "rows")  # data files of an unfinished output
+BLOCK = 4_096  # rows per read or write
 SECONDS = 4.0  # computing time between two lines of the journal: the most that an interruption loses
 FIRST_BLOCK = 8_192  # characters, before the speed is known
 MOST_TEXTS, MOST_CHARACTERS = 16_384, 1_000_000  # limits of a block, whose word vectors are in memory
 FORMAT = 1  # version of the journal
 
 Vectors = NDArray[np.float32]
+Record = dict[str, Any]
 
 
 # Input
@@ -103,9 +107,86 @@ def _check_characters(place: str, name: str, value: Any) -> None:
         ) from None
 
 
+def _decoded(path: str) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file, with their numbers and line endings."""
+    with nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise MinibertError(
+                    f"{path}, line {number}, must be UTF-8, but its byte {error.start} is not; convert the file, for "
+                    "example with iconv"
+                ) from None
+
+
 def _lines(path: str) -> Iterator[tuple[str, str]]:
-    for number, line in decoded(path):
+    for number, line in _decoded(path):
         yield f"{path}, line {number},", line.rstrip("\r\n")
+
+
+def _read_csv(path: str) -> Iterator[tuple[str, Record]]:
+    reader = csv.reader((line for _, line in _decoded(path)), strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            raise MinibertError(f"{path} must start with a header, but it is empty; add the names of its columns")
+        for values in reader:
+            place = f"{path}, line {reader.line_num},"
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise MinibertError(
+                    f"{place} must have {len(header)} values, like the header, but it has {len(values)}; fix it"
+                )
+            yield place, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise MinibertError(f"{path}, line {reader.line_num}, must be valid CSV ({error}); fix it") from None
+
+
+def _read_jsonl(path: str) -> Iterator[tuple[str, Record]]:
+    for number, line in _decoded(path):
+        place = f"{path}, line {number},"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise MinibertError(f"{place} must be valid JSON ({error}); fix it") from None
+        if isinstance(record, str):
+            record = {"text": record}
+        if not isinstance(record, dict):
+            raise MinibertError(f"{place} must be a JSON object or string, not {type(record).__name__}; fix it")
+        yield place, record
+
+
+def _read_parquet(path: str) -> Iterator[tuple[str, Record]]:
+    parquet, number = _parquet(), 0
+    from pyarrow import ArrowInvalid
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=BLOCK):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number},", row
+    except ArrowInvalid as error:
+        raise MinibertError(f"{path} must be valid Parquet ({error}); write it again") from None
+
+
+READERS: dict[str, Callable[[str], Iterator[tuple[str, Record]]]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+
+
+def _parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError(".parquet files need pyarrow, which is not installed; pip install pyarrow") from None
+    return pyarrow.parquet
 
 
 def count_records(paths: Sequence[str], text: str) -> int | None:
@@ -145,7 +226,7 @@ class Output:
         if self.kind not in OUTPUTS:
             raise MinibertError(f"the output ({path}) must end in one of {', '.join(OUTPUTS)}; change its name")
         if self.kind == ".parquet":
-            pyarrow_parquet()
+            _parquet()
         self.folder = self.path.with_name(self.path.name + ".partial")
         self.blocks: list[Record] = []
         self._seal = ""  # digest in the journal's last line
@@ -352,7 +433,7 @@ def _write_jsonl(path: Path, output: Output) -> None:
 def _write_parquet(path: Path, output: Output) -> None:
     import pyarrow
 
-    parquet, writer = pyarrow_parquet(), None
+    parquet, writer = _parquet(), None
     try:
         for block in output.table() if output.rows else [[]]:
             vectors = np.stack([vector for _, vector in block]) if block else np.empty((0, output.width), np.float32)

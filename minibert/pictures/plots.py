@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -191,6 +191,43 @@ def plot_senses(senses: Senses, *, title: str | None = None) -> Figure:
         panel.set(xlim=(0, 1), ylim=(0, 1))
         ringed = "ringed: the examples on the right"
         axes.annotate(ringed, (1, 1), (0, 3), "axes fraction", "offset points", ha="right", color="#5D5D5D")
+    return figure
+
+
+def plot_losses(
+    steps: Sequence[float], evaluations: Mapping[int, float] | None = None, *, title: str | None = None
+) -> Figure:
+    """Plot the losses of a training run: each step in grey, their running mean, and the evaluations as points.
+
+    Args:
+        steps: the loss of each step.
+        evaluations: losses on other data, by the number of steps done.
+        title: the title of the plot.
+
+    Raises:
+        MinibertError: there are no steps.
+        ImportError: matplotlib is not installed.
+    """
+    losses = np.asarray(steps, dtype=np.float64)
+    if not len(losses):
+        raise MinibertError("steps ([]) must hold at least one loss; train first")
+    mean = losses.copy()
+    for i in range(1, len(losses)):
+        weight = max(0.02, 1 / (i + 1))  # at first of all steps so far, then of about the last fifty
+        mean[i] = (1 - weight) * mean[i - 1] + weight * losses[i]
+    with drawing() as new_figure:
+        figure: Figure = new_figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        numbers = np.arange(1, len(losses) + 1)
+        axes.plot(numbers, losses, color="#D5D5D5", linewidth=0.8, label="each step")
+        axes.plot(numbers, mean, color=COLOURS[0], linewidth=1.8, label="running mean")
+        if evaluations:
+            axes.plot(list(evaluations), list(evaluations.values()), "o-", color=COLOURS[1], label="held-out texts")
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss (nats)")
+        axes.set_title(title or f"{len(losses):,} steps", loc="left", parse_math=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
     return figure
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minibert.errors import MinibertError
-from minibert.records import READERS, Record, decoded
+from minibert.errors import MinibertError, optional
 from minibert.text import check_text, counted, is_table, short
 
+Record = dict[str, Any]
+Reader = Callable[[str], Iterator[tuple[str, Record]]]  # yields each row with its place, to begin a message with
 Rows = str | Path | Iterable[Mapping[str, Any]]
 
 
@@ -79,8 +82,8 @@ def read(
     name: str,
     source: Rows,
     columns: Mapping[str, str],
-    optional: Sequence[str] = (),
-    formats: Mapping[str, Any] | None = None,
+    absent: Sequence[str] = (),
+    formats: Mapping[str, Reader] | None = None,
 ) -> Data:
     """Read rows.
 
@@ -88,7 +91,7 @@ def read(
         name: what they are used for, for messages.
         source: a file, or dicts.
         columns: the names of the columns in the source, by the task's names.
-        optional: those that may be absent.
+        absent: those that may be absent.
         formats: further readers of files, by suffix; "" reads all files that have no other reader.
 
     Raises:
@@ -101,7 +104,7 @@ def read(
         digest.update(Path(source).read_bytes())
     else:
         found = _given(name, source)
-    rows = [Row(place, _renamed(place, record, columns, optional)) for place, record in found]
+    rows = [Row(place, _renamed(place, record, columns, absent)) for place, record in found]
     title = Path(source).name if isinstance(source, (str, Path)) else counted(len(rows), "row")
     if not rows:
         raise MinibertError(f"{name} ({title}) must have at least one row; it is empty")
@@ -111,15 +114,14 @@ def read(
     return Data(name, title, digest.hexdigest(), rows)
 
 
-def _records(name: str, path: Path, formats: Mapping[str, Any]) -> Iterable[tuple[str, Record]]:
+def _records(name: str, path: Path, formats: Mapping[str, Reader]) -> Iterable[tuple[str, Record]]:
     if not path.is_file():
         raise FileNotFoundError(f"{name} ({path}) must be a file that exists; check the name")
     readers = {**READERS, **formats}
     reader = readers.get(path.suffix.lower(), readers.get(""))
     if reader is None:
         raise MinibertError(f"{name} ({path}) must end in one of {', '.join(readers)}; convert it")
-    found: Iterable[tuple[str, Record]] = reader(str(path))
-    return found
+    return reader(str(path))
 
 
 def _given(name: str, source: Any) -> Iterator[tuple[str, Record]]:
@@ -134,15 +136,15 @@ def _given(name: str, source: Any) -> Iterator[tuple[str, Record]]:
         yield f"{name}, row {number},", dict(record)
 
 
-def _renamed(place: str, record: Record, columns: Mapping[str, str], optional: Sequence[str]) -> Record:
+def _renamed(place: str, record: Record, columns: Mapping[str, str], absent: Sequence[str]) -> Record:
     for ours, theirs in columns.items():
-        if theirs not in record and ours not in optional:
+        if theirs not in record and ours not in absent:
             raise MinibertError(
                 f"{place} must have the column {theirs!r}; it has {', '.join(map(repr, record)) or 'none'}: name the "
                 f"column with columns={{{ours!r}: ...}}, or --column {ours}=..."
             )
     there = [(ours, record.get(theirs)) for ours, theirs in columns.items()]
-    return {ours: value for ours, value in there if value is not None or ours not in optional}
+    return {ours: value for ours, value in there if value is not None or ours not in absent}
 
 
 def as_number(value: Any) -> float | None:
@@ -154,6 +156,62 @@ def as_number(value: Any) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def decoded(path: str) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file with their numbers."""
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise MinibertError(
+                    f"{path}, line {number}, must be UTF-8; convert the file, for example with iconv"
+                ) from None
+
+
+def read_csv(path: str, **dialect: Any) -> Iterator[tuple[str, Record]]:
+    """The rows of a CSV file by the names in its header."""
+    reader = csv.reader((line for _, line in decoded(path)), strict=True, **dialect)
+    try:
+        header = next(reader, [])
+        for values in reader:
+            place = f"{path}, line {reader.line_num},"
+            if values and len(values) != len(header):
+                raise MinibertError(
+                    f"{place} must have {len(header)} values, like the header, but it has {len(values)}; fix it"
+                )
+            if values:
+                yield place, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise MinibertError(f"{path}, line {reader.line_num}, must be valid CSV ({error}); fix it") from None
+
+
+def read_jsonl(path: str) -> Iterator[tuple[str, Record]]:
+    """The objects of a file with one on each line."""
+    for number, line in decoded(path):
+        place = f"{path}, line {number},"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise MinibertError(f"{place} must be valid JSON ({error}); fix it") from None
+        if not isinstance(record, dict):
+            raise MinibertError(f"{place} must be a JSON object, not {short(record)}; fix it")
+        yield place, record
+
+
+def read_parquet(path: str) -> Iterator[tuple[str, Record]]:
+    """The rows of a Parquet file."""
+    parquet = optional("pyarrow.parquet", "a .parquet file", "pyarrow")
+    pyarrow = optional("pyarrow", "a .parquet file", "pyarrow")
+    try:
+        table = parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise MinibertError(f"{path} must be valid Parquet ({error}); write it again") from None
+    for number, record in enumerate(table.to_pylist(), 1):
+        yield f"{path}, row {number},", record
 
 
 def read_conll(path: str) -> Iterator[tuple[str, Record]]:
@@ -195,3 +253,11 @@ def read_squad(path: str) -> Iterator[tuple[str, Record]]:
                     yield place, {"question": asked["question"], "context": paragraph["context"], "answers": answers}
     except (ValueError, KeyError, TypeError) as error:
         raise MinibertError(f"{path} must be JSON in SQuAD's format ({error!r}); fix it, or use .jsonl") from None
+
+
+READERS: dict[str, Reader] = {
+    ".csv": read_csv,
+    ".tsv": partial(read_csv, delimiter="\t", quoting=csv.QUOTE_NONE),
+    ".jsonl": read_jsonl,
+    ".parquet": read_parquet,
+}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-import numpy as np
 import torch
 
 from minibert.base import PretrainedModel
@@ -22,64 +20,18 @@ from minibert.loading import load
 from minibert.model import BertModel
 from minibert.pretrained.files import write_text
 from minibert.text import check_choice, counted, whole_number
+from minibert.training.card import card
 from minibert.training.data import Data, Rows, read
-from minibert.training.loop import Settings, Step
-from minibert.training.loop import train as train_steps
+from minibert.training.loop import Settings
 from minibert.training.metrics import Metrics, check_installed
-from minibert.training.objectives import Objective
 from minibert.training.order import DistinctEpochs, Epochs
 from minibert.training.packed import Example
+from minibert.training.processes import place, wait
+from minibert.training.run import History, run_in_folder
 from minibert.training.tasks import TASKS, Compare, Task
 from minibert.training.vocabulary import CompactTable
 from minibert.vectors.fingerprint import facts
 from minibert.vectors.recipe import Recipe
-
-
-@dataclass
-class History:
-    """The steps of a run, and its evaluations, each with its number of steps as "step"."""
-
-    steps: list[Step] = field(default_factory=list)
-    evaluations: list[Metrics] = field(default_factory=list)
-
-    def kept(self, best: str) -> tuple[int, Metrics]:
-        """After how many steps the model that is kept was reached, and its metrics."""
-        if not self.evaluations:
-            return len(self.steps), {}
-        top = max(self.evaluations, key=lambda row: row[best])
-        return int(top["step"]), {name: value for name, value in top.items() if name != "step"}
-
-
-def run_in_folder(
-    model: PretrainedModel,
-    batches: Callable[[int], list[Example]],
-    objective: Objective,
-    settings: Settings,
-    folder: Path,
-    *,
-    identity: Mapping[str, Any],
-    save_every: int,
-    evaluate: Callable[[int], Metrics] | None,
-    evaluate_every: int,
-    best: str,
-    patience: int | None,
-    show_progress_bar: bool | None,
-) -> History:
-    """Train, evaluate, and end with the best weights."""
-    history = History()
-    kept = None
-    for step in train_steps(model, batches, objective, settings):
-        history.steps.append(step)
-        done = step.number + 1
-        if evaluate and (done % evaluate_every == 0 or done == settings.steps):
-            history.evaluations.append({"step": done, **evaluate(done)})
-            if history.kept(best)[0] == done:
-                kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            elif patience and done - history.kept(best)[0] >= patience * evaluate_every:
-                break
-    if kept:
-        model.load_state_dict(kept)
-    return history
 
 
 class FinetuneSettings(TypedDict, total=False):
@@ -97,8 +49,8 @@ class FinetuneSettings(TypedDict, total=False):
     max_length: int | None
     loss: Literal["cosent", "cosine"]
     dtype: Literal["float32", "bfloat16"]
-    part_tokens: int
-    save_every: int | None
+    part_tokens: int | None
+    save_every: int
     show_progress_bar: bool | None
 
 
@@ -141,13 +93,14 @@ def finetune(
     max_length: int | None = None,
     loss: Literal["cosent", "cosine"] = "cosent",
     dtype: Literal["float32", "bfloat16"] = "float32",
-    part_tokens: int = 4_096,
-    save_every: int | None = None,
+    part_tokens: int | None = None,
+    save_every: int = 500,
     show_progress_bar: bool | None = None,
 ) -> Run:
     """Fine-tune a copy of a model on rows, and save it.
 
-    The same call again resumes an interrupted run. Tasks and their columns:
+    The same call again resumes an interrupted run, and of a finished one returns what it returned. Tasks and their
+    columns:
 
     - "classify": text, label, and if there are pairs text_pair. The labels decide whether one label is learned, several
       or a number: see `tasks.Classify`.
@@ -161,7 +114,8 @@ def finetune(
         bert: the model; it does not change.
         train: a .csv, .tsv, .jsonl or .parquet file, or an iterable of dicts.
         task: what is learned.
-        output: the folder for the checkpoints, losses and metrics of the run, and for the model.
+        output: a folder. The model goes into it; the run's states, `losses.csv` and `metrics.csv` into its subfolder
+            `training`.
         dev: rows to evaluate on after each epoch. The model with the best metric is kept; without, the last.
         columns: the names of columns in the rows, by the names above, where they differ.
         epochs, batch_size: how often each row is taken, and how many rows in a step.
@@ -169,17 +123,21 @@ def finetune(
         patience: stop after so many evaluations without a better metric.
         max_length: the most tokens of a row, with special tokens; None means the model's limit.
         loss: for "similarity": "cosent" learns the order of scores, "cosine" learns cosines.
-        save_every: steps between two checkpoints; None means an epoch.
-        show_progress_bar: None shows it if the logger "minibert" is at INFO or DEBUG.
+        save_every: steps between two saved states.
+        show_progress_bar: None shows it if standard error is a terminal.
 
     Raises:
         MinibertError: rows that cannot be learned from; the folder holds another run; a setting that makes no sense.
         FileNotFoundError: a file does not exist.
         ImportError: `dev` is given, and scikit-learn is not installed.
+        DivergenceError: a loss is not finite; the last saved state is in the folder.
+        KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
     folder = Path(output)
     if dev is not None:
         check_installed()
+    if patience is not None and dev is None:
+        raise MinibertError(f"patience ({patience}) must be given with dev, whose metric it waits for; pass dev=")
     for name, count in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
         if count is not None or name != "patience":
             whole_number(name, count)
@@ -208,44 +166,50 @@ def finetune(
         seed=seed,
         dtype=dtype,
     )
+    choices = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "max_length": tuned.max_seq_length,
+        **({"loss": loss} if task == "similarity" else {}),
+    }
 
-    def evaluate(step: int) -> Metrics:
+    def measure(_: int) -> Metrics:
         assert held_out is not None
         with whole_table(tuned, table), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # rows that are too long were counted before
             return learned.metrics(tuned, held_out)
 
-    identity = {
-        "task": task,
-        "train": rows.digest,
-        "dev": held_out and held_out.digest,
-        "columns": dict(columns or {}),
-        "model": facts(bert),
-        "max_length": tuned.max_seq_length,
-        "loss": loss,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        **asdict(settings),
-    }
-    del identity["part_tokens"]  # changes no result
     history = run_in_folder(
         tuned.model,
         batches,
         learned.objective(tuned.recipe),
         settings,
-        folder,
-        identity=identity,
-        save_every=save_every or max(1, -(-steps // epochs)),
-        evaluate=None if held_out is None else evaluate,
-        evaluate_every=max(1, -(-steps // epochs)),
-        best=learned.metric,
+        folder / "training",
+        identity={
+            "task": task,
+            "train": rows.digest,
+            "dev": held_out and held_out.digest,
+            "columns": dict(columns or {}),
+            "model": facts(bert),
+            **choices,
+        },
+        save_every=save_every,
+        evaluate=None if held_out is None else measure,
+        evaluate_every=-(-steps // epochs),
+        best=None if held_out is None else learned.metric,
         patience=patience,
+        describe=lambda example: " | ".join(tuned.tokenizer.decode(table.used[row].tolist()) for row in example.rows),
         show_progress_bar=show_progress_bar,
     )
-    kept, metrics = history.kept(learned.metric)
-    table.restore(float(np.prod([1 - settings.rate(number) * weight_decay for number in range(kept)])))
-    tuned.save_pretrained(folder)
-    write_text(folder / "README.md", card(bert, task, [rows, *([held_out] if held_out else [])], identity, metrics))
+    best = history.best or {"step": len(history.steps)}
+    # rows of the table that do not occur were only decayed: see `CompactTable`
+    table.restore(math.prod(1 - settings.rate(number) * weight_decay for number in range(int(best["step"]))))
+    metrics = {name: value for name, value in best.items() if name != "step"}
+    if place()[0] == 0:  # of several processes, one writes
+        tuned.save_pretrained(folder)
+        data = [rows] if held_out is None else [rows, held_out]
+        write_text(folder / "README.md", card(str(bert.source), task, data, {**choices, **vars(settings)}, metrics))
+    wait()
     return Run(metrics, history, load(folder), folder)
 
 
@@ -357,33 +321,3 @@ def whole_table(bert: Bert, table: CompactTable) -> Iterator[None]:
         yield
     finally:
         embeddings.token = compact
-
-
-def card(bert: Bert, task: str, data: list[Data], settings: Mapping[str, Any], metrics: Metrics) -> str:
-    """The text of a model card: data, settings, metrics and versions."""
-    try:
-        own = version("readable-bert")
-    except PackageNotFoundError:
-        own = "0.0.0"
-    lines = [
-        "---",
-        "library_name: minibert",
-        "tags: [bert]",
-        "---",
-        f"# {bert.source}, fine-tuned: {task}",
-        "",
-        "| data | file or rows | rows | sha256 |",
-        "|---|---|---|---|",
-        *(f"| {one.name} | {one.title} | {len(one.rows):,} | `{one.digest}` |" for one in data),
-        "",
-    ]
-    if metrics:
-        lines += [
-            "| metric | dev |",
-            "|---|---|",
-            *(f"| {name} | {value:.4f} |" for name, value in metrics.items()),
-            "",
-        ]
-    told = {name: value for name, value in settings.items() if name not in ("train", "dev", "model", "task", "columns")}
-    lines += ["| setting | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in told.items()), ""]
-    return "\n".join([*lines, f"minibert {own}, torch {torch.__version__}, Python {platform.python_version()}.", ""])

@@ -13,17 +13,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from minibert.base import PretrainedModel
+from minibert.engine.device import TOKENS_ON_A_GPU
 from minibert.errors import MinibertError
 from minibert.training.fast import fast_operations
 from minibert.training.objectives import Objective
 from minibert.training.packed import Example, parts_of
+from minibert.training.processes import Trainee, gathered, joined, place, total, without_exchange
+
+PART_ON_A_CPU = 1_024  # tokens; twice as many take a third more memory and are no faster, half as many are slower
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Settings:
         weight_decay: of all weights but norms and biases, as in BERT.
         betas, eps: of Adam.
         max_grad_norm: longer gradients are scaled down to this length.
-        part_tokens: how many tokens are computed at once; more take more memory, and change no result.
+        part_tokens: how many tokens of a batch are computed at once; more take more memory. Without dropout, the result
+            does not depend on it. None: 1,024 on a CPU, 16,384 elsewhere.
         seed: of dropout, and of the order of the examples.
         dtype: of products and attention: "float32", or "bfloat16" by autocast. Weights are float32 in both.
     """
@@ -51,7 +56,7 @@ class Settings:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     max_grad_norm: float = 1.0
-    part_tokens: int = 4_096
+    part_tokens: int | None = None
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -137,13 +142,14 @@ def train(
     """
     optimizer = adamw(model, settings) if optimizer is None else optimizer
     trained = [p for group in optimizer.param_groups for p in group["params"]]
+    trainee = joined(Trainee(model, objective))
     for number in range(start, settings.steps):
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(number)
         optimizer.zero_grad()
         examples = batches(number)
-        loss = gradients(model, objective, examples, settings, number)
+        loss = gradients(trainee, objective, examples, settings, number)
         norm = float(nn.utils.clip_grad_norm_(trained, settings.max_grad_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergenceError(number, loss, norm, examples)
@@ -153,39 +159,60 @@ def train(
 
 
 def gradients(
-    model: PretrainedModel, objective: Objective, examples: Sequence[Example], settings: Settings, number: int
+    trainee: nn.Module, objective: Objective, examples: Sequence[Example], settings: Settings, number: int
 ) -> float:
-    """Add the gradients of a batch, computed in parts, and return its loss. Its parts change neither.
+    """Add the gradients of a batch and return its loss.
 
-    If the loss does not divide, the outputs of all parts are computed first, without what their gradients need; then
-    the loss and its gradient for the outputs; then each part again, to go on from there to the weights.
+    Each process computes its share of the examples, in parts. Neither changes the loss or the gradients. If the loss
+    does not divide, the outputs of all parts are computed first, without what their gradients need; then the loss and
+    its gradient for the outputs; then each part again, to go on from there to the weights.
+
+    Args:
+        trainee: `Trainee`, in DDP if there are several processes.
+        objective: the trainee's.
+        examples: of all processes.
+        settings, number: decide on the parts and on dropout.
 
     Source: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup" (GradCache).
     """
-    parts = list(parts_of(examples, settings.part_tokens))
+    rank, size = place()
+    model: Any = getattr(trainee, "module", trainee).model
+    device: torch.device = model.device
+    own = examples[rank::size]
+    most = settings.part_tokens or (PART_ON_A_CPU if device.type == "cpu" else TOKENS_ON_A_GPU)
+    # a process without a share takes part in the exchange, too: an example that counts for nothing
+    parts = list(parts_of(own or examples[:1], most))
     counts = objective.counts(examples)
+    weight = float(size if own else 0)  # DDP takes the mean over the processes, where the sum is wanted
 
-    def outputs(part: int) -> Tensor:
-        _seed(model.device, settings.seed, number, part)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-            return objective.outputs(model, parts[part])
+    def outputs(part: int) -> Any:
+        _seed(device, settings.seed, number, part * size + rank)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+            return trainee(parts[part])
 
-    total = 0.0
-    with fast_operations(model.device), torch.random.fork_rng(_devices(model.device)):
-        if objective.divides or len(parts) == 1:
+    def add(loss: Tensor, gradient: Tensor | None = None) -> None:
+        loss.backward(gradient)  # type: ignore[no-untyped-call]
+
+    with fast_operations(device), torch.random.fork_rng(_devices(device)):
+        if objective.divides or len(examples) == len(parts[0]):
+            loss = 0.0
             for part, chosen in enumerate(parts):
-                loss = objective.loss(model, outputs(part), chosen, counts)
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.item()
-            return total
+                with without_exchange(trainee, part == len(parts) - 1):
+                    share = objective.loss(model, outputs(part), chosen, counts) * weight
+                    add(share)
+                loss += share.item() / size
+            return total(loss)
         with torch.no_grad():
-            whole = torch.cat([outputs(part) for part in range(len(parts))])
-        loss = objective.loss(model, whole.requires_grad_(), examples, counts)
-        loss.backward()  # type: ignore[no-untyped-call]
+            computed = [outputs(part) for part in range(len(parts))]
+        whole = gathered(torch.cat(computed)[: len(own)], len(examples)).requires_grad_()
+        loss_of_all = objective.loss(model, whole, examples, counts)
+        add(loss_of_all)
         assert whole.grad is not None
-        for part, gradient in enumerate(torch.split(whole.grad, [len(part) for part in parts])):
-            outputs(part).backward(gradient)  # type: ignore[no-untyped-call]
-        return loss.item()
+        mine = whole.grad[rank::size] if own else torch.zeros_like(computed[0])
+        for part, gradient in enumerate(torch.split(mine * weight, [len(chosen) for chosen in parts])):
+            with without_exchange(trainee, part == len(parts) - 1):
+                add(outputs(part), gradient)
+        return loss_of_all.item()
 
 
 def _seed(device: torch.device, *numbers: int) -> None:

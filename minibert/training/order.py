@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from minibert.training.packed import Example
 
+T = TypeVar("T")
 
-class Epochs:
+
+class Epochs(Generic[T]):
     """Batches of examples in a new random order in each epoch, by the number of the step alone.
 
     Each epoch takes each example once; its last batch may be smaller.
@@ -20,14 +23,14 @@ class Epochs:
         seed: of the order.
     """
 
-    def __init__(self, examples: Sequence[Example], batch_size: int, seed: int = 0) -> None:
+    def __init__(self, examples: Sequence[T], batch_size: int, seed: int = 0) -> None:
         self.examples = examples
         self.batch_size = batch_size
         self.seed = seed
         self.steps = -(-len(examples) // batch_size)  # of an epoch
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
-    def __call__(self, number: int) -> list[Example]:
+    def __call__(self, number: int) -> list[T]:
         """The examples of a step."""
         return [self.examples[i] for i in self.indices(number)]
 

@@ -10,8 +10,6 @@ from oracle import with_real_vocabulary
 
 import minibert
 from minibert.cli import main
-from minibert.cli.finetune import TASKS
-from minibert.training import tasks
 
 ROWS = "question,kind\nWho wrote Hamlet?,person\nWhere is Rome?,place\nWho was it?,person\nWhere are they?,place\n"
 COLUMNS = ["--column", "text=question", "--column", "label=kind"]
@@ -78,7 +76,3 @@ def test_mistakes_are_one_sentence_and_exit_code_2(given: list[str], capsys: pyt
         told = capsys.readouterr().err
         assert message in told
         assert len(told.strip().splitlines()) == 1
-
-
-def test_the_tasks_of_the_commands_are_those_of_the_library() -> None:
-    assert tuple(tasks.TASKS) == TASKS

@@ -221,7 +221,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"columns": {"label": "y"}}, "train, row 0, must have the column 'y'; it has 'text', 'label'"),
     ({"dtype": "float16"}, r"dtype \('float16'\) must be 'float32' or 'bfloat16'"),
     ({"learning_rate": -1}, r"learning_rate \(-1\) must be a number above 0"),
-    ({"patience": 0}, r"patience \(0\) must be a whole number"),
+    ({"patience": 0, "dev": CLASSIFY}, r"patience \(0\) must be a whole number"),
     ({"epochs": 0}, r"epochs \(0\) must be a whole number"),
     ({"batch_size": 1.5}, r"batch_size \(1.5\) must be a whole number"),
     ({"task": "similarity", "train": PAIRS, "loss": "l2"}, r"loss \('l2'\) must be 'cosent' or 'cosine'"),

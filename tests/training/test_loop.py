@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,108 +12,23 @@ import torch
 import transformers
 from oracle import pair_of, theirs_of
 from sentence_transformers import SentenceTransformer
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
+from training_cases import CASES, IDS, NO_DROPOUT, Case
 
 import minibert
 from minibert.training.loop import DivergenceError, Settings, adamw, gradients, train
 from minibert.training.objectives import (
-    Choices,
     CosineScores,
-    MaskedTokens,
-    MaskedTokensAndNextSentence,
     Objective,
     Positives,
     Relevance,
     ScoredPairs,
-    Spans,
     TextLabels,
-    TokenLabels,
 )
 from minibert.training.packed import Example, parts_of
+from minibert.training.processes import Trainee
 from minibert.vectors.recipe import Recipe
-
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-LENGTHS = (9, 4, 17, 4, 6, 30, 9, 5)
-
-
-class Case:
-    """Random examples of a head, for us and, padded, for transformers."""
-
-    def __init__(
-        self, kind: str, objective: Objective, labels: Callable[[np.random.Generator, int], Any], **config: Any
-    ):
-        self.kind, self.objective, self.labels, self.config = kind, objective, labels, config
-
-    def examples(self, seed: int) -> list[Example]:
-        """A batch of eight."""
-        random = np.random.default_rng(seed)
-        rows = 3 if self.kind == "BertForMultipleChoice" else 1
-        batch = []
-        # transformers lets padding compete as an answer, so its losses are ours only where there is none
-        lengths = [12] * 8 if self.kind == "BertForQuestionAnswering" else random.permutation(LENGTHS)
-        for length in lengths:
-            texts = tuple(random.integers(1, 99, length + j) for j in range(rows))
-            types = tuple((np.arange(len(text)) > 2).astype(np.int64) for text in texts)
-            batch.append(Example(texts, self.labels(random, length), types))
-        return batch
-
-    def padded(self, batch: Sequence[Example]) -> dict[str, Tensor]:
-        """The same batch as transformers takes it."""
-        longest = max(len(row) for e in batch for row in e.rows)
-
-        def pad(rows: Any, value: int = 0) -> Tensor:
-            return torch.tensor(np.stack([np.pad(row, (0, longest - len(row)), constant_values=value) for row in rows]))
-
-        inputs = {
-            "input_ids": pad([row for e in batch for row in e.rows]),
-            "token_type_ids": pad([row for e in batch for row in e.types]),
-            "attention_mask": pad([np.ones(len(row), np.int64) for e in batch for row in e.rows]),
-        }
-        labels = [e.labels for e in batch]
-        if self.kind == "BertForMultipleChoice":
-            inputs = {name: tensor.view(len(batch), 3, -1) for name, tensor in inputs.items()}
-        if self.kind == "BertForQuestionAnswering":
-            starts, ends = zip(*labels, strict=True)
-            return inputs | {"start_positions": torch.tensor(starts), "end_positions": torch.tensor(ends)}
-        if self.kind == "BertForPreTraining":
-            words, follows = zip(*labels, strict=True)
-            return inputs | {"labels": pad(words, -100), "next_sentence_label": torch.tensor(follows)}
-        if isinstance(self.objective, TokenLabels):
-            return inputs | {"labels": pad(labels, -100)}
-        found = torch.tensor(np.array(labels))
-        return inputs | {"labels": found.float() if found.is_floating_point() else found}
-
-
-def some_tokens(random: np.random.Generator, length: int, most: int = 99) -> Any:
-    """Labels of about a third of the tokens."""
-    labels = np.where(random.random(length) < 0.3, random.integers(0, most, length), -100)
-    labels[0] = 1
-    return labels
-
-
-CASES = [
-    Case("BertForMaskedLM", MaskedTokens(), some_tokens),
-    Case("BertForNextSentencePrediction", TextLabels(), lambda random, _: int(random.integers(2))),
-    Case(
-        "BertForPreTraining",
-        MaskedTokensAndNextSentence(),
-        lambda random, n: (some_tokens(random, n), int(random.integers(2))),
-    ),
-    Case("BertForSequenceClassification", TextLabels(), lambda random, _: int(random.integers(3)), num_labels=3),
-    Case("BertForSequenceClassification", TextLabels(), lambda random, _: random.random(), num_labels=1),
-    Case(
-        "BertForSequenceClassification",
-        TextLabels(),
-        lambda random, _: random.integers(0, 2, 4).astype(float),
-        num_labels=4,
-        problem_type="multi_label_classification",
-    ),
-    Case("BertForTokenClassification", TokenLabels(), lambda random, n: some_tokens(random, n, 5), num_labels=5),
-    Case("BertForQuestionAnswering", Spans(), lambda random, n: tuple(sorted(random.integers(0, n, 2).tolist()))),
-    Case("BertForMultipleChoice", Choices(), lambda random, _: int(random.integers(3))),
-]
-IDS = [f"{case.kind}-{case.config.get('num_labels', '')}" for case in CASES]
 
 
 def their_losses(theirs: Any, case: Case, steps: int, settings: Settings) -> list[float]:
@@ -188,7 +102,9 @@ def test_gradients_do_not_depend_on_the_parts_and_equal_those_of_all_positions(c
     expected = getattr(minibert, case.kind).from_pretrained(tmp_path / "gradients").state_dict()
     for part_tokens in (4_096, 60, 25, 1):
         ours.zero_grad()
-        found = gradients(ours, case.objective, batch, Settings(steps=1, part_tokens=part_tokens), 0)
+        found = gradients(
+            Trainee(ours, case.objective), case.objective, batch, Settings(steps=1, part_tokens=part_tokens), 0
+        )
         assert found == pytest.approx(loss.item(), abs=1e-6)
         for name, parameter in ours.named_parameters():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -214,7 +130,7 @@ def test_losses_of_sentence_vectors_equal_those_of_sentence_transformers(
         "CoSENTLoss": ScoredPairs, "CosineSimilarityLoss": CosineScores, "MultipleNegativesRankingLoss": Positives,
     }  # fmt: skip
     objective = kinds[name](Recipe(pooling=("mean",)))  # type: ignore[call-arg]
-    found = gradients(ours, objective, batch, Settings(steps=1, part_tokens=part_tokens), 0)
+    found = gradients(Trainee(ours, objective), objective, batch, Settings(steps=1, part_tokens=part_tokens), 0)
     assert found == pytest.approx(loss.item(), abs=1e-5)
     expected = theirs[0].auto_model.encoder.layer[2].output.dense.weight.grad
     got = ours.encoder.layers[2].feed_forward.down.weight.grad
@@ -229,7 +145,9 @@ def test_a_reranker_learns_with_the_loss_of_cross_encoders(tmp_path: Path) -> No
     expected = F.binary_cross_entropy_with_logits(
         theirs(**{k: v for k, v in padded.items() if k != "labels"}).logits[:, 0], padded["labels"]
     )
-    assert gradients(ours, Relevance(), batch, Settings(steps=1), 0) == pytest.approx(expected.item(), abs=1e-6)
+    assert gradients(Trainee(ours, Relevance()), Relevance(), batch, Settings(steps=1), 0) == pytest.approx(
+        expected.item(), abs=1e-6
+    )
 
 
 @pytest.fixture
@@ -278,18 +196,21 @@ def test_training_draws_from_a_generator_of_its_own(classifier: minibert.BertFor
 def test_other_seeds_give_other_dropout(classifier: minibert.BertForSequenceClassification) -> None:
     classifier.train()
     batch = CLASSIFY.examples(0)
-    found = {gradients(classifier, TextLabels(), batch, Settings(steps=1, seed=seed), 0) for seed in (0, 0, 1, 2)}
+    found = {
+        gradients(Trainee(classifier, TextLabels()), TextLabels(), batch, Settings(steps=1, seed=seed), 0)
+        for seed in (0, 0, 1, 2)
+    }
     assert len(found) == 3
 
 
 def test_gradient_checkpointing_changes_no_bit(classifier: minibert.BertForSequenceClassification) -> None:
     classifier.train()
     batch = CLASSIFY.examples(0)
-    plain = gradients(classifier, TextLabels(), batch, Settings(steps=1), 0)
+    plain = gradients(Trainee(classifier, TextLabels()), TextLabels(), batch, Settings(steps=1), 0)
     expected = [p.grad.clone() for p in classifier.parameters() if p.grad is not None]
     classifier.zero_grad()
     classifier.gradient_checkpointing_enable()
-    assert gradients(classifier, TextLabels(), batch, Settings(steps=1), 0) == plain
+    assert gradients(Trainee(classifier, TextLabels()), TextLabels(), batch, Settings(steps=1), 0) == plain
     found = [p.grad for p in classifier.parameters() if p.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 

@@ -1,0 +1,160 @@
+"""Texts of any size become rows of equal length: tokenized once, kept in a file, cut on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from tokenizers import Tokenizer, models, trainers
+
+from minibert.errors import MinibertError
+from minibert.pretrained.files import to_disk, write_text, written_whole
+from minibert.text import counted
+from minibert.tokenizer import BertTokenizer
+from minibert.training.packed import Ids
+
+PIECE = 2**16  # characters tokenized at once; a text is only cut where a line ends
+
+
+class Sequences(Sequence[Ids]):
+    """Rows of tokens, each from one document.
+
+    Args:
+        tokens: the ids of all documents, one after another; a memory-mapped file can be larger than the memory.
+        ends: where each document ends in `tokens`.
+        length: tokens of a row, with [CLS] and [SEP]; the last row of a document may be shorter.
+        cls, sep: their ids.
+    """
+
+    def __init__(self, tokens: Ids, ends: Sequence[int], length: int, cls: int, sep: int) -> None:
+        self.tokens = tokens
+        self._cls, self._sep = np.array([cls]), np.array([sep])
+        room = length - 2
+        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+        cuts = [np.arange(start, end, room) for start, end in zip(starts, ends, strict=True)]
+        self.starts = np.concatenate(cuts) if cuts else np.empty(0, dtype=np.int64)
+        self.ends = np.concatenate(
+            [np.minimum(cut + room, end) for cut, end in zip(cuts, ends, strict=True)] if cuts else [self.starts]
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Ids: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Ids]: ...
+    def __getitem__(self, index: int | slice) -> Ids | list[Ids]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        tokens = self.tokens[self.starts[index] : self.ends[index]]
+        return np.concatenate([self._cls, tokens, self._sep]).astype(np.int64)
+
+
+def tokenized(
+    documents: Iterable[Iterable[str]], digest: str, tokenizer: BertTokenizer, path: Path
+) -> tuple[Ids, list[int]]:
+    """Tokenize documents into a file, or use the file if it is that of the same documents and tokenizer.
+
+    Args:
+        documents: the lines of each document. They are read as needed.
+        digest: what tells these documents from others.
+        tokenizer: of the model.
+        path: the file, `.bin`; its list of documents is beside it, `.json`.
+
+    Returns:
+        The ids of all documents, memory-mapped; and where each one ends.
+    """
+    index = path.with_suffix(".json")
+    digest = hashlib.sha256(f"{digest} {tokenizer.backend.to_str()}".encode()).hexdigest()
+    dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+    if not index.exists() or json.loads(index.read_text(encoding="utf-8"))["digest"] != digest:
+        ends, total = [], 0
+        with written_whole(path) as new, new.open("wb") as file:
+            for lines in documents:
+                for piece in pieces(lines):
+                    ids = tokenizer.backend.encode_batch_fast([piece], add_special_tokens=False)[0].ids
+                    file.write(np.array(ids, dtype=dtype).tobytes())
+                    total += len(ids)
+                ends.append(total)
+            to_disk(file)
+        write_text(index, json.dumps({"digest": digest, "ends": ends}) + "\n")
+    ends = json.loads(index.read_text(encoding="utf-8"))["ends"]
+    if not ends or not ends[-1]:
+        raise MinibertError("the texts (of no tokens) must hold words to learn from; name other files")
+    return np.memmap(path, dtype=dtype, mode="r"), ends
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 text file, without their ends.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MinibertError: it is not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for line in file:
+                yield line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise MinibertError(f"{path} must be UTF-8 text; byte {error.start} of a block is not: convert it") from None
+
+
+def digest_of(paths: Sequence[Path]) -> str:
+    """One digest of the contents of files."""
+    whole = hashlib.sha256()
+    for path in paths:
+        own = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                own.update(block)
+        whole.update(own.digest())
+    return whole.hexdigest()
+
+
+def pieces(lines: Iterable[str]) -> Iterator[str]:
+    """Lines joined to pieces of about `PIECE` characters."""
+    held: list[str] = []
+    size = 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= PIECE:
+            yield "\n".join(held)
+            held, size = [], 0
+    if held:
+        yield "\n".join(held)
+
+
+def new_vocabulary(texts: Iterable[str], size: int, *, lower_case: bool = True) -> BertTokenizer:
+    """Learn a WordPiece vocabulary.
+
+    Args:
+        texts: what it is learned from, read once.
+        size: tokens, the five special ones included.
+        lower_case: the model is an uncased one.
+
+    Raises:
+        MinibertError: the size leaves no room for the characters of the texts.
+
+    Source: the `tokenizers` library's WordPiece trainer (Schuster and Nakajima 2012, by way of byte-pair merges).
+    """
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # in the order of BERT's own vocabularies
+    rules = BertTokenizer({token: i for i, token in enumerate(special)}, do_lower_case=lower_case).backend
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = rules.normalizer, rules.pre_tokenizer
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=special, continuing_subword_prefix="##", show_progress=False
+    )
+    made.train_from_iterator(texts, trainer)
+    if made.get_vocab_size() > size:
+        needed = counted(made.get_vocab_size(), "token")
+        raise MinibertError(
+            f"vocab_size ({size}) must hold each character of the texts, twice, and the special tokens ({needed}); "
+            "choose a larger one"
+        )
+    return BertTokenizer(made.get_vocab(), do_lower_case=lower_case)

@@ -1,0 +1,122 @@
+"""Text becomes rows: nothing lost, nothing across documents; vocabularies that transformers reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minibert
+from minibert.training.sequences import Sequences, digest_of, lines_of, new_vocabulary, pieces, tokenized
+
+BOOKS = ("gutenberg/pg1661_sherlock_holmes.txt", "books/pg345_dracula.txt")
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(3, 12))
+def test_rows_hold_each_token_once_and_never_two_documents(sizes: list[int], length: int) -> None:
+    tokens = np.arange(sum(sizes)) + 1000
+    ends = np.cumsum(sizes).tolist()
+    rows = Sequences(tokens, ends, length, 1, 2)
+    document = np.repeat(np.arange(len(sizes)), sizes)
+    assert all(row[0] == 1 and row[-1] == 2 and len(row) <= length for row in rows)
+    inside = [row[1:-1] for row in rows]
+    assert np.array_equal(np.concatenate([*inside, []]), tokens)
+    assert all(len(set(document[row - 1000].tolist())) == 1 for row in inside)
+    full = sum(size // (length - 2) for size in sizes)
+    assert sum(len(row) == length for row in rows) == full
+
+
+def test_a_slice_is_the_list_of_its_rows() -> None:
+    rows = Sequences(np.arange(30), [30], 7, 1, 2)
+    assert [row.tolist() for row in rows[1:3]] == [rows[1].tolist(), rows[2].tolist()]
+
+
+def test_a_book_in_pieces_has_the_ids_of_the_whole_book(minilm: Path, evaldata: Path, tmp_path: Path) -> None:
+    tokenizer = minibert.BertTokenizer.from_pretrained(minilm)
+    paths = [evaldata / book for book in BOOKS]
+    tokens, ends = tokenized((lines_of(path) for path in paths), "x", tokenizer, tmp_path / "tokens.bin")
+    theirs = transformers.AutoTokenizer.from_pretrained(minilm)
+    start = 0
+    for path, end in zip(paths, ends, strict=True):
+        text = path.read_text(encoding="utf-8-sig")
+        assert np.array_equal(tokens[start:end], theirs(text, add_special_tokens=False, verbose=False).input_ids)
+        start = end
+    assert start == len(tokens)
+    assert tokens.dtype == np.uint16
+
+
+def test_the_file_is_used_again_unless_the_texts_or_the_tokenizer_are_others(minilm: Path, tmp_path: Path) -> None:
+    tokenizer = minibert.BertTokenizer.from_pretrained(minilm)
+    path = tmp_path / "tokens.bin"
+    read = []
+
+    def documents(text: str) -> list[list[str]]:
+        read.append(text)
+        return [[text]]
+
+    def lazily(text: str):  # type: ignore[no-untyped-def]
+        yield from documents(text)
+
+    first, _ = tokenized(lazily("a dog"), "1", tokenizer, path)
+    again, _ = tokenized(lazily("a cat"), "1", tokenizer, path)
+    assert read == ["a dog"]
+    assert first.tolist() == again.tolist()
+    changed, _ = tokenized(lazily("a cat"), "2", tokenizer, path)
+    assert changed.tolist() != first.tolist()
+    cased = minibert.BertTokenizer(tokenizer.vocab, do_lower_case=False)
+    tokenized(lazily("A Cat"), "2", cased, path)
+    assert read == ["a dog", "a cat", "A Cat"]
+
+
+def test_texts_without_words_are_refused(minilm: Path, tmp_path: Path) -> None:
+    tokenizer = minibert.BertTokenizer.from_pretrained(minilm)
+    with pytest.raises(minibert.MinibertError, match="no tokens"):
+        tokenized([[" ", ""]], "x", tokenizer, tmp_path / "tokens.bin")
+
+
+def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes("café".encode("latin-1"))
+    with pytest.raises(minibert.MinibertError, match=r"latin\.txt must be UTF-8"):
+        list(lines_of(path))
+
+
+def test_the_digest_changes_with_any_byte_and_with_the_order(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_text("one"), b.write_text("two")
+    digests = {digest_of([a, b]), digest_of([b, a]), digest_of([a])}
+    b.write_text("twO")
+    assert len(digests | {digest_of([a, b])}) == 4
+
+
+def test_pieces_keep_all_lines() -> None:
+    lines = ["x" * n for n in (10, 70_000, 3, 0, 65_530, 9)]
+    found = list(pieces(lines))
+    assert "\n".join(found).split("\n") == lines
+    assert len(found) == 2
+
+
+def test_a_new_vocabulary_encodes_without_unknown_words_and_as_transformers_does(
+    evaldata: Path, tmp_path: Path
+) -> None:
+    text = (evaldata / BOOKS[0]).read_text(encoding="utf-8-sig")
+    tokenizer = new_vocabulary(text.splitlines(), 3_000)
+    assert len(tokenizer) == 3_000
+    assert tokenizer.convert_ids_to_tokens([0, 1, 2, 3, 4]) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    sample = text[20_000:40_000]
+    ids = tokenizer.encode(sample, add_special_tokens=False)
+    assert ids == theirs(sample, add_special_tokens=False, verbose=False).input_ids
+    assert tokenizer.unk_token_id not in ids
+    assert len(ids) < len(sample) / 2.5
+
+
+def test_a_vocabulary_too_small_for_the_characters_is_refused() -> None:
+    with pytest.raises(minibert.MinibertError, match=r"vocab_size \(6\) must hold each character"):
+        new_vocabulary(["abcdefghij klmnop"], 6)

@@ -1,0 +1,44 @@
+"""A small training run as a program: `python training_run.py FOLDER` writes its weights there, too."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from oracle import TINY
+from safetensors.torch import save_model
+from training_cases import CASES
+
+import minibert
+from minibert.training.loop import Settings
+from minibert.training.objectives import TextLabels
+from minibert.training.run import History, run_in_folder
+
+CASE = CASES[3]
+IDENTITY = {"data": "random", "model": "tiny"}
+SETTINGS = Settings(steps=12, learning_rate=1e-3, seed=1)
+
+
+def new_model() -> minibert.BertForSequenceClassification:
+    """Always the same weights, with dropout."""
+    torch.manual_seed(0)
+    return minibert.BertForSequenceClassification(minibert.BertConfig(**TINY, num_labels=3))
+
+
+def go(folder: Path, settings: Settings = SETTINGS, **arguments: Any) -> tuple[History, minibert.PretrainedModel]:
+    """Train in a folder."""
+    model = new_model()
+    arguments = {"identity": IDENTITY, "save_every": 3, "show_progress_bar": False, **arguments}
+    batches: Callable[[int], Any] = arguments.pop("batches", CASE.examples)
+    return run_in_folder(model, batches, TextLabels(), settings, folder, **arguments), model
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    place = Path(sys.argv[1])
+    print("ready", flush=True)
+    _, trained = go(place)
+    save_model(trained, str(place / "final.safetensors"))
