@@ -29,8 +29,9 @@ To read the code, follow the data; no file imports a later one:
 
 The folders: pretrained/ (name -> files -> tensors -> our names); engine/ (many texts through the model, fast); vectors/
 (hidden states -> vectors of texts and words); tasks/ (hidden states -> answers); study/ (inspecting and editing the
-computation, parity with transformers); search/ (an index); lexicon/ (meanings of words); corpus/ (files of any size);
-pictures/ and reports/ (figures and measurements); integrations/ (spaCy, scikit-learn and others).
+computation, parity with transformers); training/ (fine-tuning and pretraining); search/ (an index); lexicon/ (meanings
+of words); corpus/ (files of any size); pictures/ and reports/ (figures and measurements); integrations/ (spaCy,
+scikit-learn and others).
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -66,6 +67,7 @@ from minibert.tasks.fill_mask import Candidate
 from minibert.tasks.rank import Ranked
 from minibert.tasks.tables import to_pandas
 from minibert.tokenizer import BertTokenizer
+from minibert.training.finetune import Run
 from minibert.vectors.recipe import Recipe
 from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
 from minibert.vectors.words import Words, words_to_pandas
@@ -103,6 +105,7 @@ __all__ = [
     "ParityReport",
     "Ranked",
     "Recipe",
+    "Run",
     "Senses",
     "SimilarityMap",
     "Source",

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -58,6 +58,10 @@ from minibert.vectors.recipe import Recipe, whitening
 from minibert.vectors.sentences import EncodeSettings, SentenceEncoder, check_output, with_prompt
 from minibert.vectors.similarity import Precision, similarity, similarity_pairwise
 from minibert.vectors.words import Pieces, Splitter, WordEncoder, Words, WordSettings
+
+if TYPE_CHECKING:  # training takes a `Bert`
+    from minibert.training.data import Rows
+    from minibert.training.finetune import FinetuneSettings, Run
 
 
 class Bert:
@@ -749,6 +753,25 @@ class Bert:
         sentences = recipe.in_words(self.dimension) if trained else None
         text = partial(card, repo_id, config, sentences=sentences, base_model=base)
         return push(self.save_pretrained, repo_id, text, **settings)
+
+    def finetune(self, train: Rows, *, task: str, output: str | Path, **settings: Unpack[FinetuneSettings]) -> Run:
+        """Fine-tune a copy of this model on rows of texts and labels, and save it.
+
+        Args:
+            train: a file, or dicts.
+            task: "classify", "tokens", "similarity", "pairs", "rank" or "qa".
+            output: the folder for the run and the model.
+            settings: `dev`, `epochs`, `batch_size`, `learning_rate` and others: see `training.finetune.finetune`.
+        """
+        from minibert.training.finetune import finetune
+
+        return finetune(self, train, task=task, output=output, **settings)
+
+    def evaluate(self, data: Rows, *, task: str, columns: Mapping[str, str] | None = None) -> dict[str, float]:
+        """Measure how well this model predicts rows; the arguments are as for `finetune`."""
+        from minibert.training.finetune import evaluate
+
+        return evaluate(self, data, task=task, columns=columns)
 
     def points(self) -> Points:
         """Every tensor inside the model that can be read or edited: name, shape and meaning. Prints as a table."""

@@ -42,7 +42,8 @@ AFTERWARDS = [
     ),
     *("demo", "integrations", "__init__", "cli", "__main__"),
 ]
-DRAWN = {"study": {"pictures"}}  # results that can be drawn import the drawing when it is asked for
+# Results that can be drawn import the drawing when it is asked for, and `Bert.finetune` the training.
+DRAWN = {"study": {"pictures"}, "bert": {"training"}}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

@@ -20,9 +20,11 @@ from minibert.cli import (
     demo,
     encode,
     entities,
+    evaluate,
     expand,
     explain_similarity,
     fill_mask,
+    finetune,
     index,
     info,
     parity,
@@ -47,6 +49,8 @@ COMMANDS: dict[str, ModuleType] = {
     "rank": rank,
     "entities": entities,
     "answer": answer,
+    "finetune": finetune,
+    "evaluate": evaluate,
     "attention": attention,
     "explain-similarity": explain_similarity,
     "info": info,
@@ -70,6 +74,8 @@ examples:
   minibert rank "Where can I fish?" "The lake is open." "The bank is closed."
   minibert entities "Angela Merkel was born in Hamburg."
   minibert answer "Where was she born?" "She was born in Hamburg."
+  minibert finetune --task classify --train train.csv --dev dev.csv -o runs/questions
+  minibert evaluate --task classify --data dev.csv --model runs/questions
   minibert attention "The animal was tired." -o page.html
   minibert explain-similarity "He robbed the bank." "The robber went to the bank."
   minibert parity --model google-bert/bert-base-uncased

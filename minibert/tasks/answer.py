@@ -91,7 +91,7 @@ class Reader(NamedTuple):
         found: list[list[Answer]] = []
         with Progress(total, shown) as progress:
             for chunk in chunks(asked, TOKENIZED_AT_ONCE):
-                rows, prefixes, offsets = self._rows(chunk, len(found))
+                rows, prefixes, offsets = self.rows(chunk, len(found))
                 cut.note(rows.lost, len(found))
                 windows: list[list[Window]] = [[] for _ in chunk]
                 nulls = np.full(len(chunk), np.inf)
@@ -107,12 +107,19 @@ class Reader(NamedTuple):
         cut.warn(len(found))
         return found
 
-    def _rows(self, asked: Sequence[tuple[str, str]], first: int) -> tuple[Rows, list[int], list[NDArray[np.int64]]]:
+    def rows(self, asked: Sequence[tuple[str, str]], first: int) -> tuple[Rows, list[int], list[NDArray[np.int64]]]:
         """The rows of questions with the windows of their contexts.
+
+        Args:
+            asked: the questions with their contexts.
+            first: the number of the first question, for messages.
 
         Returns:
             The rows; for each, how many tokens come before its part of the context; for each context, (N, 2), where
             its tokens are in it.
+
+        Raises:
+            MinibertError: as for a call.
         """
         backend, rows, prefixes, places = self.tokenizer.backend, Rows(), [], []
         questions, contexts = (

@@ -17,6 +17,8 @@ SECTIONS: dict[str, str] = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE,
 SHARED = SECTIONS["Model and output"]
 EXAMPLES = [line for text in SECTIONS.values() for line in re.findall(r"^\$ (minibert .*)$", text, re.MULTILINE)]
 FILES = {
+    "train.csv": "text,label\nWho wrote Hamlet?,person\nWhere is Rome?,place\n",
+    "dev.csv": "text,label\nWho was it?,person\nWhere are they?,place\n",
     "questions.csv": "question\nHow do I reset my password?\nWhere is my parcel?\n",
     "faq.csv": "question,answer\nI forgot my password,Use the link.\nTrack my delivery,The link is in your mail.\n",
     "questions.txt": "How do I reset my password?\nWhere is my parcel?\nCan I pay by card?\n",

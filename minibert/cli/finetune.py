@@ -1,0 +1,100 @@
+"""`minibert finetune`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+import minibert
+from minibert.cli.loading import add_checkpoint
+from minibert.errors import MinibertError
+from minibert.training.tasks import TASKS
+
+SUMMARY = "Fine-tune a model on rows of a file."
+DETAILS = """\
+Tasks and their columns: classify (text, label, text_pair), tokens (a CoNLL file), similarity (sentence1, sentence2,
+score), pairs (anchor, positive, negative), rank (query, passage, label), qa (a JSON file in SQuAD's format). Files are
+.csv, .tsv, .jsonl or .parquet. Prints the metrics on the rows of --dev, one per line, separated by tabs. The folder
+then holds the model and its card. The same command again resumes an interrupted run."""
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """Declare `--task` and `--column`."""
+    parser.add_argument("--task", choices=tuple(TASKS), required=True, help="what the model is for")
+    parser.add_argument(
+        "--column",
+        metavar="NAME=COLUMN",
+        action="append",
+        default=[],
+        help="the name of a column in the file, where it differs (can be given several times)",
+    )
+
+
+def columns(options: argparse.Namespace) -> dict[str, str]:
+    """The names of columns, by the task's names."""
+    pairs = [given.partition("=") for given in options.column]
+    for name, _, column in pairs:
+        if not column:
+            raise MinibertError(f"--column ({name}) must be NAME=COLUMN; write --column label=category, for example")
+    return {name: column for name, _, column in pairs}
+
+
+def show(metrics: dict[str, float], as_json: bool) -> None:
+    """Print metrics."""
+    if as_json:
+        print(json.dumps(metrics))
+        return
+    for name, value in metrics.items():
+        print(f"{name}\t{value:.4f}")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_task(parser)
+    parser.add_argument("--train", metavar="FILE", required=True, help="rows to learn from")
+    parser.add_argument("--dev", metavar="FILE", help="rows to evaluate on after each epoch; the best model is kept")
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the run and the model")
+    add_checkpoint(parser)
+    parser.add_argument("--epochs", type=int, default=3, help="how often each row is taken (default: 3)")
+    parser.add_argument("--batch-size", type=int, default=32, help="rows per step (default: 32)")
+    parser.add_argument("--learning-rate", type=float, default=5e-5, help="the highest learning rate (default: 5e-05)")
+    parser.add_argument("--seed", type=int, default=0, help="of the head, the order and dropout (default: 0)")
+    parser.add_argument("--patience", type=int, help="stop after so many evaluations without a gain (default: never)")
+    parser.add_argument("--max-length", type=int, help="most tokens of a row (default: the model's limit)")
+    parser.add_argument(
+        "--loss", choices=("cosent", "cosine"), default="cosent", help="of similarity (default: cosent)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="dtype of the products; weights are float32 (default: float32)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fine-tune a model, and print its metrics."""
+    bert = minibert.load(
+        options.model, revision=options.revision, local_files_only=options.offline, device=options.device
+    )
+    made = bert.finetune(
+        options.train,
+        task=options.task,
+        dev=options.dev,
+        output=options.output,
+        columns=columns(options),
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        patience=options.patience,
+        max_length=options.max_length,
+        loss=options.loss,
+        dtype=options.dtype,
+    )
+    if made.metrics:
+        show(made.metrics, options.json)
+    print(f"minibert: the model is in {options.output}", file=sys.stderr)

@@ -1,0 +1,263 @@
+"""Rows to learn from: read from a file or given as dicts, with the columns that a task needs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from minibert.errors import MinibertError, optional
+from minibert.text import check_text, counted, is_table, short
+
+Record = dict[str, Any]
+Reader = Callable[[str], Iterator[tuple[str, Record]]]  # yields each row with its place, to begin a message with
+Rows = str | Path | Iterable[Mapping[str, Any]]
+
+
+class Row(NamedTuple):
+    """What is learned from: texts and a label.
+
+    Attributes:
+        place: where the row is, to begin a message with.
+        values: its columns, by the names that the task has for them.
+    """
+
+    place: str
+    values: Record
+
+    def text(self, column: str) -> str:
+        """The text in a column; MinibertError if it is none, or blank."""
+        return self._checked(column, self.values[column])
+
+    def texts(self, column: str) -> list[str]:
+        """The texts in a column that holds one or a list of them."""
+        value = self.values[column]
+        if isinstance(value, (list, tuple)) and value:
+            return [self._checked(column, text) for text in value]
+        return [self.text(column)]
+
+    def number(self, column: str, low: float = -math.inf, high: float = math.inf) -> float:
+        """The number in a column; MinibertError if it is none, or not within the limits."""
+        value = self.values[column]
+        number = as_number(value)
+        if number is None or not low <= number <= high:
+            limits = "" if low == -math.inf else f" from {low:g} to {high:g}"
+            raise MinibertError(
+                f"{self.place} must have a number{limits} in {column!r}, not {short(value)}; correct it"
+            )
+        return number
+
+    def _checked(self, column: str, value: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise MinibertError(f"{self.place} must have a text in {column!r}, not {short(value)}; remove such rows")
+        check_text([value])
+        return value
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a file, or of an iterable of dicts.
+
+    Attributes:
+        name: what it is used for, "train" or "dev".
+        title: the name of the file, or the number of rows.
+        digest: the sha256 of the file, or of the rows.
+        rows: all of them.
+    """
+
+    name: str
+    title: str
+    digest: str
+    rows: list[Row]
+
+
+def read(
+    name: str,
+    source: Rows,
+    columns: Mapping[str, str],
+    absent: Sequence[str] = (),
+    formats: Mapping[str, Reader] | None = None,
+) -> Data:
+    """Read rows.
+
+    Args:
+        name: what they are used for, for messages.
+        source: a file, or dicts.
+        columns: the names of the columns in the source, by the task's names.
+        absent: those that may be absent.
+        formats: further readers of files, by suffix; "" reads all files that have no other reader.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        MinibertError: an unknown kind of file, or a broken one; a column is absent; there are no rows.
+    """
+    digest = hashlib.sha256()
+    if isinstance(source, (str, Path)):
+        found = _records(name, Path(source), formats or {})
+        digest.update(Path(source).read_bytes())
+    else:
+        found = _given(name, source)
+    rows = [Row(place, _renamed(place, record, columns, absent)) for place, record in found]
+    title = Path(source).name if isinstance(source, (str, Path)) else counted(len(rows), "row")
+    if not rows:
+        raise MinibertError(f"{name} ({title}) must have at least one row; it is empty")
+    if not isinstance(source, (str, Path)):
+        for row in rows:
+            digest.update(json.dumps(row.values, sort_keys=True, default=str).encode() + b"\n")
+    return Data(name, title, digest.hexdigest(), rows)
+
+
+def _records(name: str, path: Path, formats: Mapping[str, Reader]) -> Iterable[tuple[str, Record]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{name} ({path}) must be a file that exists; check the name")
+    readers = {**READERS, **formats}
+    reader = readers.get(path.suffix.lower(), readers.get(""))
+    if reader is None:
+        raise MinibertError(f"{name} ({path}) must end in one of {', '.join(readers)}; convert it")
+    return reader(str(path))
+
+
+def _given(name: str, source: Any) -> Iterator[tuple[str, Record]]:
+    if is_table(source):
+        kind = type(source).__name__
+        raise MinibertError(f"{name} ({kind}) must be a file or dicts, not a table; pass table.to_dict('records')")
+    if not isinstance(source, Iterable):
+        raise MinibertError(f"{name} ({short(source)}) must be a file or dicts, one for each row")
+    for number, record in enumerate(source):
+        if not isinstance(record, Mapping):
+            raise MinibertError(f"{name}, row {number}, ({short(record)}) must be a dict of columns")
+        yield f"{name}, row {number},", dict(record)
+
+
+def _renamed(place: str, record: Record, columns: Mapping[str, str], absent: Sequence[str]) -> Record:
+    for ours, theirs in columns.items():
+        if theirs not in record and ours not in absent:
+            raise MinibertError(
+                f"{place} must have the column {theirs!r}; it has {', '.join(map(repr, record)) or 'none'}: name the "
+                f"column with columns={{{ours!r}: ...}}, or --column {ours}=..."
+            )
+    there = [(ours, record.get(theirs)) for ours, theirs in columns.items()]
+    return {ours: value for ours, value in there if value is not None or ours not in absent}
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number, or text that is one; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def decoded(path: str) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file with their numbers."""
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise MinibertError(
+                    f"{path}, line {number}, must be UTF-8; convert the file, for example with iconv"
+                ) from None
+
+
+def read_csv(path: str, **dialect: Any) -> Iterator[tuple[str, Record]]:
+    """The rows of a CSV file by the names in its header."""
+    reader = csv.reader((line for _, line in decoded(path)), strict=True, **dialect)
+    try:
+        header = next(reader, [])
+        for values in reader:
+            place = f"{path}, line {reader.line_num},"
+            if values and len(values) != len(header):
+                raise MinibertError(
+                    f"{place} must have {len(header)} values, like the header, but it has {len(values)}; fix it"
+                )
+            if values:
+                yield place, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise MinibertError(f"{path}, line {reader.line_num}, must be valid CSV ({error}); fix it") from None
+
+
+def read_jsonl(path: str) -> Iterator[tuple[str, Record]]:
+    """The objects of a file with one on each line."""
+    for number, line in decoded(path):
+        place = f"{path}, line {number},"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise MinibertError(f"{place} must be valid JSON ({error}); fix it") from None
+        if not isinstance(record, dict):
+            raise MinibertError(f"{place} must be a JSON object, not {short(record)}; fix it")
+        yield place, record
+
+
+def read_parquet(path: str) -> Iterator[tuple[str, Record]]:
+    """The rows of a Parquet file."""
+    parquet = optional("pyarrow.parquet", "a .parquet file", "pyarrow")
+    pyarrow = optional("pyarrow", "a .parquet file", "pyarrow")
+    try:
+        table = parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise MinibertError(f"{path} must be valid Parquet ({error}); write it again") from None
+    for number, record in enumerate(table.to_pylist(), 1):
+        yield f"{path}, row {number},", record
+
+
+def read_conll(path: str) -> Iterator[tuple[str, Record]]:
+    """The sentences of a CoNLL file: a word and its label on each line, first and last; a blank line between sentences.
+
+    Source: Tjong Kim Sang and De Meulder 2003, sec. 2.1.
+    """
+    words: list[str] = []
+    labels: list[str] = []
+    first = 1
+    for number, line in decoded(path):
+        columns = re.split(r"[ \t]+", line.strip(" \t\r\n"))
+        if columns != [""] and len(columns) < 2:
+            raise MinibertError(f"{path}, line {number}, must have a word and a label, not {short(columns[0])}; fix it")
+        if columns == [""] or columns[0] == "-DOCSTART-":
+            if words:
+                yield f"{path}, line {first},", {"words": words, "labels": labels}
+            words, labels, first = [], [], number + 1
+            continue
+        words.append(columns[0])
+        labels.append(columns[-1])
+    if words:
+        yield f"{path}, line {first},", {"words": words, "labels": labels}
+
+
+def read_squad(path: str) -> Iterator[tuple[str, Record]]:
+    """The questions of a file in SQuAD's format, each with its context and answers.
+
+    Source: Rajpurkar et al. 2016 and 2018.
+    """
+    text = "".join(line for _, line in decoded(path))
+    try:
+        articles = json.loads(text)["data"]
+        for number, article in enumerate(articles):
+            for paragraph in article["paragraphs"]:
+                for asked in paragraph["qas"]:
+                    place = f"{path}, article {number}, question {asked.get('id', short(asked['question']))},"
+                    answers = [] if asked.get("is_impossible") else asked["answers"]
+                    yield place, {"question": asked["question"], "context": paragraph["context"], "answers": answers}
+    except (ValueError, KeyError, TypeError) as error:
+        raise MinibertError(f"{path} must be JSON in SQuAD's format ({error!r}); fix it, or use .jsonl") from None
+
+
+READERS: dict[str, Reader] = {
+    ".csv": read_csv,
+    ".tsv": partial(read_csv, delimiter="\t", quoting=csv.QUOTE_NONE),
+    ".jsonl": read_jsonl,
+    ".parquet": read_parquet,
+}

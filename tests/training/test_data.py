@@ -1,0 +1,144 @@
+"""Rows from every kind of file and from dicts, and what is said of those that cannot be learned from."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from minibert.errors import MinibertError
+from minibert.training.data import read, read_conll, read_squad
+
+ROWS = [{"text": 'He said "no".', "label": "a"}, {"text": "Straße, one", "label": "b"}]
+COLUMNS = {"text": "text", "label": "label"}
+
+
+def as_csv(path: Path, delimiter: str = ",") -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+        writer = csv.writer(file, delimiter=delimiter, quoting=quoting, quotechar=None if delimiter == "\t" else '"')
+        writer.writerow(ROWS[0])
+        writer.writerows(row.values() for row in ROWS)
+
+
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    ".csv": as_csv,
+    ".tsv": lambda path: as_csv(path, "\t"),
+    ".jsonl": lambda path: path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8"),
+    ".parquet": lambda path: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path),
+}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_the_same_rows_come_from_every_kind_of_file_and_from_dicts(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"train{suffix}"
+    WRITERS[suffix](path)
+    found = read("train", path, COLUMNS)
+    assert [row.values for row in found.rows] == ROWS
+    assert [row.values for row in read("train", iter(ROWS), COLUMNS).rows] == ROWS
+    assert found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.title == path.name
+
+
+def test_columns_may_have_other_names_and_optional_ones_may_be_absent() -> None:
+    rows = [{"question": "q", "answer": "a", "no": None}, {"question": "r", "answer": "b", "no": "x"}]
+    columns = {"anchor": "question", "positive": "answer", "negative": "no"}
+    found = read("train", rows, columns, ["negative"])
+    assert [row.values for row in found.rows] == [
+        {"anchor": "q", "positive": "a"},
+        {"anchor": "r", "positive": "b", "negative": "x"},
+    ]
+
+
+def test_digests_of_dicts_tell_other_rows() -> None:
+    digests = {read("train", rows, COLUMNS).digest for rows in (ROWS, ROWS[::-1], ROWS[:1], list(map(dict, ROWS)))}
+    assert len(digests) == 3
+
+
+def test_conll_files_are_read_as_published(tmp_path: Path) -> None:
+    path = tmp_path / "train.conll"
+    path.write_text("-DOCSTART- -X- O O\n\nU.N. NNP I-NP I-ORG\nofficial NN I-NP O\n\t\n\n#tag\tO\n", encoding="utf-8")
+    assert list(read_conll(str(path))) == [
+        (f"{path}, line 3,", {"words": ["U.N.", "official"], "labels": ["I-ORG", "O"]}),
+        (f"{path}, line 7,", {"words": ["#tag"], "labels": ["O"]}),
+    ]
+
+
+def test_every_sentence_of_wnut17_is_read(evaldata: Path) -> None:
+    found = [record for _, record in read_conll(str(evaldata / "wnut17" / "wnut17train.conll"))]
+    assert len(found) == 3394  # as the README of the data set says
+    assert sum(len(record["words"]) for record in found) == 62730
+
+
+def test_every_question_of_a_file_in_squads_format_is_read(evaldata: Path, tmp_path: Path) -> None:
+    found = [record for _, record in read_squad(str(evaldata / "qa" / "xquad.en.json"))]
+    assert len(found) == 1190
+    for record in found:
+        for answer in record["answers"]:
+            start = answer["answer_start"]
+            assert record["context"][start : start + len(answer["text"])] == answer["text"]
+    path = tmp_path / "train.json"
+    asked = {"question": "q", "id": "7", "answers": [{"text": "c", "answer_start": 0}], "is_impossible": True}
+    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": "c", "qas": [asked]}]}]}))
+    assert [record["answers"] for _, record in read_squad(str(path))] == [[]]
+
+
+WRONG: list[tuple[Any, str]] = [
+    ([], "must have at least one row"),
+    ([{"text": "a"}], r"train, row 0, must have the column 'label'; it has 'text'"),
+    (["a"], "must be a dict of columns"),
+    (3, "must be a file or dicts"),
+    (pandas.DataFrame(ROWS), r"not a table; pass table.to_dict\('records'\)"),
+    ("absent.csv", "must be a file that exists"),
+]
+
+
+@pytest.mark.parametrize(("rows", "message"), WRONG, ids=[message[:20] for _, message in WRONG])
+def test_what_holds_no_rows_is_one_sentence(rows: Any, message: str) -> None:
+    with pytest.raises((MinibertError, FileNotFoundError), match=message):
+        read("train", rows, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reader"),
+    [("a.conll", "word\n", read_conll), ("a.json", "{", read_squad), ("b.json", '{"data": [{}]}', read_squad)],
+)
+def test_broken_files_are_one_sentence(name: str, content: str, reader: Any, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(MinibertError, match=name):
+        list(reader(str(path)))
+
+
+def test_an_unknown_kind_of_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "train.xlsx"
+    path.touch()
+    with pytest.raises(MinibertError, match=r"must end in one of \.csv, \.tsv, \.jsonl, \.parquet"):
+        read("train", path, COLUMNS)
+
+
+@pytest.mark.parametrize("value", ["", "  ", None, 3, ["a"]])
+def test_a_row_without_text_is_named(value: Any) -> None:
+    row = read("dev", [*ROWS, {"text": value, "label": "a"}], COLUMNS).rows[2]
+    with pytest.raises(MinibertError, match="dev, row 2, must have a text in 'text'"):
+        row.text("text")
+
+
+@pytest.mark.parametrize(("value", "number"), [("0.5", 0.5), (1, 1.0), ("-1e-1", -0.1)])
+def test_numbers_may_be_written(value: Any, number: float) -> None:
+    assert read("train", [{"text": "a", "label": value}], COLUMNS).rows[0].number("label") == number
+
+
+@pytest.mark.parametrize("value", ["", "two", "nan", "inf", True, 1.5, None])
+def test_what_is_no_number_within_the_limits_is_named(value: Any) -> None:
+    row = read("train", [{"text": "a", "label": value}], COLUMNS).rows[0]
+    with pytest.raises(MinibertError, match="must have a number from 0 to 1 in 'label'"):
+        row.number("label", 0, 1)

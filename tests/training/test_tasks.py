@@ -1,0 +1,211 @@
+"""What each task makes of its rows, and the order of batches in which no text is twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+from oracle import with_real_vocabulary
+
+import minibert
+from minibert.errors import MinibertError
+from minibert.training.data import Data
+from minibert.training.finetune import read_rows
+from minibert.training.order import DistinctEpochs
+from minibert.training.packed import Example
+from minibert.training.tasks import Answers, Classify, Compare, Rerank, Retrieve, Tag, as_bio
+
+
+def classify_rows(*labels: Any) -> Data:
+    return read_rows(
+        "train", [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)], "classify", None
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem", "names"),
+    [
+        (["b", "a", "b"], "single_label_classification", ["a", "b"]),
+        (["10", "9", "9"], "single_label_classification", ["9", "10"]),
+        ([1, 0, 2], "single_label_classification", ["0", "1", "2"]),
+        ([True, False], "single_label_classification", ["False", "True"]),
+        (["1", "2.5"], "regression", ["label"]),
+        ([1, 2.0], "regression", ["label"]),
+        ([["x", "y"], [], ["x"]], "multi_label_classification", ["x", "y"]),
+        (['["x", "y"]', "[]"], "multi_label_classification", ["x", "y"]),
+        (["nan", "1.5"], "single_label_classification", ["1.5", "nan"]),
+    ],
+)
+def test_the_labels_decide_what_is_learned(labels: list[Any], problem: str, names: list[str]) -> None:
+    task = Classify.learned(classify_rows(*labels))
+    assert task.changes() == {"id2label": dict(enumerate(names)), "problem_type": problem}
+
+
+def test_one_label_for_all_rows_is_too_few() -> None:
+    with pytest.raises(MinibertError, match=r"the labels of 2 rows \(a\) must be at least two"):
+        Classify.learned(classify_rows("a", "a"))
+
+
+@pytest.mark.parametrize("label", [None, "", ["a"]])
+def test_a_row_without_the_label_of_other_rows_is_named(label: Any) -> None:
+    with pytest.raises(MinibertError, match="train, row 2, must have"):
+        Classify.learned(classify_rows("a", "b", label))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> minibert.Bert:
+    """A small random model with a real vocabulary."""
+    return minibert.load(with_real_vocabulary(tmp_path_factory.mktemp("tiny"), minilm, "BertModel"))
+
+
+@pytest.fixture
+def reader(tmp_path: Path, minilm: Path) -> minibert.Bert:
+    """A small random reader."""
+    return minibert.load(with_real_vocabulary(tmp_path, minilm, "BertForQuestionAnswering"))
+
+
+WORDS = ["@paulwalk", "It", "'s", "the", "Queensland", "!"]
+LABELS = ["I-person", "O", "O", "O", "I-loc", "O"]
+
+
+def test_the_first_piece_of_each_word_is_labelled_as_in_transformers_example(tiny: minibert.Bert, minilm: Path) -> None:
+    rows = read_rows("train", [{"words": WORDS, "labels": LABELS}] * 2, "tokens", None)
+    task = Tag.learned(rows)
+    assert task.labels == ["B-loc", "B-person", "O"]
+    (example, _), lost = task.examples(tiny, rows)
+    assert lost == {}
+    theirs = transformers.AutoTokenizer.from_pretrained(minilm)(WORDS, is_split_into_words=True)
+    words = theirs.word_ids()
+    expected = [
+        -100 if word is None or word == words[i - 1] else task.numbers[as_bio(LABELS)[word]]
+        for i, word in enumerate(words)
+    ]
+    assert example.rows[0].tolist() == theirs["input_ids"]
+    assert example.labels.tolist() == expected
+
+
+def test_every_word_of_a_long_sentence_is_labelled_in_one_window(tiny: minibert.Bert) -> None:
+    many = 70
+    rows = read_rows("train", [{"words": WORDS * many, "labels": LABELS * many}], "tokens", None)
+    task = Tag.learned(rows)
+    examples, _ = task.examples(tiny, rows)
+    assert len(examples) > 1
+    assert max(map(len, (e.rows[0] for e in examples))) <= tiny.max_seq_length
+    found = Counter(int(label) for e in examples for label in e.labels if label != -100)
+    assert found == {task.numbers[label]: count * many for label, count in Counter(as_bio(LABELS)).items()}
+
+
+def test_iob1_becomes_bio_and_other_schemes_stay() -> None:
+    assert as_bio(["I-A", "I-A", "B-A", "I-B", "O", "I-B"]) == ["B-A", "I-A", "B-A", "B-B", "O", "B-B"]
+    for labels in (["B-A", "I-A", "O"], ["B-A", "E-A", "S-B"], ["B-A", "L-A", "U-B"], ["NOUN", "NOUN"]):
+        assert as_bio(labels) == labels
+
+
+def test_the_labels_of_answers_point_at_them_in_every_window(reader: minibert.Bert, evaldata: Path) -> None:
+    rows = read_rows("train", str(evaldata / "qa" / "xquad.en.json"), "qa", None)
+    rows = Data(rows.name, rows.title, rows.digest, rows.rows[:300])
+    reader.max_seq_length = 128
+    examples, _ = Answers().examples(reader, rows)
+    assert len(examples) > len(rows.rows)
+    found = []
+    for example in examples:
+        first, last = example.labels
+        if first:
+            found.append(reader.tokenizer.decode(example.rows[0][first : last + 1].tolist()))
+        else:
+            assert last == 0
+    texts = {
+        reader.tokenizer.decode(reader.tokenizer.encode(row.values["answers"][0]["text"])[1:-1]) for row in rows.rows
+    }
+    assert len(found) >= len(rows.rows)  # each answer is in one window at least
+    assert sum(text in texts for text in found) > 0.98 * len(found)  # but for "20", which is a part of the word "20th"
+
+
+def test_questions_may_be_those_of_the_library_datasets(reader: minibert.Bert) -> None:
+    row = {"question": "Where?", "context": "In Rome.", "answers": {"text": ["Rome"], "answer_start": [3]}}
+    none = {"question": "Where?", "context": "In Rome.", "answers": []}
+    examples, _ = Answers().examples(reader, read_rows("train", [row, none], "qa", None))
+    assert [example.labels for example in examples] == [(5, 5), (0, 0)]  # [CLS] where ? [SEP] in rome
+
+
+def test_an_answer_that_is_not_where_it_should_be_is_named(reader: minibert.Bert) -> None:
+    row = {"question": "Where?", "context": "In Rome.", "answers": [{"text": "Rome", "answer_start": 4}]}
+    with pytest.raises(MinibertError, match=r"train, row 0, must have its answer \('Rome'\) at 4"):
+        Answers().examples(reader, read_rows("train", [row], "qa", None))
+
+
+def test_all_rows_have_as_many_negatives(tiny: minibert.Bert) -> None:
+    rows = [{"anchor": "a", "positive": "b", "negative": ["c", "d"]}, {"anchor": "e", "positive": "f", "negative": "g"}]
+    with pytest.raises(MinibertError, match="row 1, must have 2 negatives, like the first row, not 1"):
+        Retrieve().examples(tiny, read_rows("train", rows, "pairs", None))
+    (example,), _ = Retrieve().examples(tiny, read_rows("train", rows[:1], "pairs", None))
+    assert [tiny.tokenizer.decode(row[1:-1]) for row in example.rows] == ["a", "b", "c", "d"]
+
+
+def test_all_rows_are_pairs_or_none(tiny: minibert.Bert) -> None:
+    rows = [{"text": "a", "text_pair": "b", "label": "x"}, {"text": "c", "label": "y"}]
+    with pytest.raises(MinibertError, match="row 1, must have a second text"):
+        Classify(["x", "y"]).examples(tiny, read_rows("train", rows, "classify", None))
+
+
+def test_rows_that_are_too_long_are_counted(tiny: minibert.Bert) -> None:
+    long, limit = "word " * 600, tiny.max_seq_length
+    rows = [{"query": "q", "passage": long, "label": 1}, {"query": "q", "passage": "p", "label": 0}]
+    assert Rerank().examples(tiny, read_rows("train", rows, "rank", None))[1] == {0: 600 + 4 - limit}
+    pairs = [{"sentence1": long, "sentence2": long, "score": 1}]
+    assert Compare().examples(tiny, read_rows("train", pairs, "similarity", None))[1] == {0: 2 * (600 + 2 - limit)}
+
+
+def test_cosines_must_be_cosines(tiny: minibert.Bert) -> None:
+    rows = read_rows("train", [{"sentence1": "a", "sentence2": "b", "score": 4}], "similarity", None)
+    task = Compare()
+    assert task.examples(tiny, rows)[0][0].labels == 4
+    task.loss = "cosine"
+    with pytest.raises(MinibertError, match="a number from -1 to 1 in 'score', not 4"):
+        task.examples(tiny, rows)
+
+
+def test_the_default_prompt_is_put_before_texts(prompted: Path) -> None:
+    bert = minibert.load(prompted)
+    bert.recipe = bert.recipe.__class__(prompt="query: ")
+    (example,), _ = Compare().examples(
+        bert, read_rows("train", [{"sentence1": "a", "sentence2": "b", "score": 1}], "similarity", None)
+    )
+    assert bert.tokenizer.decode(example.rows[0][1:-1]) == "query : a"
+
+
+@pytest.mark.parametrize("name", ["text", "label"])
+def test_a_blank_text_or_label_is_named(tiny: minibert.Bert, name: str) -> None:
+    rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}, {"text": "c", "label": "y", name: ""}]
+    data = read_rows("dev", rows, "classify", None)
+    with pytest.raises(MinibertError, match="dev, row 2, must have"):
+        Classify(["x", "y"]).examples(tiny, data)
+
+
+def test_no_text_is_twice_in_a_batch_and_each_example_once_in_an_epoch() -> None:
+    random = np.random.default_rng(0)
+    examples = [Example((np.array([i]), np.array([1000 + random.integers(30)])), i) for i in range(200)]
+    order = DistinctEpochs(examples, 16, epochs=3, seed=1)
+    batches = [order(number) for number in range(order.steps)]
+    for batch in batches:
+        texts = [row.tobytes() for example in batch for row in example.rows]
+        assert len(texts) == len(set(texts))
+        assert len(batch) <= 16
+    taken = [example.labels for batch in batches for example in batch]
+    epochs = [taken[i : i + 200] for i in (0, 200, 400)]
+    assert all(sorted(epoch) == list(range(200)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert len(batches) <= 3 * (200 // 16 + 3)
+    again = DistinctEpochs(examples, 16, epochs=2, seed=1)
+    assert again.batches == order.batches[: again.steps]
+    assert DistinctEpochs(examples, 16, epochs=2, seed=2).batches != again.batches
+
+
+def test_texts_that_are_never_equal_fill_every_batch() -> None:
+    examples = [Example((np.array([i]),), i) for i in range(50)]
+    order = DistinctEpochs(examples, 16, epochs=2)
+    assert [len(order(number)) for number in range(order.steps)] == [16, 16, 16, 2] * 2
