@@ -51,12 +51,12 @@ COMMANDS: dict[str, ModuleType] = {
     "answer": answer,
     "finetune": finetune,
     "evaluate": evaluate,
+    "pretrain": pretrain,
     "attention": attention,
     "explain-similarity": explain_similarity,
     "info": info,
     "parity": parity,
     "study": study,
-    "pretrain": pretrain,
     "demo": demo,
 }
 EPILOG = """\
@@ -76,11 +76,11 @@ examples:
   minibert answer "Where was she born?" "She was born in Hamburg."
   minibert finetune --task classify --train train.csv --dev dev.csv -o runs/questions
   minibert evaluate --task classify --data dev.csv --model runs/questions
+  minibert pretrain emma.txt dracula.txt --config tiny -o novels
   minibert attention "The animal was tired." -o page.html
   minibert explain-similarity "He robbed the bank." "The robber went to the bank."
   minibert parity --model google-bert/bert-base-uncased
   minibert study published --data evaldata
-  minibert pretrain emma.txt dracula.txt --config tiny -o novels
 
 --model names a repository of the Hugging Face Hub or a local folder. The default is all-MiniLM-L6-v2; for fill-mask
 and study, which need a masked-LM head, bert-base-uncased; for classify, nlptown's classifier of reviews; for rank, the

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from minibert.errors import warn
+from minibert.errors import MinibertError, warn
 from minibert.pretrained.files import path_to_disk
 
 SAVING = ".saving"
@@ -157,7 +157,7 @@ def _read(path: Path, files: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
     facts = _facts(path)
     for name in files:
         if _digest(path / name) != facts["digests"].get(name):
-            raise ValueError(f"{name} is not what was written")
+            raise MinibertError(f"{name} is not what was written")
     return facts, {name: load_file(path / name) for name in files}
 
 
@@ -169,7 +169,7 @@ def _facts(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:
-        raise ValueError(f"{FACTS} is not what was written")
+        raise MinibertError(f"{FACTS} is not what was written")
     return content
 
 

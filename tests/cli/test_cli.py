@@ -193,7 +193,7 @@ def test_a_name_that_is_not_in_the_cache_is_told_offline() -> None:
 
 COMMANDS = [
     *("encode", "words", "index", "search", "expand", "plot", "fill-mask", "entities", "answer"),
-    *("finetune", "evaluate", "attention", "explain-similarity", "info", "parity", "study", "demo"),
+    *("finetune", "evaluate", "pretrain", "attention", "explain-similarity", "info", "parity", "study", "demo"),
 ]
 
 
@@ -219,6 +219,7 @@ def test_the_model_of_each_command_is_the_one_its_help_names(capsys: pytest.Capt
         "answer": ["a"],
         "finetune": ["--task", "qa", "--train", "a", "-o", "b"],
         "evaluate": ["--task", "qa", "--data", "a"],
+        "pretrain": ["a", "-o", "b"],
         "attention": ["a"],
         "explain-similarity": ["a", "b"],
         "study": ["published"],
