@@ -207,9 +207,11 @@ def test_the_card_names_data_settings_and_metrics(tiny: minibert.Bert, tmp_path:
 
 def test_rows_that_are_too_long_are_told_once(tiny: minibert.Bert, tmp_path: Path) -> None:
     rows = [*CLASSIFY, {"text": "word " * 600, "label": "who"}]
-    with pytest.warns(UserWarning, match="1 of 7 rows of train exceed 512 tokens: 90 tokens were dropped") as told:
-        tiny.finetune(rows, task="classify", dev=CLASSIFY, output=tmp_path, epochs=1)
-    assert len(told) == 1
+    with pytest.warns(UserWarning, match="rows of .* exceed") as told:
+        tiny.finetune(rows, task="classify", dev=rows, output=tmp_path, epochs=3)  # three evaluations
+    assert [str(warning.message).partition(";")[0] for warning in told] == [
+        f"1 of 7 rows of {name} exceed 512 tokens: 90 tokens were dropped" for name in ("train", "dev")
+    ]
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -279,7 +281,7 @@ def test_types_of_questions_are_learned(bert: minibert.Bert, evaldata: Path, tmp
 def test_intents_are_learned_from_files_as_they_are_published(
     bert: minibert.Bert, evaldata: Path, tmp_path: Path
 ) -> None:
-    kept = ("card_arrival", "lost_or_stolen_card", "exchange_rate", "age_limit", "top_up_failed")
+    kept = ("card_arrival", "exchange_rate", "age_limit", "top_up_failed")
     for name in ("train", "test"):
         lines = (evaldata / "banking77" / f"{name}.csv").read_text("utf-8").splitlines(keepends=True)
         own = [line for line in lines if line.strip().endswith((*kept, "category"))]
@@ -307,8 +309,8 @@ def test_another_pooling_learns_similarity(bert: minibert.Bert, evaldata: Path, 
 @pytest.mark.slow
 def test_questions_find_those_that_mean_the_same(bert: minibert.Bert, evaldata: Path, tmp_path: Path) -> None:
     asked = list(questions(evaldata))
-    train = [{"anchor": text, "positive": question} for question, others in asked for text in others[::2]]
-    dev = [{"anchor": text, "positive": question} for question, others in asked for text in others[1::2]]
+    train = [{"anchor": text, "positive": question} for question, others in asked for text in others[::3]]
+    dev = [{"anchor": text, "positive": question} for question, others in asked for text in others[1::3]]
     run = bert.finetune(train, task="pairs", dev=dev, output=tmp_path, epochs=1)
     assert run.metrics["mrr"] > bert.evaluate(dev, task="pairs")["mrr"] + 0.01
 
