@@ -16,10 +16,16 @@ import torch
 import transformers
 from oracle import with_real_vocabulary
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
+from sentence_transformers.sentence_transformer.evaluation import (
+    EmbeddingSimilarityEvaluator,
+    InformationRetrievalEvaluator,
+)
 
 import minibert
 from minibert.errors import MinibertError
 from minibert.training.data import read_conll
+from minibert.training.tasks import as_bio
 
 TEXTS = ["Who wrote Hamlet?", "Where is Rome?", "When did he die?", "Who was it?", "Where are they?", "When is it?"]
 CLASSIFY = [{"text": text, "label": text.split()[0].lower()} for text in TEXTS]
@@ -181,6 +187,53 @@ def test_transformers_loads_a_reader_with_the_same_outputs(tiny: minibert.Bert, 
         found = ours.model(torch.tensor([inputs["input_ids"]]), None, torch.tensor([inputs["token_type_ids"]]))
     torch.testing.assert_close(found.start_logits, theirs.start_logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.end_logits, theirs.end_logits, rtol=0, atol=1e-5)
+
+
+def test_tags_are_measured_at_the_first_pieces_of_words(tiny: minibert.Bert, tmp_path: Path) -> None:
+    ours = finetuned(tiny, "tokens", tmp_path)
+    random = np.random.default_rng(0)
+    sentences = [random.choice(["@paulwalk", "York", "'s", "Queensland", "unseen"], 9).tolist() for _ in range(20)]
+    labels = [as_bio(random.choice(["B-PER", "O", "B-LOC", "I-LOC"], 9).tolist()) for _ in sentences]
+    settings = {"is_split_into_words": True}
+    theirs, tokenizer = theirs_scores(tmp_path, "AutoModelForTokenClassification", sentences, **settings)
+    encoded = tokenizer(sentences, **settings)
+    right = []
+    for number, own in enumerate(labels):
+        firsts = [encoded.word_ids(number).index(i) for i in range(9)]
+        predicted = [ours.config.id2label[i] for i in theirs.logits[number, firsts].argmax(-1).tolist()]
+        right += [one == other for one, other in zip(as_bio(predicted), own, strict=True)]
+    rows = [{"words": words, "labels": own} for words, own in zip(sentences, labels, strict=True)]
+    assert 0.1 < np.mean(right) < 0.9
+    assert ours.evaluate(rows, task="tokens")["accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_metrics_are_those_of_sentence_transformers(tiny: minibert.Bert, tmp_path: Path) -> None:
+    ours = finetuned(tiny, "similarity", tmp_path / "vectors")
+    theirs = SentenceTransformer(str(tmp_path / "vectors"), device="cpu")
+    columns = [[row[name] for row in PAIRS] for name in ("sentence1", "sentence2", "score")]
+    expected = EmbeddingSimilarityEvaluator(*columns)(theirs)
+    found = ours.evaluate(PAIRS, task="similarity")
+    assert found == pytest.approx({name: expected[f"{name}_cosine"] for name in found}, abs=1e-5)
+
+    texts = [f"Text {i} of {i * i}" for i in range(30)]
+    rows = [{"anchor": f"{i % 20}?", "positive": texts[i]} for i in range(30)]
+    queries = {f"q{i}": f"{i}?" for i in range(20)}
+    right = {f"q{i}": {str(j) for j in (i, i + 20) if j < 30} for i in range(20)}
+    corpus = {str(i): text for i, text in enumerate(texts)}
+    asked = InformationRetrievalEvaluator(queries, corpus, right, mrr_at_k=[30], accuracy_at_k=[1, 10])(theirs)
+    found = ours.evaluate(rows, task="pairs")
+    assert 0.05 < found["mrr"] < 0.95
+    for name, other in {"mrr": "mrr@30", "recall@1": "accuracy@1", "recall@10": "accuracy@10"}.items():
+        assert found[name] == pytest.approx(asked[f"cosine_{other}"], abs=1e-6)
+
+    ours = finetuned(tiny, "rank", tmp_path / "reranker")
+    samples = [
+        {"query": text, "positive": [text], "negative": [other for other in TEXTS[:3] if other != text]}
+        for text in TEXTS[:3]
+    ]
+    reranked = CrossEncoderRerankingEvaluator(samples)(CrossEncoder(str(tmp_path / "reranker"), device="cpu"))
+    found = ours.evaluate(RANK, task="rank")
+    assert found == pytest.approx({"mrr": reranked["mrr@10"], "ndcg@10": reranked["ndcg@10"]}, abs=1e-6)
 
 
 def test_a_limit_of_tokens_is_kept_by_all_who_load_the_model(tiny: minibert.Bert, tmp_path: Path) -> None:
