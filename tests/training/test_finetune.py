@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub import InferenceClient, ModelCard
 from oracle import with_real_vocabulary
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
@@ -24,7 +25,11 @@ from sentence_transformers.sentence_transformer.evaluation import (
 
 import minibert
 from minibert.errors import MinibertError
-from minibert.training.data import read_conll
+from minibert.pretrained.source import Source
+from minibert.training.card import card
+from minibert.training.data import Data, read_conll
+from minibert.training.loop import DivergenceError
+from minibert.training.order import DistinctEpochs, Epochs
 from minibert.training.tasks import as_bio
 
 TEXTS = ["Who wrote Hamlet?", "Where is Rome?", "When did he die?", "Who was it?", "Where are they?", "When is it?"]
@@ -131,6 +136,55 @@ def test_the_seed_decides_everything(tiny: minibert.Bert, tmp_path: Path) -> Non
         return [step.loss for step in run.history.steps]
 
     assert losses("a", 1) == losses("bb", 1) != losses("c", 2)
+
+
+class Killed(BaseException):
+    """What stands for the death of the process: nothing catches it."""
+
+
+@pytest.mark.parametrize(("task", "order"), [("classify", Epochs), ("pairs", DistinctEpochs)])
+def test_the_same_call_again_resumes_and_ends_with_the_same_bytes(
+    task: str, order: type[Any], minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bert = minibert.load(with_real_vocabulary(tmp_path / "model", minilm, "BertModel"))  # with dropout
+    rows = ROWS[task]
+    settings: dict[str, Any] = {"dev": rows, "epochs": 4, "batch_size": 2, "learning_rate": 1e-3, "save_every": 2}
+    whole = bert.finetune(rows, task=task, output=tmp_path / "whole", **settings)
+    original = order.__call__
+
+    def dying(self: Any, number: int) -> Any:
+        if number == 7:
+            raise Killed
+        return original(self, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(order, "__call__", dying)
+        with pytest.raises(Killed):
+            bert.finetune(rows, task=task, output=tmp_path / "killed", **settings)
+    assert not (tmp_path / "killed" / "config.json").exists()
+    resumed = bert.finetune(rows, task=task, output=tmp_path / "killed", **settings)
+    names = ("model.safetensors", "training/losses.csv", "training/metrics.csv")
+    expected = [(tmp_path / "whole" / name).read_bytes() for name in names]
+    assert [(tmp_path / "killed" / name).read_bytes() for name in names] == expected
+    with monkeypatch.context() as patched:
+        patched.setattr(order, "__call__", dying)
+        patched.setattr("minibert.training.loop.gradients", dying)  # of a finished run, no step is repeated
+        again = bert.finetune(rows, task=task, output=tmp_path / "killed", **settings)
+    assert again.metrics == resumed.metrics == whole.metrics
+    assert again.history == resumed.history
+    assert [(tmp_path / "killed" / name).read_bytes() for name in names] == expected
+
+
+def test_a_folder_is_not_given_to_a_run_with_other_rows(tiny: minibert.Bert, tmp_path: Path) -> None:
+    tiny.finetune(CLASSIFY, task="classify", output=tmp_path, epochs=1)
+    with pytest.raises(MinibertError, match=r"has a run with other settings .*train: "):
+        tiny.finetune(CLASSIFY[1:], task="classify", output=tmp_path, epochs=1)
+
+
+def test_texts_of_a_step_that_diverges_are_named(tiny: minibert.Bert, tmp_path: Path) -> None:
+    rows = [{"text": "short text", "label": 1.0}, {"text": "immeasurable depth", "label": 3e38}]
+    with pytest.raises(DivergenceError, match=r"step 0 must be finite.*immeasurable depth"):
+        tiny.finetune(rows, task="classify", output=tmp_path, epochs=1)
 
 
 def theirs_scores(folder: Path, kind: str, *texts: Any, **settings: Any) -> Any:
@@ -250,12 +304,28 @@ def test_the_card_names_data_settings_and_metrics(tiny: minibert.Bert, tmp_path:
     train = tmp_path / "train.jsonl"
     train.write_text("".join(json.dumps(row) + "\n" for row in CLASSIFY))
     run = tiny.finetune(str(train), task="classify", dev=CLASSIFY[:4], output=tmp_path / "run", epochs=1, seed=7)
-    card = (tmp_path / "run" / "README.md").read_text()
-    assert f"| train | train.jsonl | 6 | `{hashlib.sha256(train.read_bytes()).hexdigest()}` |" in card
-    assert "| dev | 4 rows | 4 |" in card
-    assert "| seed | 7 |" in card
-    assert f"| accuracy | {run.metrics['accuracy']:.4f} |" in card
-    assert f"torch {torch.__version__}" in card
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.data.pipeline_tag == "text-classification"
+    assert card.data.base_model is None  # a folder of this machine is none on the Hub
+    for line in (
+        f"| train | train.jsonl | 6 | {hashlib.sha256(train.read_bytes()).hexdigest()} |",
+        "| dev | 4 rows | 4 |",
+        "| seed | 7 |",
+        f"| accuracy | {run.metrics['accuracy']:.4f} |",
+        f"torch {torch.__version__}",
+    ):
+        assert line in card.content
+
+
+@pytest.mark.parametrize("task", ROWS)
+def test_cards_are_as_the_hub_reads_them(task: str) -> None:
+    source = Source("google-bert/bert-base-uncased", "main", "f" * 40)
+    written = ModelCard(card(source, task, [Data("train", "a|b.csv", "0", [])], {"epochs": 3}, {}))
+    assert written.data.base_model == "google-bert/bert-base-uncased"
+    assert written.data.tags == ["bert", "minibert"]
+    tag = written.data.pipeline_tag
+    assert tag == "text-ranking" or hasattr(InferenceClient, tag.replace("-", "_"))
+    assert "| train | a\\|b.csv | 0 | 0 |" in written.content
 
 
 def test_rows_that_are_too_long_are_told_once(tiny: minibert.Bert, tmp_path: Path) -> None:
@@ -277,6 +347,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"dtype": "float16"}, r"dtype \('float16'\) must be 'float32' or 'bfloat16'"),
     ({"learning_rate": -1}, r"learning_rate \(-1\) must be a number above 0"),
     ({"patience": 0, "dev": CLASSIFY}, r"patience \(0\) must be a whole number"),
+    ({"patience": 2}, r"patience \(2\) must be given with dev"),
     ({"epochs": 0}, r"epochs \(0\) must be a whole number"),
     ({"batch_size": 1.5}, r"batch_size \(1.5\) must be a whole number"),
     ({"task": "similarity", "train": PAIRS, "loss": "l2"}, r"loss \('l2'\) must be 'cosent' or 'cosine'"),
