@@ -85,11 +85,11 @@ def test_labels_are_named_in_the_answers_of_the_model(tiny: minibert.Bert, tmp_p
 def test_several_labels_and_numbers_are_learned(tiny: minibert.Bert, tmp_path: Path) -> None:
     several = [{"text": text, "label": ["long"] * (len(text) > 14) + ["who"] * ("Who" in text)} for text in TEXTS]
     settings: dict[str, Any] = {"task": "classify", "epochs": 80, "batch_size": 6, "learning_rate": 3e-3}
-    run = tiny.finetune(several, dev=several, output=tmp_path / "several", **settings)
-    assert run.metrics["accuracy"] == 1
+    run = tiny.finetune(several, output=tmp_path / "several", **settings)
+    assert run.model.evaluate(several, task="classify")["accuracy"] == 1
     numbers = [{"text": text, "label": len(text) / 10} for text in TEXTS]
-    run = tiny.finetune(numbers, dev=numbers, output=tmp_path / "numbers", **settings)
-    assert run.metrics["pearson"] > 0.9
+    run = tiny.finetune(numbers, output=tmp_path / "numbers", **settings)
+    assert run.model.evaluate(numbers, task="classify")["pearson"] > 0.9
     ((label,),) = run.model.classify([TEXTS[0]])
     assert label.label == "label"
     assert abs(label.score - 1.7) < 0.6
