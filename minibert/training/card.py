@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from minibert.pretrained.source import Source
 from minibert.training.data import Data
 
 # What the Hub calls the tasks. Source: huggingface.js `packages/tasks/src/pipelines.ts`.
@@ -21,11 +22,13 @@ PIPELINES = {
 }
 
 
-def card(model: str, task: str, data: Sequence[Data], settings: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+def card(
+    source: Source, task: str, data: Sequence[Data], settings: Mapping[str, Any], metrics: Mapping[str, float]
+) -> str:
     """The text of a `README.md` as the Hub reads it.
 
     Args:
-        model: the name of the one that was fine-tuned.
+        source: of the model that was fine-tuned.
         task: what for.
         data: the rows of each use.
         settings: of the run.
@@ -34,11 +37,11 @@ def card(model: str, task: str, data: Sequence[Data], settings: Mapping[str, Any
     packages = ", ".join(f"{name} {_version(name)}" for name in ("readable-bert", "torch", "tokenizers", "numpy"))
     parts = [
         "---",
-        f"base_model: {json.dumps(model)}",  # a JSON string is one of YAML, too
+        *([f"base_model: {source.name}"] if source.revision else []),  # must be on the Hub
         f"pipeline_tag: {PIPELINES[task]}",
         "tags: [bert, minibert]",
         "---",
-        f"# {model}, fine-tuned: {task}",
+        f"# {source if source.revision else Path(source.name).name}, fine-tuned: {task}",
         "",
         *_table(("data", "file or rows", "rows", "sha256"), [(d.name, d.title, len(d.rows), d.digest) for d in data]),
         *(_table(("metric", "dev"), [(name, f"{value:.4f}") for name, value in metrics.items()]) if metrics else ()),

@@ -208,7 +208,7 @@ def finetune(
     if place()[0] == 0:  # of several processes, one writes
         tuned.save_pretrained(folder)
         data = [rows] if held_out is None else [rows, held_out]
-        write_text(folder / "README.md", card(str(bert.source), task, data, {**choices, **vars(settings)}, metrics))
+        write_text(folder / "README.md", card(bert.source, task, data, {**choices, **vars(settings)}, metrics))
     wait()
     return Run(metrics, history, load(folder), folder)
 
