@@ -207,7 +207,7 @@ def test_help_teaches(command: list[str], capsys: pytest.CaptureFixture[str]) ->
     assert ("examples:" in out) == (command == [])
     assert max(map(len, out.splitlines())) <= 120
     assert "None" not in out
-    assert ("--model MODEL" in out) == (command != [])
+    assert ("--model MODEL" in out) == (command not in ([], ["pretrain"]))  # pretrain has --from
 
 
 def test_the_model_of_each_command_is_the_one_its_help_names(capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,12 +219,13 @@ def test_the_model_of_each_command_is_the_one_its_help_names(capsys: pytest.Capt
         "answer": ["a"],
         "finetune": ["--task", "qa", "--train", "a", "-o", "b"],
         "evaluate": ["--task", "qa", "--data", "a"],
-        "pretrain": ["a", "-o", "b"],
         "attention": ["a"],
         "explain-similarity": ["a", "b"],
         "study": ["published"],
     }
     for name in COMMANDS:
+        if name == "pretrain":  # makes one
+            continue
         model = build_parser().parse_args([name, *needed.get(name, [])]).model
         with pytest.raises(SystemExit):
             main([name, "--help"])
