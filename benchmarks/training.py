@@ -40,23 +40,30 @@ COLUMNS = {
 }
 
 
-def read(work: str, data: Path) -> list[Any]:
-    """The examples: (text, label), (words, labels), sequences of ids, or (text, text, score)."""
+FILES = {
+    "train": ("train_5500.label", "train.csv", "wnut17train.conll", "sts-train.csv"),
+    "test": ("TREC_10.label", "test.csv", "emerging.test.annotated", "sts-test.csv"),
+}
+
+
+def read(work: str, data: Path, part: str = "train") -> list[Any]:
+    """The examples, shuffled: (text, label), (words, labels), (text, text, score); for "mlm", one long text."""
+    questions, banking, tagged, scored = FILES[part]
     if work == "trec":
-        lines = (data / "trec/train_5500.label").read_text(encoding="latin-1").splitlines()
+        lines = (data / "trec" / questions).read_text(encoding="latin-1").splitlines()
         rows: list[Any] = [(line.split(" ", 1)[1], line.split(":")[0]) for line in lines]
     elif work == "banking77":
-        with (data / "banking77/train.csv").open(encoding="utf-8") as file:
+        with (data / "banking77" / banking).open(encoding="utf-8") as file:
             rows = [(row["text"], row["category"]) for row in csv.DictReader(file)]
     elif work == "wnut17":
-        sentences = (data / "wnut17/wnut17train.conll").read_text(encoding="utf-8").strip()
+        sentences = (data / "wnut17" / tagged).read_text(encoding="utf-8").strip()
         parts = [[line.split("\t") for line in part.splitlines()] for part in re.split(r"\n\s*\n", sentences)]
         rows = [([w for w, _ in part], [tag for _, tag in part]) for part in parts]
     elif work == "mlm":
         rows = [(data / "gutenberg/pg1342_pride_and_prejudice.txt").read_text(encoding="utf-8")]
         return rows
     else:
-        lines = (data / "stsb/sts-train.csv").read_text(encoding="utf-8").splitlines()
+        lines = (data / "stsb" / scored).read_text(encoding="utf-8").splitlines()
         cells = [line.split("\t") for line in lines]
         rows = [(row[5], row[6], float(row[4]) / 5) for row in cells]
     order = np.random.default_rng(0).permutation(len(rows))
