@@ -91,6 +91,6 @@ def test_every_example_runs(
         model = own.get(command, minilm)
         named = ["google-bert/bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2"]
         rest = [str(model) if argument in named else argument for argument in rest]
-        given = [] if command == "search" or "--model" in rest else ["--model", str(model)]
+        given = [] if command in ("search", "pretrain") or "--model" in rest else ["--model", str(model)]
         assert main([command, *rest, *given]) == 0, (line, capsys.readouterr().err)
         assert capsys.readouterr().out or "-o" in rest, line
