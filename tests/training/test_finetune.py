@@ -424,7 +424,7 @@ def test_intents_are_learned_from_files_as_they_are_published(
 
 @pytest.mark.slow
 def test_another_pooling_learns_similarity(bert: minibert.Bert, evaldata: Path, tmp_path: Path) -> None:
-    train, dev = list(sts(evaldata, "sts-train.csv"))[::8], list(sts(evaldata, "sts-dev.csv"))[::5]
+    train, dev = list(sts(evaldata, "sts-train.csv"))[::10], list(sts(evaldata, "sts-dev.csv"))[::8]
     other = minibert.Bert(bert.model, bert.tokenizer, replace(bert.recipe, pooling=("cls",)))
     run = other.finetune(train, task="similarity", dev=dev, output=tmp_path, epochs=1, learning_rate=1e-4)
     assert run.metrics["spearman"] > other.evaluate(dev, task="similarity")["spearman"] + 0.02
@@ -434,7 +434,7 @@ def test_another_pooling_learns_similarity(bert: minibert.Bert, evaldata: Path, 
 def test_questions_find_those_that_mean_the_same(bert: minibert.Bert, evaldata: Path, tmp_path: Path) -> None:
     asked = list(questions(evaldata))
     train = [{"anchor": text, "positive": question} for question, others in asked for text in others[::3]]
-    dev = [{"anchor": text, "positive": question} for question, others in asked for text in others[1::3]]
+    dev = [{"anchor": text, "positive": question} for question, others in asked for text in others[1::4]]
     run = bert.finetune(train, task="pairs", dev=dev, output=tmp_path, epochs=1)
     assert run.metrics["mrr"] > bert.evaluate(dev, task="pairs")["mrr"] + 0.01
 
@@ -446,7 +446,7 @@ def test_relevance_is_learned(bert: minibert.Bert, evaldata: Path, tmp_path: Pat
     def rows(which: slice) -> list[dict[str, Any]]:
         return [
             {"query": text, "passage": asked[(i + 37 * j) % len(asked)][0], "label": int(j == 0)}
-            for i, (_, others) in enumerate(asked)
+            for i, (_, others) in enumerate(asked[:90])
             for text in others[which][:2]
             for j in range(3)
         ]
@@ -461,8 +461,8 @@ def test_entities_of_tweets_are_learned(bert: minibert.Bert, evaldata: Path, tmp
     names = ("wnut17train.conll", "emerging.dev.conll")
     train, dev = ([row for _, row in read_conll(str(evaldata / "wnut17" / name))] for name in names)
     train, dev = ([row for row in rows if set(row["labels"]) != {"O"}] for rows in (train, dev))
-    run = bert.finetune(train[:960], task="tokens", dev=dev[:200], output=tmp_path, epochs=1, learning_rate=5e-4)
-    assert run.metrics["f1"] > 0.15
+    run = bert.finetune(train[:800], task="tokens", dev=dev[:120], output=tmp_path, epochs=1, learning_rate=5e-4)
+    assert run.metrics["f1"] > 0.15  # guessing gives almost 0
 
 
 @pytest.mark.slow
