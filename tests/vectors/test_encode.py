@@ -214,7 +214,7 @@ def test_truncated_vectors_are_those_of_sentence_transformers(
     theirs = SentenceTransformer(str(minilm), device="cpu", truncate_dim=32)
     theirs.save(str(tmp_path))
     saved = minibert.load(tmp_path)
-    assert saved.dimension == oracle.get_embedding_dimension() == 32
+    assert saved.dimension == theirs.get_embedding_dimension() == 32
     assert np.abs(saved.encode(TEXTS[:20]) - theirs.encode(TEXTS[:20])).max() < 1e-6
     assert "vectors of 32" in repr(saved)
 
