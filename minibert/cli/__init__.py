@@ -130,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
+        if interruption.args:  # a training run says how to resume it
+            print(f"minibert: {interruption}", file=sys.stderr)
         return 130
     except Exception as error:
         mistake = _mistake(error)

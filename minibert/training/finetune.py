@@ -210,7 +210,7 @@ def finetune(
         data = [rows] if held_out is None else [rows, held_out]
         write_text(folder / "README.md", card(bert.source, task, data, {**choices, **vars(settings)}, metrics))
     wait()
-    return Run(metrics, history, load(folder), folder)
+    return Run(metrics, history, load(folder, device=bert.model.device), folder)
 
 
 def evaluate(bert: Bert, data: Rows, *, task: str, columns: Mapping[str, str] | None = None) -> Metrics:

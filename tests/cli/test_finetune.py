@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from oracle import with_real_vocabulary
 
 import minibert
 from minibert.cli import main
+from minibert.training.order import Epochs
 
 ROWS = "question,kind\nWho wrote Hamlet?,person\nWhere is Rome?,place\nWho was it?,person\nWhere are they?,place\n"
 COLUMNS = ["--column", "text=question", "--column", "label=kind"]
@@ -64,6 +67,28 @@ def test_options_reach_the_run(given: list[str], capsys: pytest.CaptureFixture[s
     ):
         assert line in card
     assert "| dtype | bfloat16 |" in card
+
+
+def test_after_ctrl_c_the_same_command_resumes(
+    given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Epochs.__call__
+
+    def interrupted(self: Any, number: int) -> Any:
+        if number == 2:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Epochs, "__call__", interrupted)
+        assert main([*given, "--batch-size", "2"]) == 130
+    assert "minibert: stopped after step 3 of 4; start again to go on" in capsys.readouterr().err
+    assert not Path("run/config.json").exists()
+    assert main([*given, "--batch-size", "2"]) == 0
+    resumed = capsys.readouterr().out
+    assert main([*given, "--batch-size", "2", "-o", "whole"]) == 0
+    assert capsys.readouterr().out == resumed
+    assert Path("run/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 
 
 def test_mistakes_are_one_sentence_and_exit_code_2(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:

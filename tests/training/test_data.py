@@ -107,15 +107,34 @@ def test_what_holds_no_rows_is_one_sentence(rows: Any, message: str) -> None:
         read("train", rows, COLUMNS)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "reader"),
-    [("a.conll", "word\n", read_conll), ("a.json", "{", read_squad), ("b.json", '{"data": [{}]}', read_squad)],
-)
-def test_broken_files_are_one_sentence(name: str, content: str, reader: Any, tmp_path: Path) -> None:
+BROKEN: list[tuple[str, bytes, str]] = [
+    ("a.csv", b"text,label\na,b\nc\n", "a.csv, line 3, must have 2 values, like the header, but it has 1"),
+    ("a.csv", b'text,label\n"a,b\n', "a.csv, line 2, must be valid CSV"),
+    ("a.csv", b"text,label\n\xff,b\n", "a.csv, line 2, must be UTF-8"),
+    ("a.csv", b"text\na\n", "a.csv, line 2, must have the column 'label'; it has 'text'"),
+    ("a.csv", b"", r"train \(a.csv\) must have at least one row"),
+    ("a.jsonl", b'{"text": "a", "label": "b"}\n\n{"text": \n', "a.jsonl, line 3, must be valid JSON"),
+    ("a.jsonl", b'["a"]\n', r"a.jsonl, line 1, must be a JSON object, not \['a'\]"),
+    ("a.parquet", b"PAR", "a.parquet must be valid Parquet"),
+    ("a.conll", b"a b\nword\n", "a.conll, line 2, must have a word and a label, not 'word'"),
+    ("a.json", b"{", "a.json must be JSON in SQuAD's format"),
+    ("b.json", b'{"data": [{}]}', r"b.json must be JSON in SQuAD's format \(KeyError\('paragraphs'\)\)"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_file_is_one_sentence_with_the_line(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
-    path.write_text(content)
-    with pytest.raises(MinibertError, match=name):
-        list(reader(str(path)))
+    path.write_bytes(content)
+    with pytest.raises(MinibertError, match=message) as told:
+        read("train", path, COLUMNS, formats={".conll": read_conll, ".json": read_squad})
+    assert "\n" not in str(told.value)
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbftext,label\r\n\r\n"two\nlines",b\r\n')
+    assert [row.values for row in read("train", path, COLUMNS).rows] == [{"text": "two\nlines", "label": "b"}]
 
 
 def test_an_unknown_kind_of_file_is_named(tmp_path: Path) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import finetune_worker
 import numpy as np
 import pytest
 import torch
@@ -173,6 +178,25 @@ def test_the_same_call_again_resumes_and_ends_with_the_same_bytes(
     assert again.metrics == resumed.metrics == whole.metrics
     assert again.history == resumed.history
     assert [(tmp_path / "killed" / name).read_bytes() for name in names] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["classify", "pairs"])
+def test_two_processes_fine_tune_like_one(task: str, tiny: minibert.Bert, tmp_path: Path) -> None:
+    alone = tiny.finetune(ROWS[task], task=task, dev=ROWS[task], output=tmp_path / "one", **finetune_worker.SETTINGS)
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS[task]))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    given = [str(tiny.source), task, str(tmp_path / "rows.json"), str(tmp_path / "two")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, finetune_worker.__file__, *given], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for process in ("0", "1"):
+        assert json.loads((tmp_path / "two" / f"{process}.json").read_text()) == pytest.approx(alone.metrics, abs=1e-5)
+    with (tmp_path / "two" / "training" / "losses.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses == pytest.approx([step.loss for step in alone.history.steps], abs=1e-5)
 
 
 def test_a_folder_is_not_given_to_a_run_with_other_rows(tiny: minibert.Bert, tmp_path: Path) -> None:
