@@ -57,11 +57,13 @@ from minibert.search.index import Hit, Index
 from minibert.study.attribution import Explanation
 from minibert.study.pairs import SimilarityMap
 from minibert.study.parity import ParityReport, parity
+from minibert.tasks.annotate import Annotation
 from minibert.tasks.answer import Answer
 from minibert.tasks.classify import Label
 from minibert.tasks.entities import Entity
 from minibert.tasks.fill_mask import Candidate
 from minibert.tasks.rank import Ranked
+from minibert.tasks.tables import to_pandas
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
 from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
@@ -73,6 +75,7 @@ except PackageNotFoundError:  # run from the source tree, not installed
     __version__ = "0.0.0"
 
 __all__ = [
+    "Annotation",
     "Answer",
     "BatchEncoding",
     "Bert",
@@ -111,5 +114,6 @@ __all__ = [
     "similarity",
     "similarity_pairwise",
     "substitutes",
+    "to_pandas",
     "words_to_pandas",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from minibert.study.points import Points, points_of
 from minibert.study.reading import as_pairs, read
 from minibert.study.trace import Trace, trace
 from minibert.summary import heads_of, lines_of, summarize
+from minibert.tasks.annotate import AnnotateSettings, Annotation, Annotator
 from minibert.tasks.answer import Answer, AnswerSettings, Reader, answer, reader_of
 from minibert.tasks.classify import (
     Cutting,
@@ -45,10 +46,10 @@ from minibert.tasks.classify import (
     label_scores,
     text_classifier,
 )
-from minibert.tasks.entities import Entity, EntitySettings, Strategy, find_entities, tagger_of
+from minibert.tasks.entities import Entity, EntitySettings, Strategy, check_strategy, find_entities, tagger_of
 from minibert.tasks.fill_mask import Filled, MaskSettings, check_head, fill_masks
 from minibert.tasks.rank import Ranked, activation_of, is_pair, rank, score
-from minibert.text import as_list, whole_number
+from minibert.text import as_list, as_stream, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe, whitening
 from minibert.vectors.sentences import EncodeSettings, SentenceEncoder, check_output, with_prompt
@@ -753,6 +754,56 @@ class Bert:
     def lens(self, text: str, pair: str | None = None) -> Lens:
         """The masked-LM head read at every layer. See `study.lens.Lens`."""
         return lens(self.model, self.tokenizer, text, pair)
+
+    @overload
+    def annotate(self, texts: str, **settings: Unpack[AnnotateSettings]) -> Annotation: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def annotate(self, texts: Iterable[str], **settings: Unpack[AnnotateSettings]) -> Iterator[Annotation]: ...
+
+    def annotate(
+        self,
+        texts: str | Iterable[str],
+        *,
+        strategy: Strategy = "simple",
+        pooling: str | Sequence[str] | None = None,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        truncation: Truncation = "warn",
+    ) -> Annotation | Iterator[Annotation]:
+        """Compute what `encode`, `words`, and `entities` or `classify` return, from one pass through the encoder.
+
+        A checkpoint with a default prompt takes two, since the prompt is for the vector only.
+
+        Args:
+            texts: one text, or several, which are read as they are needed.
+            strategy: as for `entities`.
+            pooling: as for `encode`; "mean" accepts vectors that nobody trained, without a warning.
+            batch_tokens, batch_size, show_progress_bar: as for `encode`.
+            truncation: as for `encode`. A classifier reads one window of a long text, so its labels are those of
+                the part that "warn" keeps.
+
+        Returns:
+            For one text, its vector, words, and entities or labels; an iterator of these for several.
+
+        Raises:
+            MinibertError: what is not text; a setting that makes no sense; a long text with `truncation="error"`.
+        """
+        check_strategy(strategy)
+        if pooling is None:
+            self._warn_untrained()
+        engine, tokenizer, limit = self.engine, self.tokenizer, self.max_seq_length
+        plan, prompt = engine.plan(None, "mean", batch_tokens, batch_size), self.recipe.prompt
+        words = WordEncoder(engine, tokenizer, limit, plan=plan, truncation=truncation)
+        sentences = SentenceEncoder(
+            engine, tokenizer, self.recipe, limit, plan=plan, pooling=pooling, prompt=prompt, truncation=truncation
+        )
+        found = Annotator(words, sentences, self.model, strategy).stream(*as_stream(texts), show_progress_bar)
+        if not isinstance(texts, str):
+            return found
+        (one,) = found
+        return one
 
     def _warn_untrained(self) -> None:
         """Say, once, that nobody trained the vectors."""

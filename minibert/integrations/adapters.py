@@ -1,4 +1,4 @@
-"""LangChain: a class with the methods that it calls, without importing it; and what the other adapters share."""
+"""LangChain: a class with the methods that it calls, without importing it. Also the base classes of other adapters."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from minibert.integrations import open_bert
 
 
 class Adapter:
-    """A `Bert`, and the settings with which another library's calls are answered.
+    """A `Bert` with settings, which another library calls.
 
     Args:
         model: a repository's name, a folder, or a `Bert`.
         revision, dtype, device: as for `minibert.load`.
-        settings: of `Bert.encode`, for queries and documents alike: normalize_embeddings, truncate_dim, ...
+        settings: arguments of `Bert.encode`, for queries and documents: normalize_embeddings, truncate_dim, ...
     """
 
     def __init__(
         self, model: Any, *, revision: str | None = None, dtype: Any = None, device: Any = None, **settings: Any
     ) -> None:
-        super().__init__()  # a backend also inherits from the other library's class
+        super().__init__()  # backends also inherit from a class of the other library
         self.bert = open_bert(model, revision=revision, dtype=dtype, device=device)
         self.settings = settings
         check_settings(self.bert, settings)
 
 
 class Backend(Adapter):
-    """What KeyBERT and BERTopic call: one method for documents and words alike."""
+    """The base class for KeyBERT and BERTopic, which call one method for documents and words."""
 
     def embed(self, documents: list[str], verbose: bool = False) -> NDArray[np.float32]:
         """The vectors of texts, (n, H)."""
@@ -42,18 +42,18 @@ class Backend(Adapter):
 
 
 class LangChainEmbeddings(Adapter):
-    """What LangChain calls Embeddings: texts in, lists of numbers out. The arguments are those of `Adapter`."""
+    """LangChain's Embeddings interface: texts in, lists of numbers out. The arguments are those of `Adapter`."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """The vectors of texts that are searched, by `Bert.encode_document`."""
+        """The vectors of documents, by `Bert.encode_document`."""
         vectors: list[list[float]] = self.bert.encode_document(list_of(texts), **self.settings).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """The vector of a text that is searched for, by `Bert.encode_query`.
+        """The vector of a query, by `Bert.encode_query`.
 
         Raises:
-            MinibertError: not one text.
+            MinibertError: not a single text.
         """
         if not isinstance(text, str):
             raise MinibertError(
@@ -63,23 +63,23 @@ class LangChainEmbeddings(Adapter):
         return vector
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """`embed_documents` in a thread, so that others may go on."""
+        """`embed_documents` in a thread, which does not block the event loop."""
         return await asyncio.to_thread(self.embed_documents, texts)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """`embed_query` in a thread, so that others may go on."""
+        """`embed_query` in a thread, which does not block the event loop."""
         return await asyncio.to_thread(self.embed_query, text)
 
     def __call__(self, text: str) -> list[float]:
-        """`embed_query`: some vector stores call what does not inherit from LangChain's own class."""
+        """`embed_query`. Some vector stores call an object that does not inherit from LangChain's own class."""
         return self.embed_query(text)
 
 
 def check_settings(bert: Bert, settings: dict[str, Any]) -> None:
-    """Try the settings on no texts, so that a mistake is told at once.
+    """Encode no texts with the settings, so that a mistake is reported at once.
 
     Raises:
-        MinibertError: a setting that makes no sense, or that would change what kind of thing is returned.
+        MinibertError: a setting that makes no sense, or that would change the type of the result.
     """
     if settings.get("convert_to_tensor"):
         raise MinibertError("convert_to_tensor (True) must be left out; lists of numbers are what is asked for here")
@@ -88,10 +88,10 @@ def check_settings(bert: Bert, settings: dict[str, Any]) -> None:
 
 
 def list_of(texts: Any) -> list[str]:
-    """Several texts, not one.
+    """Several texts as a list.
 
     Raises:
-        MinibertError: one text.
+        MinibertError: a single text.
     """
     if isinstance(texts, str):
         raise MinibertError(f"texts ({texts!r:.40}) must be several texts, not str; pass a list of them")

@@ -18,16 +18,16 @@ except ImportError:
         "minibert.integrations.chroma needs Chroma, which is not installed; pip install chromadb"
     ) from None
 
-SPACES = {"cosine": "cosine", "dot": "ip", "euclidean": "l2", "manhattan": "l2"}  # the nearest thing that Chroma has
+SPACES = {"cosine": "cosine", "dot": "ip", "euclidean": "l2", "manhattan": "l2"}  # Chroma's nearest equivalent
 
 
 class ChromaEmbeddingFunction(Adapter):
-    """What Chroma calls an embedding function.
+    """Chroma's embedding function.
 
     Args:
-        model: a repository's name, a folder, or a `Bert`; the last cannot be written into a collection's configuration.
+        model: a repository's name, a folder, or a `Bert`, which a collection's configuration cannot store.
         revision, dtype, device: as for `minibert.load`; `dtype` may also be a name.
-        settings: of `Bert.encode`, for queries and documents alike: normalize_embeddings, truncate_dim, ...
+        settings: arguments of `Bert.encode`, for queries and documents: normalize_embeddings, truncate_dim, ...
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ChromaEmbeddingFunction(Adapter):
     ) -> None:
         super().__init__(model, revision=revision, dtype=dtype, device=device, **settings)
         self._model = str(model) if isinstance(model, (str, Path)) else None
-        if self._model is not None and Path(self._model).is_dir():  # found from another directory, too
+        if self._model is not None and Path(self._model).is_dir():  # so that it is found from another directory
             self._model = str(Path(self._model).absolute())
         self._loading = {
             "revision": revision,
@@ -44,35 +44,35 @@ class ChromaEmbeddingFunction(Adapter):
         }
 
     def __call__(self, input: list[str]) -> list[NDArray[np.float32]]:
-        """The vectors of texts that are searched, by `Bert.encode_document`."""
+        """The vectors of documents, by `Bert.encode_document`."""
         return list(self.bert.encode_document(list_of(input), **self.settings))
 
     def embed_query(self, input: list[str]) -> list[NDArray[np.float32]]:
-        """The vectors of texts that are searched for, by `Bert.encode_query`."""
+        """The vectors of queries, by `Bert.encode_query`."""
         return list(self.bert.encode_query(list_of(input), **self.settings))
 
     @staticmethod
     def name() -> str:
-        """What a collection's configuration calls it."""
+        """Its name in a collection's configuration."""
         return "minibert"
 
     def default_space(self) -> str:
-        """How Chroma is to compare vectors: as the checkpoint says."""
+        """How Chroma compares vectors by default: as the checkpoint says."""
         return SPACES[self.bert.recipe.similarity]
 
     def supported_spaces(self) -> list[str]:
-        """How Chroma may compare vectors."""
+        """The ways in which Chroma may compare vectors."""
         return ["cosine", "l2", "ip"]
 
     def is_legacy(self) -> bool:
-        """Whether there is no configuration to write down: that is so for a model which has no name."""
+        """Whether it has no configuration to store, because its model was given as a `Bert`."""
         return self._model is None
 
     def get_config(self) -> dict[str, Any]:
-        """All that `build_from_config` needs, as plain values.
+        """The arguments for `build_from_config`, as plain values.
 
         Raises:
-            MinibertError: the model has no name.
+            MinibertError: the model was given as a `Bert`.
         """
         if self._model is None:
             raise MinibertError(
@@ -83,12 +83,12 @@ class ChromaEmbeddingFunction(Adapter):
 
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> ChromaEmbeddingFunction:
-        """The same function once more."""
+        """Make the function from what `get_config` returned."""
         return ChromaEmbeddingFunction(**config)
 
     @staticmethod
     def validate_config(config: dict[str, Any]) -> None:
-        """Refuse what `build_from_config` cannot use.
+        """Reject a configuration that `build_from_config` cannot use.
 
         Raises:
             MinibertError: no model is named.
@@ -97,7 +97,7 @@ class ChromaEmbeddingFunction(Adapter):
             raise MinibertError(f"config ({config}) must name a model; what get_config returns does")
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
-        """Refuse to change what vectors are made of, once a collection has some.
+        """Reject changes that would give a collection different vectors.
 
         Raises:
             MinibertError: something other than the device changes.

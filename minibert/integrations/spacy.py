@@ -15,16 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from minibert.base import PretrainedModel
 from minibert.bert import Bert
 from minibert.engine.engine import COMBINE
 from minibert.errors import MinibertError
 from minibert.integrations import check_dtype_name, check_model, open_bert
 from minibert.loading import load
-from minibert.tasks.entities import STRATEGIES
+from minibert.tasks.annotate import Annotator
+from minibert.tasks.classify import text_classifier
+from minibert.tasks.entities import STRATEGIES, tagger_of
 from minibert.text import check_choice, whole_number
 from minibert.vectors.pooling import pooling_modes
 from minibert.vectors.sentences import SentenceEncoder
-from minibert.vectors.words import PIECES, WordEncoder, Words, words_and_texts
+from minibert.vectors.words import PIECES, WordEncoder, Words
 
 try:
     import srsly
@@ -71,6 +74,7 @@ class MinibertPipe:
         device: as for `minibert.load`.
         batch_tokens: the most tokens computed at once.
         entities: a strategy of `Bert.entities`, to set `doc.ents`, which needs a tagger; None leaves them as they are.
+        cats: whether to set `doc.cats` to the labels of `Bert.classify`, which needs a classifier of texts.
 
     Raises:
         MinibertError: a setting that makes no sense.
@@ -89,6 +93,7 @@ class MinibertPipe:
         device: Any = None,
         batch_tokens: Any = None,
         entities: Any = None,
+        cats: Any = False,
     ) -> None:
         check_model(model)
         check_dtype_name(dtype)
@@ -101,7 +106,9 @@ class MinibertPipe:
             whole_number("batch_tokens", batch_tokens)
         if entities is not None:
             check_choice("entities", entities, STRATEGIES)
-        self.name, self._entities = name, entities
+        if not isinstance(cats, bool):
+            raise MinibertError(f"cats ({cats!r}) must be True or False; with True, the pipe sets doc.cats")
+        self.name, self._entities, self._cats = name, entities, cats
         self._loading = {"model": model, "revision": revision, "dtype": dtype, "device": device}
         self._pieces, self._pooling = pieces, pooling
         self._layers, self._combine, self._batch_tokens = layers, combine, batch_tokens
@@ -141,42 +148,35 @@ class MinibertPipe:
                 yield from docs
 
     def _annotate(self, docs: list[Doc]) -> None:
-        """Compute vectors, and store them where the hooks find them."""
+        """Compute vectors, and store them where the hooks find them; set entities and labels."""
         spans = [[(token.idx, token.idx + len(token)) for token in doc] for doc in docs]
-        words, sentences = self._encoders()
-        for doc, own, found, vector in zip(
-            docs, spans, *words_and_texts(words, sentences, [doc.text for doc in docs], spans), strict=True
-        ):
-            pieces = found.pieces
+        annotated = self._annotator()([doc.text for doc in docs], spans)
+        for doc, own, (vector, words, entities, labels) in zip(docs, spans, annotated, strict=True):
+            pieces = words.pieces
             doc.user_data[KEY] = {
                 "vector": vector.copy(),  # a view would keep the vectors of all Docs in memory
-                "vectors": found.vectors.copy(),
+                "vectors": words.vectors.copy(),
                 "spans": np.array(own, dtype=np.int64).reshape(-1, 2),
                 "counts": np.array([len(some) for some in pieces], dtype=np.int64),
                 "pieces": [piece for some in pieces for piece in some],
                 "length": len(doc.text),
             }
             attach(doc)
-        if self._entities is not None:
-            self._set_entities(docs)
+            if entities is not None:  # whole tokens; of spans that share a token, the longest stays
+                found = [doc.char_span(one.start, one.end, one.label, alignment_mode="expand") for one in entities]
+                doc.ents = filter_spans([span for span in found if span is not None])
+            if labels is not None:
+                doc.cats.update(labels)
 
-    def _set_entities(self, docs: list[Doc]) -> None:
-        """Set `doc.ents`; a span begins and ends with whole tokens, and of spans that share one, the longest stays."""
-        found = self.bert.entities(
-            [doc.text for doc in docs],
-            strategy=self._entities,
-            batch_tokens=self._batch_tokens,
-            show_progress_bar=False,
-            truncation="window",
-        )
-        for doc, entities in zip(docs, found, strict=True):
-            spans = [doc.char_span(one.start, one.end, one.label, alignment_mode="expand") for one in entities]
-            doc.ents = filter_spans([span for span in spans if span is not None])
-
-    def _encoders(self) -> tuple[WordEncoder, SentenceEncoder]:
-        """What `Bert.words` and `Bert.encode` use; long texts are computed in windows."""
+    def _annotator(self) -> Annotator:
+        """What `Bert.annotate` uses, with the pipe's settings; long texts are computed in windows."""
         bert = self.bert
         engine = bert.engine
+        model: PretrainedModel = bert.encoder  # without a head
+        if self._entities is not None:
+            model = tagger_of(bert.model, bert.source)
+        if self._cats:
+            model = text_classifier(bert.model, bert.source)
         words = WordEncoder(
             engine,
             bert.tokenizer,
@@ -195,7 +195,7 @@ class MinibertPipe:
             prompt=bert.recipe.prompt,
             truncation="window",
         )
-        return words, sentences
+        return Annotator(words, sentences, model, self._entities or "simple")
 
     def set_error_handler(self, error_handler: Callable[..., Any]) -> None:
         """Set the handler of Docs that fail; spaCy calls this for the whole pipeline."""
@@ -369,9 +369,12 @@ def make_pipe(
     device: Any,
     batch_tokens: Any,
     entities: Any,
+    cats: Any,
 ) -> MinibertPipe:
     """Make a `MinibertPipe`, for `nlp.add_pipe("minibert")`."""
-    return MinibertPipe(name, model, revision, layers, combine, pieces, pooling, dtype, device, batch_tokens, entities)
+    return MinibertPipe(
+        name, model, revision, layers, combine, pieces, pooling, dtype, device, batch_tokens, entities, cats
+    )
 
 
 HOOKS: dict[str, Callable[..., Any]] = {
@@ -390,6 +393,7 @@ DEFAULTS = {
     "device": None,
     "batch_tokens": None,
     "entities": None,
+    "cats": False,
 }
 Doc.set_extension("minibert", getter=results_of, force=True)
 Language.factory(

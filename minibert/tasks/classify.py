@@ -13,7 +13,7 @@ from minibert.base import PretrainedModel
 from minibert.batch import truncate
 from minibert.config import BertConfig
 from minibert.engine.device import without_autocast
-from minibert.engine.engine import Engine, Plan
+from minibert.engine.engine import Engine, Pass, Plan
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Rows, token_rows
 from minibert.engine.stream import Progress, chunks
 from minibert.engine.twin import evaluating
@@ -118,25 +118,44 @@ class TextScorer:
                 "dropped; pass truncation='error' to reject such texts"
             )
 
-    @torch.inference_mode()
     def _logits(self, rows: Rows, progress: Progress) -> Tensor:
-        """The logits of rows, (N, labels); pooler and classifier run on the first tokens alone."""
-        config, head = self.model.config, evaluating(self.model.classifier, {})
-        pooler: Any = self.model.bert.pooler  # this class always has one
+        """The logits of rows, (N, labels)."""
+        config = self.model.config
         if config.type_vocab_size < 2 and any(types.any() for types in rows.types):
             raise MinibertError(
                 f"type_vocab_size ({config.type_vocab_size}) must be at least 2 for pairs of texts; the model knows "
                 "single texts only"
             )
-        logits = torch.empty(len(rows.ids), config.num_labels)
-        for indices, groups, x in self.engine.states(rows, self.plan, progress.add):
-            firsts = [
-                place for start, count, length in groups for place in range(start, start + count * length, length)
-            ]
-            with without_autocast():
-                pooled = pooler(x[firsts[: len(indices)], None])  # (T, H) -> (N, 1, H) -> (N, H)
-                logits[indices] = head(pooled).float().cpu()
-        return logits
+        collected = RowLogits(self.model, len(rows.ids))
+        for one in self.engine.states(rows, self.plan, progress.add):
+            collected.add(one)
+        return collected.logits
+
+
+class RowLogits:
+    """Collects the logits of rows, pass by pass. Pooler and classifier run on the first tokens alone.
+
+    Args:
+        model: the classifier.
+        count: how many rows there are.
+
+    Attributes:
+        logits: (count, labels) float32.
+    """
+
+    def __init__(self, model: BertForSequenceClassification, count: int) -> None:
+        self.pooler: Any = model.bert.pooler  # this class always has one
+        self.head = evaluating(model.classifier, {})
+        self.logits = torch.empty(count, model.config.num_labels)
+
+    @torch.inference_mode()
+    def add(self, found: Pass) -> None:
+        """Compute the logits of the rows of a pass."""
+        indices, groups, x = found
+        firsts = [place for start, count, length in groups for place in range(start, start + count * length, length)]
+        with without_autocast():
+            pooled = self.pooler(x[firsts[: len(indices)], None])  # (T, H) -> (N, 1, H) -> (N, H)
+            self.logits[indices] = self.head(pooled).float().cpu()
 
 
 def rows_of(tokenizer: BertTokenizer, texts: Sequence[Any], limit: int) -> Rows:
@@ -229,11 +248,17 @@ def classify(
     top_k = None if top_k is None else whole_number("top_k", top_k)
     if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, (int, float))):
         raise MinibertError(f"threshold ({threshold!r}) must be a number, or None for all labels")
-    names = scorer.model.config.id2label or {}
     results: list[Labels] = []
     for scores in label_scores(scorer, texts, pair):
-        for row in scores.tolist():
-            labels = sorted((Label(names[i], score) for i, score in enumerate(row)), key=lambda label: -label.score)
+        for labels in labels_of(scores, scorer.model.config):
             kept = [label for label in labels if threshold is None or label.score >= threshold]
             results.append(tuple(kept[:top_k]))
     return results
+
+
+def labels_of(scores: Tensor, config: BertConfig) -> Iterator[Labels]:
+    """The labels of each text, the best first, from their scores (N, labels)."""
+    names = config.id2label or {}
+    for row in scores.tolist():
+        labels = (Label(names[i], score) for i, score in enumerate(row))
+        yield tuple(sorted(labels, key=lambda label: -label.score))

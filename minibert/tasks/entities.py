@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Encoding
 from torch.nn import functional as F
 
 from minibert.base import PretrainedModel
 from minibert.engine.device import without_autocast
-from minibert.engine.engine import Engine, Plan
+from minibert.engine.engine import Engine, Pass, Plan
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Rows, Truncation
 from minibert.engine.stream import Progress, Truncated, chunks
 from minibert.errors import MinibertError
@@ -87,7 +88,7 @@ class Scheme:
 
 
 class Tokens:
-    """The tokens of texts that are labelled, end to end; tokens that were truncated are not among them.
+    """The tokens of texts that are labelled, in order; tokens that were truncated are not among them.
 
     Attributes:
         rows: the texts as the model gets them.
@@ -95,18 +96,17 @@ class Tokens:
         texts: (N,) the number of the text of each token.
         offsets: (N, 2) where it is in that text.
         firsts: (n,) the first token of each word, as the tokenizer splits texts into words.
+
+    Args:
+        rows: made of the encodings.
+        encodings: of the texts, without special tokens.
     """
 
-    def __init__(self, tokenizer: BertTokenizer, texts: Sequence[str], row_maker: RowMaker) -> None:
-        self.rows = Rows()
-        offsets, words = [], []
-        for first in range(0, len(texts), TOKENIZED_AT_ONCE):
-            part = list(texts[first : first + TOKENIZED_AT_ONCE])
-            for number, encoding in enumerate(tokenizer.backend.encode_batch(part, add_special_tokens=False), first):
-                row_maker.add(self.rows, number, np.array(encoding.ids, dtype=np.int32))
-                offsets.append(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2))
-                words.append(np.array(encoding.word_ids, dtype=np.int64))
-        self.own = own_tokens(self.rows)
+    def __init__(self, rows: Rows, encodings: Sequence[Encoding]) -> None:
+        self.rows = rows
+        offsets = [np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in encodings]
+        words = [np.array(encoding.word_ids, dtype=np.int64) for encoding in encodings]
+        self.own = own_tokens(rows)
         owned = list(zip(self.rows.texts, self.own, strict=True))
         lengths = [end - start for start, end in self.own]
         self.texts = np.repeat(np.array(self.rows.texts, dtype=np.int64), lengths)
@@ -129,54 +129,54 @@ def changes(values: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.append(True, values[1:] != values[:-1])[: len(values)]
 
 
-@torch.inference_mode()
-def probabilities(
-    engine: Engine,
-    classifier: Classifier,
-    tokens: Tokens,
-    plan: Plan,
-    done: Callable[[int, int], object] = lambda texts, tokens: None,
-) -> NDArray[np.float32]:
-    """The probability of each label, (N, labels), for each token."""
-    rows, own = tokens.rows, tokens.own
-    places = np.cumsum([0, *(end - start for start, end in own)])
-    found = np.empty((places[-1], classifier.out_features), dtype=np.float32)
-    for indices, _, x in engine.states(rows, plan, done):
+class TokenScores:
+    """Collects the probabilities of the labels of tokens, pass by pass.
+
+    Args:
+        classifier: the model's head.
+        tokens: of the texts.
+
+    Attributes:
+        scores: (N, labels) the probability of each label, for each token.
+    """
+
+    def __init__(self, classifier: Classifier, tokens: Tokens) -> None:
+        self.classifier, self.tokens = classifier, tokens
+        self.places = np.cumsum([0, *(end - start for start, end in tokens.own)])
+        self.scores = np.empty((self.places[-1], classifier.out_features), dtype=np.float32)
+
+    @torch.inference_mode()
+    def add(self, found: Pass) -> None:
+        """Label the tokens of a pass."""
+        (indices, _, x), rows, places = found, self.tokens.rows, self.places
         begins = np.cumsum([0, *(len(rows.ids[index]) for index in indices)])
         chosen = [
-            np.arange(*own[index]) + (begin + 1 - rows.starts[index])  # 1: [CLS]
+            np.arange(*self.tokens.own[index]) + (begin + 1 - rows.starts[index])  # 1: [CLS]
             for index, begin in zip(indices, begins, strict=False)
         ]
         own_states = x[torch.from_numpy(np.concatenate(chosen)).to(x.device)]
-        with without_autocast():
-            logits = F.linear(own_states, classifier.weight, classifier.bias)  # no dropout, whatever mode it is in
+        with without_autocast():  # no dropout, whatever mode the head is in
+            logits = F.linear(own_states, self.classifier.weight, self.classifier.bias)
         there = np.concatenate([np.arange(places[index], places[index + 1]) for index in indices])
-        found[there] = logits.float().softmax(-1).cpu().numpy()
-    return found
+        self.scores[there] = logits.float().softmax(-1).cpu().numpy()
 
 
 def entities(
-    engine: Engine,
-    classifier: Classifier,
     scheme: Scheme,
     tokens: Tokens,
+    scores: NDArray[np.float32],
     texts: Sequence[str],
-    plan: Plan,
     strategy: Strategy = "simple",
-    done: Callable[[int, int], object] = lambda texts, tokens: None,
 ) -> list[list[Entity]]:
     """The entities of texts.
 
     Args:
-        engine: of the model.
-        classifier: its head.
-        scheme: of its labels.
+        scheme: of the labels.
         tokens: of the texts.
+        scores: (N, labels) the probability of each label, for each token.
         texts: the texts.
-        plan, done: as for `Engine.states`.
         strategy: as for `Bert.entities`.
     """
-    scores = probabilities(engine, classifier, tokens, plan, done)  # (N, labels)
     starts = ends = np.arange(len(scores))  # the first and the last token of each thing that has a label
     if strategy not in ("none", "simple") and len(scores):
         starts, ends = tokens.firsts, np.append(tokens.firsts[1:], len(scores)) - 1
@@ -218,6 +218,12 @@ def tagger_of(model: PretrainedModel, source: Source) -> BertForTokenClassificat
     return with_head(model, BertForTokenClassification, source, "find entities", "dslim/bert-base-NER")
 
 
+def check_strategy(strategy: str) -> None:
+    """Raise MinibertError unless this is a strategy."""
+    if strategy not in STRATEGIES:
+        raise MinibertError(f"strategy ({strategy!r}) must be one of {', '.join(STRATEGIES)}")
+
+
 def find_entities(
     model: BertForTokenClassification,
     engine: Engine,
@@ -234,16 +240,21 @@ def find_entities(
     Raises:
         MinibertError: as for `Bert.entities`.
     """
-    if strategy not in STRATEGIES:
-        raise MinibertError(f"strategy ({strategy!r}) must be one of {', '.join(STRATEGIES)}")
+    check_strategy(strategy)
     row_maker = RowMaker(tokenizer, max_tokens, truncation)
     stream, total = as_stream(texts)
     scheme, cut = Scheme(model.config.id2label or {}), Truncated(max_tokens, truncation)
     found: list[list[Entity]] = []
     with Progress(total, show_progress_bar) as progress:
         for chunk in chunks(stream, TOKENIZED_AT_ONCE):
-            tokens = Tokens(tokenizer, chunk, row_maker)
-            cut.note(tokens.rows.lost, len(found))
-            found += entities(engine, model.classifier, scheme, tokens, chunk, plan, strategy, progress.add)
+            encodings, rows = tokenizer.backend.encode_batch(chunk, add_special_tokens=False), Rows()
+            for number, encoding in enumerate(encodings):
+                row_maker.add(rows, number, np.array(encoding.ids, dtype=np.int32))
+            cut.note(rows.lost, len(found))
+            tokens = Tokens(rows, encodings)
+            labelled = TokenScores(model.classifier, tokens)
+            for one in engine.states(rows, plan, progress.add):
+                labelled.add(one)
+            found += entities(scheme, tokens, labelled.scores, chunk, strategy)
     cut.warn(len(found))
     return found

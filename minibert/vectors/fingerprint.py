@@ -1,4 +1,4 @@
-"""Digests of what vectors are computed with: two models are told apart by what they hold, not by where they lie."""
+"""Digests of what vectors are computed with. They identify a model by its content, not by its path or name."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SLICE = 1 << 24  # numbers rounded at once
 def fingerprint(bert: Any) -> str:
     """A digest of all weights, rounded to bfloat16, and of the vocabulary.
 
-    It is the same for a model in float32 and in bfloat16: an index that was made with one is searched with the other.
+    It is the same for a model in float32 and in bfloat16, so an index made with one can be searched with the other.
 
     Raises:
-        MinibertError: an edited `Bert`. What a function does has no digest.
+        MinibertError: an edited `Bert`, since an edit is a function and has no digest.
     """
     digest = _new()
     for name, tensor in _weights(bert):
@@ -34,7 +34,7 @@ def fingerprint(bert: Any) -> str:
 
 
 def facts(bert: Any) -> dict[str, str]:
-    """What decides every number of a vector: digests of the weights to the bit, the tokenizer and the recipe.
+    """Everything that determines a vector: digests of the exact weights, the tokenizer and the recipe, and the dtype.
 
     Raises:
         MinibertError: an edited `Bert`.
@@ -50,7 +50,7 @@ def facts(bert: Any) -> dict[str, str]:
         "folder": "",
         "untrained": "",
         "family_prompts": "",
-    }  # says who, not what
+    }  # names and paths do not change a vector
     return {
         "dtype": str(bert.model.dtype).removeprefix("torch."),
         "weights": weights.hexdigest(),
@@ -64,7 +64,7 @@ def _new(data: bytes = b"") -> Any:
 
 
 def _weights(bert: Any) -> Iterator[tuple[str, Tensor]]:
-    """The parameters that make vectors; the pooler makes none."""
+    """The parameters that vectors depend on; the pooler is not one of them."""
     if bert.edits:
         raise MinibertError(
             f"the Bert (edited at {', '.join(bert.edits)}) must have no edits, since files do not hold them; "

@@ -1,4 +1,4 @@
-"""How alike vectors are, and vectors in fewer bits."""
+"""Similarity of vectors, and vectors in fewer bits."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from minibert.errors import MinibertError
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 
-# Vectors of this length or more have squares and products that float32 cannot hold.
+# Squares and products of vectors of this length or more overflow float32.
 LONGEST = 2.0**62
 
 
 def unit_vectors(vectors: Tensor) -> Tensor:
     """Divide each vector (N, H) by its length; a vector of zeros stays as it is.
 
-    Float32 cannot hold the squares of very large and very small numbers, so vectors of these are scaled first.
+    The squares of very large and very small numbers overflow or underflow float32, so such vectors are scaled first.
     """
     lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     extreme = (lengths < 1e-12) | lengths.isinf()
@@ -33,7 +33,7 @@ def unit_vectors(vectors: Tensor) -> Tensor:
     return F.normalize(vectors, dim=-1)
 
 
-# Each pair of rows, and all pairs of two sets of rows; the larger, the more alike.
+# PAIRWISE compares row by row, ALL_PAIRS every row with every other; larger numbers mean more similar vectors.
 PAIRWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cosine": lambda a, b: (unit_vectors(a) * unit_vectors(b)).sum(-1),
     "dot": lambda a, b: (a * b).sum(-1),
@@ -53,7 +53,8 @@ def similarity(a: Any, b: Any, kind: str = "cosine") -> Tensor:
 
     Args:
         a, b: (N, H) and (M, H), or (H,) for one: arrays, tensors or lists.
-        kind: "cosine", "dot", "euclidean" or "manhattan"; distances are negative, so that more is more alike.
+        kind: "cosine", "dot", "euclidean" or "manhattan"; distances are negated, so that a larger number
+            always means more similar.
 
     Returns:
         (N, M) float32.
@@ -70,7 +71,7 @@ def similarity_pairwise(a: Any, b: Any, kind: str = "cosine") -> Tensor:
     """Compare the first vector of `a` with the first of `b`, the second with the second, and so on: (N,) float32.
 
     Raises:
-        MinibertError: as for `similarity`; not as many vectors on both sides.
+        MinibertError: as for `similarity`; different numbers of vectors.
     """
     a, b = _rows(a), _rows(b)
     _check(a, b, kind)
@@ -84,24 +85,24 @@ def similarity_pairwise(a: Any, b: Any, kind: str = "cosine") -> Tensor:
 def quantize_embeddings(
     embeddings: Any, precision: Precision, *, ranges: Any = None, calibration_embeddings: Any = None
 ) -> NDArray[Any]:
-    """Vectors in fewer bits.
+    """Convert vectors to a type of fewer bits.
 
     Args:
         embeddings: (N, H) or (H,) float.
-        precision: "float16"; "int8" or "uint8": each dimension's range in 256 steps; "binary" or "ubinary": one bit a
-            dimension, whether it is above 0, eight to a byte.
+        precision: "float16"; "int8" or "uint8", which divide each dimension's range into 256 steps; "binary" or
+            "ubinary", which store one bit per dimension (1 if it is above 0), eight to a byte.
         ranges: (2, H) the lowest and highest number of each dimension, for "int8" and "uint8".
-        calibration_embeddings: (M, H) vectors whose ranges are taken if `ranges` is None; the vectors themselves
-            if this is None, too, and then a vector's numbers depend on the vectors beside it.
+        calibration_embeddings: (M, H) vectors whose ranges are used if `ranges` is None. If both are None, the ranges
+            are those of `embeddings`, and a vector's numbers then depend on the other vectors.
 
     Returns:
         (N, H) in the dtype of the precision; (N, ceil(H / 8)) for bits.
 
     Raises:
-        MinibertError: an unknown precision; numbers that are not finite, or too large for it; ranges that are none; one
-            vector, and no ranges.
+        MinibertError: an unknown precision; numbers that are not finite, or too large for it; invalid ranges; a single
+            vector without ranges.
 
-    Source: sentence-transformers `util/quantization.py`, whose numbers these are.
+    Source: sentence-transformers `util/quantization.py`, which gives the same numbers.
     """
     check_precision(precision)
     floats = isinstance(embeddings, Tensor) and embeddings.is_floating_point()
@@ -110,7 +111,7 @@ def quantize_embeddings(
         raise MinibertError(f"embeddings ({values.dtype}) must be float; they have been made smaller already")
     _check_finite("embeddings", values, np.isfinite(values), str(values.dtype))
     if precision in ("float32", "float16"):
-        with np.errstate(over="ignore"):  # refused by the next line
+        with np.errstate(over="ignore"):  # rejected by the next line
             rounded = values.astype(precision)
         _check_finite("embeddings", values, np.isfinite(rounded), precision)
         return rounded
@@ -128,7 +129,7 @@ def quantize_embeddings(
             )
         _check_finite("calibration_embeddings", sample, np.isfinite(sample), str(sample.dtype))
         ranges = np.stack([sample.min(0), sample.max(0)])
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused, or above the range
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite ranges are rejected; larger numbers are clipped
         ranges = np.asarray(ranges, dtype=np.float32)
         wanted = (2, values.shape[-1])
         if ranges.shape != wanted or not (((spread := ranges[1] - ranges[0]) >= 0) & (spread < np.inf)).all():
@@ -142,16 +143,16 @@ def quantize_embeddings(
 
 
 def check_precision(precision: str) -> None:
-    """Refuse a precision that is none."""
+    """Raise MinibertError unless this is a precision."""
     if precision not in PRECISIONS:
         raise MinibertError(f"precision ({precision!r}) must be one of {', '.join(PRECISIONS)}")
 
 
 def as_vectors(vectors: Any, name: str = "vectors") -> Tensor:
-    """Vectors as float32: of a tensor on its device; of an array or lists, in memory that may be the array's.
+    """Vectors as a float32 tensor. A tensor stays on its device; an array may share its memory with the result.
 
     Raises:
-        MinibertError: they are not real numbers, not of one length, or not finite in float32.
+        MinibertError: they are not real numbers, differ in length, or are not finite in float32.
     """
     if isinstance(vectors, (list, tuple)) and vectors and all(isinstance(vector, Tensor) for vector in vectors):
         if len({vector.shape for vector in vectors}) > 1:
@@ -170,17 +171,17 @@ def as_vectors(vectors: Any, name: str = "vectors") -> Tensor:
     if isinstance(vectors, Tensor):
         values = vectors.float()
     else:
-        with np.errstate(over="ignore"):  # refused by the next line
+        with np.errstate(over="ignore"):  # rejected by the check below
             values = torch.from_numpy(np.require(vectors, np.float32, ["C", "W"]))
     _check_finite(name, vectors, torch.isfinite(values), "float32")
     return values
 
 
 def check_lengths(vectors: Tensor, kind: str) -> None:
-    """Refuse vectors (N, H) that are too long to be compared.
+    """Reject vectors (N, H) that are too long to be compared.
 
     Raises:
-        MinibertError: float32 cannot hold the squares of their lengths, and `kind` needs them.
+        MinibertError: the squares of their lengths overflow float32, and `kind` needs them.
     """
     if kind != "cosine" and (torch.linalg.vector_norm(vectors, dim=-1) >= LONGEST).any():
         longest = torch.linalg.vector_norm(vectors.double(), dim=-1).max()

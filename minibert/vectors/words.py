@@ -24,7 +24,6 @@ from minibert.engine.stream import Progress, Truncated, chunks
 from minibert.errors import MinibertError, optional, warn
 from minibert.text import as_stream, check_text, counted
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.sentences import PooledTexts, SentenceEncoder
 
 Spans = NDArray[np.int64]
 Pieces = Literal["mean", "first", "last", "max"]
@@ -132,6 +131,7 @@ class Aligned:
         spans: (n, 2) the words, in order; None means those of the tokenizer's pre-tokenizer.
 
     Attributes:
+        encoding: of the text.
         ids: the ids of all pieces of the text.
         spans: (n, 2) the words, in characters.
         members: the indices of the first word's pieces, then those of the second, and so on.
@@ -140,7 +140,7 @@ class Aligned:
 
     def __init__(self, encoding: Encoding, spans: Spans | None = None) -> None:
         self.ids = np.array(encoding.ids, dtype=np.int32)
-        self._tokens: list[str] = encoding.tokens
+        self.encoding = encoding
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         self.members = np.arange(len(offsets))
         if spans is None:
@@ -159,7 +159,8 @@ class Aligned:
     @property
     def tokens(self) -> list[str]:
         """The pieces of all words, in the order of `members`."""
-        return [self._tokens[place] for place in self.members.tolist()]
+        tokens = self.encoding.tokens
+        return [tokens[place] for place in self.members.tolist()]
 
     def _borrow(self, offsets: Spans) -> None:
         """Give a word inside a piece of another word (such as "not" in "cannot") that piece, too."""
@@ -349,34 +350,6 @@ class WordEncoder:
                 f"text was truncated before them; the first is {word!r} of text {number}"
             )
         return found
-
-
-def words_and_texts(
-    words: WordEncoder, sentences: SentenceEncoder, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]
-) -> tuple[list[Words], NDArray[np.float32]]:
-    """Words and text vectors, from one pass if both use the last hidden state and there is no prompt.
-
-    Args:
-        words, sentences: with `truncation="window"`. In one pass, the vector of a long text is made of the words'
-            windows.
-        texts: several texts.
-        spans: the words of each text.
-
-    Returns:
-        The words of each text; words without tokens get zeros without a warning. And the vectors, (N, dimension).
-    """
-    whole, places = split_texts(texts, 0, words.split, spans)
-    aligned, rows = align(words.tokenizer, whole, places, words.row_maker)
-    vectors = WordVectors(aligned, rows, words.engine.width(words.plan), words.pieces)
-    pooled = None
-    if not words.plan.layers and not sentences.plan.layers and not sentences.prompt:
-        pooled = PooledTexts(rows, words.engine.width(), sentences.modes)
-    for found in words.engine.states(rows, words.plan):
-        vectors.add(found)
-        if pooled is not None:
-            pooled.add(found)
-    encoded = sentences(texts, shown=False) if pooled is None else sentences.finish(pooled.whole()).numpy()
-    return vectors.words(whole), np.asarray(encoded)
 
 
 def align(

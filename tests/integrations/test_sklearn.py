@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from oracle import assert_same_vectors, with_real_vocabulary
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
@@ -20,16 +22,18 @@ from sentence_transformers.sentence_transformer import modules
 import minibert
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.metrics import log_loss, r2_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MultiLabelBinarizer
 from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from minibert.integrations.sklearn import BertVectorizer
+from minibert.integrations.sklearn import BertClassifier, BertRegressor, BertVectorizer
 
 TEXTS = ["How do I reset my password?", "Where is my parcel?", "", "un-American embeddings — café", "one"]
 LETTERS = [f"{what} {thing}" for what in ("I lost my", "please replace the", "someone stole my") for thing in (
@@ -237,6 +241,163 @@ def test_a_pickle_holds_the_name_or_the_model(minilm: Path, theirs: np.ndarray, 
     assert_same_vectors(pickle.loads(large).transform(TEXTS), theirs)
     with pytest.raises(FileNotFoundError):
         pickle.loads(small).transform(TEXTS)
+
+
+# The checkpoint's own head
+
+NAMES = {0: "travel", 1: "bank", 2: "post"}  # not sorted
+
+
+def classifier(folder: Path, minilm: Path, **config: Any) -> Path:
+    labels = {} if "num_labels" in config else {"id2label": NAMES}
+    torch.manual_seed(12)  # each label is predicted for some texts
+    return with_real_vocabulary(folder, minilm, "BertForSequenceClassification", **labels, **config)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
+    return classifier(tmp_path_factory.mktemp("classifier"), minilm)
+
+
+def pipeline_scores(folder: Path, texts: list[str]) -> list[dict[str, float]]:
+    """The score of each label, as transformers' pipeline gives it."""
+    pipeline = transformers.pipeline("text-classification", str(folder), device="cpu", top_k=None)
+    return [{label["label"]: label["score"] for label in labels} for labels in pipeline(texts)]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, iter])
+def test_predictions_are_those_of_transformers_pipeline(head: Path, kind: Any) -> None:
+    estimator = BertClassifier(str(head), batch_tokens=64).fit(LETTERS)
+    assert estimator.classes_.tolist() == ["bank", "post", "travel"]
+    expected = pipeline_scores(head, LETTERS)
+    probabilities = estimator.predict_proba(kind(LETTERS))
+    np.testing.assert_allclose(
+        probabilities, [[one[name] for name in estimator.classes_] for one in expected], atol=1e-5
+    )
+    best = [max(one, key=one.__getitem__) for one in expected]
+    assert estimator.predict(kind(LETTERS)).tolist() == best
+    assert set(best) == set(NAMES.values())
+    assert estimator.score(LETTERS, best) == 1.0
+    assert estimator.predict([]).shape == (0,)
+
+
+def test_metrics_read_the_columns_of_probabilities_right(head: Path) -> None:
+    estimator = BertClassifier(head).fit()
+    best = estimator.predict(LETTERS)
+    losses = cross_val_score(estimator, LETTERS, best, cv=2, scoring="neg_log_loss")
+    expected = pipeline_scores(head, LETTERS)
+    loss = -np.mean([np.log(one[name]) for one, name in zip(expected, best, strict=True)])
+    assert log_loss(best, estimator.predict_proba(LETTERS), labels=estimator.classes_) == pytest.approx(loss, rel=1e-4)
+    assert -losses.mean() == pytest.approx(loss, rel=1e-4)  # two folds of nine texts
+
+
+def test_a_classifier_goes_where_scikit_learns_go(head: Path) -> None:
+    assert is_classifier(BertClassifier(head))
+    best = BertClassifier(head).fit().predict(LETTERS)
+    assert cross_val_score(BertClassifier(head), LETTERS, best, cv=2).tolist() == [1.0, 1.0]
+    guessed = cross_val_predict(BertClassifier(minibert.load(head)), LETTERS, best, cv=2, method="predict_proba")
+    np.testing.assert_allclose(guessed, BertClassifier(head).fit().predict_proba(LETTERS), atol=1e-5)
+    upper = FunctionTransformer(lambda texts: [text.upper() for text in texts])
+    pipeline = make_pipeline(upper, BertClassifier(head)).fit(LETTERS, best)
+    assert pipeline.predict(LETTERS).tolist() == best.tolist()  # an uncased vocabulary
+    assert pipeline.classes_.tolist() == ["bank", "post", "travel"]
+    search = GridSearchCV(BertClassifier(head), {"batch_tokens": [64, None]}, cv=2, error_score="raise")
+    assert search.fit(LETTERS, best).best_score_ == 1.0
+
+
+def test_fit_trains_nothing(head: Path) -> None:
+    bert = minibert.load(head)
+    before = {name: value.clone() for name, value in bert.model.state_dict().items()}
+    estimator = BertClassifier(bert)
+    with pytest.raises(NotFittedError):
+        estimator.predict(LETTERS)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(estimator)
+    assert estimator.fit(LETTERS, ["bank"] * len(LETTERS)) is estimator
+    check_is_fitted(estimator)
+    assert all(value.equal(before[name]) for name, value in bert.model.state_dict().items())
+    assert not hasattr(clone(estimator), "classes_")
+    assert clone(estimator).model is bert
+
+
+@pytest.mark.parametrize("kind", [BertClassifier, BertRegressor])
+def test_a_pickled_estimator_predicts_the_same(tmp_path: Path, minilm: Path, head: Path, kind: Any) -> None:
+    if kind is BertRegressor:
+        head = classifier(tmp_path, minilm, num_labels=1, problem_type="regression")
+    named = kind(str(head)).fit()
+    content = pickle.dumps(named)
+    assert len(content) < 2_000
+    for again in (pickle.loads(content), pickle.loads(pickle.dumps(kind(minibert.load(head)).fit()))):
+        method = "predict" if kind is BertRegressor else "predict_proba"
+        np.testing.assert_allclose(getattr(again, method)(LETTERS), getattr(named, method)(LETTERS), atol=1e-5)
+
+
+def test_several_labels_are_in_scikit_learns_multilabel_format(tmp_path: Path, minilm: Path) -> None:
+    folder = classifier(tmp_path, minilm, problem_type="multi_label_classification")
+    estimator = BertClassifier(folder).fit()
+    assert estimator.multilabel_
+    expected = pipeline_scores(folder, LETTERS)
+    binarizer = MultiLabelBinarizer()
+    truth = binarizer.fit_transform([[name for name, score in one.items() if score > 0.5] for one in expected])
+    assert binarizer.classes_.tolist() == estimator.classes_.tolist()
+    assert 0 < truth.sum() < truth.size
+    assert estimator.predict(LETTERS).tolist() == truth.tolist()
+    scores = [[one[name] for name in binarizer.classes_] for one in expected]
+    np.testing.assert_allclose(estimator.predict_proba(LETTERS), scores, atol=1e-5)
+    assert cross_val_score(BertClassifier(folder), LETTERS, truth, cv=2, scoring="f1_micro").tolist() == [1.0, 1.0]
+
+
+def test_one_probability_is_a_single_label_that_applies_or_not(tmp_path: Path, minilm: Path) -> None:
+    folder = classifier(tmp_path, minilm, num_labels=1)
+    estimator = BertClassifier(folder).fit()
+    expected = np.array([[one["LABEL_0"]] for one in pipeline_scores(folder, LETTERS)])
+    np.testing.assert_allclose(estimator.predict_proba(LETTERS), expected, atol=1e-5)
+    assert estimator.predict(LETTERS).tolist() == (expected > 0.5).astype(int).tolist()
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_regression_predicts_numbers(tmp_path: Path, minilm: Path, outputs: int) -> None:
+    folder = classifier(tmp_path, minilm, num_labels=outputs, problem_type="regression")
+    estimator = BertRegressor(folder).fit(LETTERS)
+    expected = np.array([[one[f"LABEL_{i}"] for i in range(outputs)] for one in pipeline_scores(folder, LETTERS)])
+    expected = expected[:, 0] if outputs == 1 else expected
+    np.testing.assert_allclose(estimator.predict(LETTERS), expected, atol=1e-4)
+    noisy = expected + np.random.default_rng(0).normal(size=expected.shape)
+    assert estimator.score(LETTERS, noisy) == pytest.approx(r2_score(noisy, expected), abs=1e-4)
+    assert cross_val_score(BertRegressor(folder), LETTERS, expected, cv=2).tolist() == pytest.approx([1.0, 1.0])
+    assert is_regressor(estimator)
+
+
+@pytest.mark.parametrize("kind", [BertClassifier, BertRegressor])
+@pytest.mark.parametrize("check", [
+    estimator_checks.check_estimator_cloneable,
+    estimator_checks.check_estimator_tags_renamed,
+    estimator_checks.check_valid_tag_types,
+    estimator_checks.check_estimator_repr,
+    estimator_checks.check_no_attributes_set_in_init,
+    estimator_checks.check_do_not_raise_errors_in_init_or_set_params,
+    estimator_checks.check_get_params_invariance,
+    estimator_checks.check_set_params,
+    estimator_checks.check_mixin_order,
+], ids=lambda check: check.__name__)  # fmt: skip
+def test_the_checks_of_scikit_learn_pass_for_heads(head: Path, kind: Any, check: Any) -> None:
+    check(kind.__name__, kind(str(head)))
+
+
+def test_heads_that_do_not_fit_are_refused(tmp_path: Path, minilm: Path, head: Path) -> None:
+    regression = classifier(tmp_path, minilm, num_labels=1, problem_type="regression")
+    with pytest.raises(
+        minibert.MinibertError, match=r"\(regression\) must not be 'regression' for BertClassifier; use B"
+    ):
+        BertClassifier(regression).fit()
+    with pytest.raises(minibert.MinibertError, match="must be 'regression' for BertRegressor; use BertClassifier"):
+        BertRegressor(head).fit()
+    with pytest.raises(minibert.MinibertError, match="must be a BertForSequenceClassification"):
+        BertClassifier(minilm).fit()
+    with pytest.raises(minibert.MinibertError, match="truncation"):
+        BertClassifier(head, truncation="window").fit()
+    with pytest.raises(minibert.MinibertError, match=re.escape("X ('one text') must be several texts")):
+        BertClassifier(head).fit().predict("one text")
 
 
 # What cannot be

@@ -185,12 +185,16 @@ def test_a_batch_gives_what_single_texts_give(nlp: Any) -> None:
 def test_words_and_texts_share_a_pass_where_both_use_the_last_layer(
     minilm: Path, config: dict[str, Any], count: int
 ) -> None:
-    nlp = pipeline(minilm, **config)
+    assert count_passes(pipeline(minilm, **config)) == count
+
+
+def count_passes(nlp: Any) -> int:
+    """How many passes through the encoder a hundred short texts take."""
     passes: list[int] = []
     embeddings = nlp.get_pipe("minibert").bert.encoder.embeddings
     embeddings.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
     list(nlp.pipe(["a short text"] * 100, batch_size=100))
-    assert len(passes) == count
+    return len(passes)
 
 
 def test_a_token_inside_a_piece_has_that_piece_as_in_words(minilm: Path) -> None:
@@ -442,6 +446,7 @@ def test_a_missing_spacy_is_one_sentence() -> None:
         ({"combine": "product"}, "combine ('product') must be 'mean', 'sum' or 'concat'"),
         ({"pooling": "best"}, "pooling mode ('best') must be one of"),
         ({"dtype": "int3"}, "dtype ('int3') must be a floating-point type of torch, or its name"),
+        ({"cats": "yes"}, "cats ('yes') must be True or False"),
         ({"batch_tokens": 0}, "batch_tokens (0) must be a whole number of at least 1"),
     ],
     ids=str,
@@ -478,3 +483,46 @@ def test_a_tagger_sets_the_entities_where_that_is_asked(tmp_path: Path, minilm: 
     assert pipeline(folder)("She works for Apple in Paris.").ents == ()
     with pytest.raises(minibert.MinibertError, match="entities"):
         pipeline(folder, entities="last")
+
+
+@pytest.mark.parametrize(
+    "head", [{"num_labels": 4}, {"num_labels": 3, "problem_type": "multi_label_classification"}], ids=str
+)
+def test_a_classifier_sets_the_categories_where_that_is_asked(
+    tmp_path: Path, minilm: Path, head: dict[str, Any]
+) -> None:
+    folder = with_real_vocabulary(tmp_path, minilm, "BertForSequenceClassification", **head)
+    theirs = transformers.pipeline("text-classification", str(folder), device="cpu", top_k=None)
+    nlp = pipeline(folder, cats=True)
+    for doc, expected in zip(nlp.pipe(TEXTS, batch_size=3), theirs(TEXTS), strict=True):
+        assert doc.cats == pytest.approx({label["label"]: label["score"] for label in expected}, abs=1e-5)
+    assert pipeline(folder)("one").cats == {}
+    doc = nlp.make_doc("one")
+    doc.cats["OTHER"] = 1.0
+    assert nlp.get_pipe("minibert")(doc).cats.keys() == {"OTHER", *nlp("one").cats}  # another component's stay
+
+
+def test_a_long_doc_has_the_categories_of_its_beginning(tmp_path: Path, minilm: Path) -> None:
+    folder = with_real_vocabulary(tmp_path, minilm, "BertForSequenceClassification", num_labels=3)
+    text = "The bank of the river was steep, and the money was gone. " * 60
+    with pytest.warns(UserWarning, match="1 of 1 text were split into windows"):
+        doc = pipeline(folder, cats=True)(text)
+    theirs = transformers.pipeline("text-classification", str(folder), device="cpu", top_k=None)
+    expected = theirs([text], truncation=True, max_length=512)[0]
+    assert doc.cats == pytest.approx({label["label"]: label["score"] for label in expected}, abs=1e-5)
+
+
+@pytest.mark.parametrize(("head", "config"), [
+    ("BertForTokenClassification", {"entities": "simple"}), ("BertForSequenceClassification", {"cats": True}),
+])  # fmt: skip
+def test_a_head_needs_no_pass_of_its_own(tmp_path: Path, minilm: Path, head: str, config: dict[str, Any]) -> None:
+    folder = with_real_vocabulary(tmp_path, minilm, head)
+    assert count_passes(pipeline(folder, **config)) == count_passes(pipeline(folder)) == 1
+    assert count_passes(pipeline(folder, layers=1, **config)) == 2  # tokens of one layer, the head of another
+
+
+def test_a_head_that_the_model_does_not_have_is_refused(minilm: Path) -> None:
+    with pytest.raises(minibert.MinibertError, match="must be a BertForSequenceClassification"):
+        pipeline(minilm, cats=True)("one")
+    with pytest.raises(minibert.MinibertError, match="must be a BertForTokenClassification"):
+        pipeline(minilm, entities="first")("one")
