@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     settings: dict[str, Any] = {"batch_size": options.batch_size, "truncation": options.truncation}
     if options.output:
         return _write(options, settings)
-    texts = read_texts(options.inputs)
+    texts = read_texts(options.texts)
     bert = load(options)
     settings |= {"top_k": 1 if options.top_k is None else options.top_k, "threshold": options.threshold}
     for start in range(0, len(texts), CHUNK):

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
             return bert.encode(texts, show_progress_bar=False, **settings), [{"text": text} for text in texts]
 
         return write_vectors(options, settings, compute)
-    texts = read_texts(options.inputs)
+    texts = read_texts(options.texts)
     bert = load(options)
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]

@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> None:
     settings = {name: getattr(options, name) for name in ("strategy", "batch_size", "truncation")}
     if options.output:
         return _write(options, settings)
-    check_no_model_among_texts(options, options.inputs)
-    texts = read_texts(options.inputs)
+    check_no_model_among_texts(options)
+    texts = read_texts(options.texts)
     bert = load(options)
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]
@@ -69,5 +69,5 @@ def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:
             for text, entities in zip(texts, found, strict=True)
         ]
 
-    source = files.Source(options.inputs, options.text, options.keep)
+    source = files.Source(options.texts, options.text, options.keep)
     write_rows(options, source, settings, compute, ["text"], "entities", Entity._fields)

@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the candidates for each mask."""
-    check_no_model_among_texts(options, options.texts)
+    check_no_model_among_texts(options)
     texts = read_texts(options.texts)
     if not texts:
         raise MinibertError(

@@ -60,9 +60,9 @@ def load(options: argparse.Namespace) -> minibert.Bert:
     )
 
 
-def check_no_model_among_texts(options: argparse.Namespace, texts: list[str]) -> None:
+def check_no_model_among_texts(options: argparse.Namespace) -> None:
     """Reject `minibert info MODEL`; the error says how to name the model."""
-    first = texts[0] if texts else ""
+    first = options.texts[0] if options.texts else ""
     repository = re.fullmatch(r"[\w.-]+/[\w.-]+", first)
     if repository or (first and len(os.fsencode(first)) < 256 and Path(first).is_dir()):
         raise MinibertError(

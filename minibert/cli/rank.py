@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+import numpy as np
+
 import minibert
 from minibert.cli.loading import RERANKER, add_loading, load
 from minibert.cli.texts import add_pairs, add_truncation, read_texts, reject_with_output, write_rows
@@ -51,7 +53,7 @@ def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:
 
     def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> list[files.Record]:
         pairs = [(query, other[second]) for query, other in items]
-        scores = bert.score(pairs, show_progress_bar=False, **settings).tolist()
+        scores = np.asarray(bert.score(pairs, show_progress_bar=False, **settings)).tolist()
         return [
             {"query": query, "passage": passage, "score": score}
             for (query, passage), score in zip(pairs, scores, strict=True)

@@ -27,7 +27,7 @@ def add_column(parser: argparse.ArgumentParser) -> None:
 
 def add_files(parser: argparse.ArgumentParser, output: str) -> None:
     """Declare texts, files and the output."""
-    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="texts; with -o, files, or - for standard input")
+    parser.add_argument("texts", metavar="INPUT", nargs="*", help="texts; with -o, files, or - for standard input")
     parser.add_argument("-o", "--output", metavar="OUT", help=output)
     add_column(parser)
     add_batch_size(parser)
@@ -173,7 +173,7 @@ def write_vectors(
         width = compute(bert, [("a", dict.fromkeys(keep))], 0)[0].shape[1]
         return files.VectorOutput(options.output, what, width, words, names)
 
-    write_file(options, files.Source(options.inputs, options.text, keep), settings, compute, make)
+    write_file(options, files.Source(options.texts, options.text, keep), settings, compute, make)
 
 
 def write_rows(

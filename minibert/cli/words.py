@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
                 f"the output of words ({options.output}) must end in .safetensors, .jsonl or .parquet; change its name"
             )
         return write_vectors(options, settings, compute, words=True)
-    texts = read_texts(options.inputs)
+    texts = read_texts(options.texts)
     bert = load(options)
     for start in range(0, len(texts), CHUNK):
         vectors, rows = compute(bert, [(text, {}) for text in texts[start : start + CHUNK]], start)
