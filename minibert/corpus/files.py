@@ -33,6 +33,7 @@ STDIN = "-"
 BLOCK = 4_096  # rows per read or write
 SECONDS = 4.0  # computing time between two lines of the journal: the most that an interruption loses
 FIRST_BLOCK = 8_192  # characters, before the speed is known
+FIXED_BLOCK = 16_384  # characters, where blocks do not depend on the speed
 MOST_TEXTS, MOST_CHARACTERS = 16_384, 1_000_000  # limits of a block, whose word vectors are in memory
 FORMAT = 2  # version of the journal
 
@@ -233,6 +234,8 @@ class Output:
 
     Attributes:
         data: the names of its data files.
+        timed: whether the size of blocks depends on the speed. If not, the same texts make the same blocks, and so the
+            same scores to the last digit, which depends on what is computed together.
         writers: for each format, the function that writes it.
         blocks: the journal without its first line: the blocks done so far.
 
@@ -243,6 +246,7 @@ class Output:
     """
 
     data: ClassVar[tuple[str, ...]] = ("rows",)
+    timed: ClassVar[bool] = False
     writers: ClassVar[dict[str, Callable[[Path, Any], None]]]
 
     def __init__(self, path: str, what: dict[str, Any], columns: Sequence[str]) -> None:
@@ -431,6 +435,7 @@ class VectorOutput(Output):
     """
 
     data: ClassVar[tuple[str, ...]] = ("vectors", "rows")
+    timed: ClassVar[bool] = True  # large blocks are faster
 
     def __init__(
         self,
@@ -518,23 +523,27 @@ def _write_csv(path: Path, output: Output) -> None:
 
 
 def _write_parquet(path: Path, output: VectorOutput) -> None:
+    parquet = _parquet()
     import pyarrow
 
-    parquet, writer = _parquet(), None
-    try:
+    def tables() -> Iterator[Any]:
         for block in output.table() if output.rows else [[]]:
             vectors = np.stack([vector for _, vector in block]) if block else np.empty((0, output.width), np.float32)
             names = list(block[0][0]) if block else ["text"]
             columns = {name: pyarrow.array([row[name] for row, _ in block]) for name in names}
-            columns[output.names[0]] = pyarrow.FixedSizeListArray.from_arrays(
-                pyarrow.array(vectors.ravel()), output.width
-            )
-            table = pyarrow.table(columns)
-            writer = writer or parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
+            numbers = pyarrow.array(vectors.ravel())
+            columns[output.names[0]] = pyarrow.FixedSizeListArray.from_arrays(numbers, output.width)
+            yield pyarrow.table(columns)
+
+    try:  # a column may have only nulls or whole numbers in one block, and others in the next
+        schema = pyarrow.unify_schemas([table.schema for table in tables()], promote_options="permissive")
+    except pyarrow.ArrowException as error:
+        raise MinibertError(
+            f"the columns to keep must have values of one type each for .parquet ({error}); write .jsonl instead"
+        ) from None
+    with parquet.ParquetWriter(path, schema) as writer:
+        for table in tables():
+            writer.write_table(table.cast(schema))
 
 
 Output.writers = {".jsonl": _write_jsonl, ".csv": _write_csv}
@@ -575,13 +584,14 @@ def fill(
                 f"text {first + 1:,} and {first + done['texts']:,}; use the same texts, or delete {output.folder}"
             )
         first += done["texts"]
-    room = float(FIRST_BLOCK)
+    room = float(FIRST_BLOCK if output.timed else FIXED_BLOCK)
     while block := list(_taken(items, room)):
         start = clock()
         output.add(block, compute(block, output.texts))
         # the time of a small block varies by chance; the clock may even return 0
         speed = sum(map(_cost, block)) / max(clock() - start, 1e-3)
-        room = min(speed * SECONDS, 8 * room, MOST_CHARACTERS)
+        if output.timed:
+            room = min(speed * SECONDS, 8 * room, MOST_CHARACTERS)
         yield output.texts
     output.finish()
 

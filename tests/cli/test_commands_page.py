@@ -35,6 +35,7 @@ def row(action: argparse.Action) -> str:
     """The row of the table for an argument."""
     value = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper())
     value = "" if action.nargs == 0 else f"{value} ..." if action.nargs in ("+", "*") else str(value)
+    value = " ".join([value] * action.nargs) if isinstance(action.nargs, int) and action.nargs else value
     name = ", ".join(action.option_strings)
     return f"| `{f'{name} {value}'.strip()}` | {(action.help or '').replace('%(default)s', str(action.default))} |"
 

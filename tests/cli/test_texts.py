@@ -218,14 +218,6 @@ def test_no_texts_make_a_file_without_rows(models: dict[str, str], tmp_path: Pat
         assert (tmp_path / name).read_text() == content
 
 
-def command(arguments: list[str]) -> list[str]:
-    code = (
-        "import sys, minibert.corpus.files as f; f.MOST_TEXTS = 32; from minibert.cli import main; "
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    return [sys.executable, "-c", code, *arguments]
-
-
 def done(journal: Path) -> int:
     lines = journal.read_bytes().splitlines(keepends=True)[1:] if journal.exists() else []
     return sum(json.loads(line)["texts"] for line in lines if line.endswith(b"\n"))
@@ -240,11 +232,11 @@ def test_a_killed_command_resumes_and_writes_the_same_bytes(
     source = write_lines(tmp_path / "in.jsonl", rows)
     columns = ["--text", "context"] if name == "entities" else ["--columns", "question", "context"]
     once, out = tmp_path / f"once.{kind}", tmp_path / f"out.{kind}"
-    arguments = [name, source, *columns, "--keep", "n", "--model", models[name], "-o"]
-    subprocess.run(command([*arguments, str(once)]), check=True, capture_output=True)
+    arguments = [sys.executable, "-m", "minibert", name, source, *columns, "--keep", "n", "--model", models[name], "-o"]
+    subprocess.run([*arguments, str(once)], check=True, capture_output=True)
     journal, reached = tmp_path / f"out.{kind}.partial" / "journal", [0]
     for _ in range(2):
-        process = subprocess.Popen(command([*arguments, str(out)]), stderr=subprocess.PIPE)
+        process = subprocess.Popen([*arguments, str(out)], stderr=subprocess.PIPE)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None and done(journal) <= reached[-1] + 60:
             time.sleep(0.005)
@@ -253,7 +245,7 @@ def test_a_killed_command_resumes_and_writes_the_same_bytes(
         assert not out.exists(), "it was never interrupted"
         reached.append(done(journal))
     assert 0 < reached[1] < reached[2] < len(rows)
-    last = subprocess.run(command([*arguments, str(out)]), check=True, capture_output=True, text=True)
+    last = subprocess.run([*arguments, str(out)], check=True, capture_output=True, text=True)
     assert f"minibert: resuming after {reached[-1]:,} texts" in last.stderr
     assert out.read_bytes() == once.read_bytes()
     assert not journal.parent.exists()
