@@ -68,21 +68,21 @@ def read_records(path: str, text: str = "text", keep: Sequence[str] = (), second
     check_input(path)
     kind = Path(path).suffix.lower()
     texts = [text] if second is None else [text, second]
-    wanted = list(dict.fromkeys([*texts, *keep]))
-    if wanted != [text] and kind == ".txt":
+    others = list(dict.fromkeys([*texts[1:], *keep]))
+    if others and kind == ".txt":
         raise MinibertError(
-            f"the columns to read ({', '.join(wanted)}) must be of a file with columns, not {path}; give a .csv, "
+            f"the columns to read ({', '.join([text, *others])}) must be of a file with columns, not {path}; give a .csv, "
             ".jsonl or .parquet file"
         )
     if path == STDIN:
-        records = _lines(path) if wanted == [text] else _read_jsonl(path)
+        records = _read_jsonl(path) if others else _lines(path)
     else:
         records = _lines(path) if kind == ".txt" else READERS[kind](path)
     for place, record in records:
         if isinstance(record, str):
             yield record, {}
             continue
-        missing = [name for name in wanted if name not in record]
+        missing = [name for name in [text, *others] if name not in record]
         if missing:
             option = "--keep" if missing[0] not in texts else "--text" if second is None else "--columns"
             raise MinibertError(
@@ -92,9 +92,9 @@ def read_records(path: str, text: str = "text", keep: Sequence[str] = (), second
         for name in texts:
             if not isinstance(record[name], str):
                 raise MinibertError(f"{place} must have a text in {name!r}, not {record[name]!r:.40}; remove such rows")
-        for name in wanted:
+        for name in [text, *others]:
             _check_characters(place, name, record[name])
-        yield record[text], {name: record[name] for name in wanted[1:]}
+        yield record[text], {name: record[name] for name in others}
 
 
 def check_input(path: str) -> None:
@@ -106,7 +106,9 @@ def check_input(path: str) -> None:
 
 
 def _check_characters(place: str, name: str, value: Any) -> None:
-    if not isinstance(value, str) or value.isascii():
+    if not isinstance(value, str):  # it may have texts inside
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    if value.isascii():
         return
     try:
         value.encode()
@@ -519,7 +521,13 @@ def _write_csv(path: Path, output: Output) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, output.columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(output.records())
+        for record in output.records():
+            writer.writerow(
+                {
+                    name: json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+                    for name, value in record.items()
+                }
+            )
 
 
 def _write_parquet(path: Path, output: VectorOutput) -> None:

@@ -210,6 +210,38 @@ def test_pairs_come_from_standard_input_as_json_lines(
         assert_same_results(row["answers"], [answer])
 
 
+def test_kept_columns_are_copied_whatever_is_in_them(
+    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"q": "Who?", "c": 'She, "they" said.\nÄ', "n": value} for value in (["é", 1], None, 2.5, "a,b\n")]
+    source = write_lines(tmp_path / "in.jsonl", rows)
+    given = ["rank", source, "--columns", "q", "c", "--keep", "n", "c", "q", "--model", models["rank"], "-o"]
+    for name in ("out.jsonl", "out.csv"):
+        assert main([*given, str(tmp_path / name)]) == 0
+    found = lines_of(tmp_path / "out.jsonl")
+    assert [{name: row[name] for name in ("q", "c", "n")} for row in found] == rows
+    flat = read_csv(tmp_path / "out.csv")
+    assert [row["n"] for row in flat] == ['["é", 1]', "", "2.5", "a,b\n"]
+    assert {row["c"] for row in flat} == {rows[0]["c"]}
+    write_lines(tmp_path / "in.jsonl", [{**rows[0], "n": ["\udfff"]}])
+    assert main([*given, str(tmp_path / "other.csv")]) == 2
+    assert "line 1, must have valid Unicode in 'n'" in capsys.readouterr().err
+
+
+def test_a_column_of_parquet_may_start_with_nulls_but_has_one_type(
+    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    monkeypatch.setattr(files, "BLOCK", 2)
+    for name, last in (("a", 2.5), ("b", "text")):
+        values = [None, None, 1, 2, last]
+        source = write_lines(tmp_path / f"{name}.jsonl", [{"text": "one", "n": value} for value in values])
+        given = [source, "-o", str(tmp_path / f"{name}.parquet"), "--keep", "n", "--model", models["classify"]]
+        assert main(["classify", *given]) == (0 if name == "a" else 2)
+    assert parquet.read_table(tmp_path / "a.parquet")["n"].to_pylist() == [None, None, 1, 2, 2.5]
+    assert "the columns to keep must have values of one type each for .parquet" in capsys.readouterr().err
+
+
 def test_no_texts_make_a_file_without_rows(models: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("")
     for name, content in (("out.jsonl", ""), ("out.csv", "text,label,score,entity,start,end\n")):
