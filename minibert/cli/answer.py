@@ -20,8 +20,8 @@ Prints the answer on one line: its score, its start and end in characters, and i
 empty for "no answer". With --top-k, prints several, the best first. The model must have a head for answers.
 
 With -o, all arguments are files of pairs, .csv, .jsonl or .parquet, or - for JSON lines on standard input. A .jsonl
-file has a line for each question, with its list of answers; a .csv file has a row for each answer. An interrupted run
-resumes."""
+file has a line for each question, with its list of answers; a .csv or .parquet file has a row for each answer. An
+interrupted run resumes."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -20,14 +20,14 @@ Prints one line per entity: the number of its text, its start and end in charact
 entity, separated by tabs. With --json, a line is {"text": ..., "entities": [...]}, one per text. Texts are the
 arguments, or the lines of standard input if there are none. The model must have a head for tokens.
 
-With -o, the arguments are files, as for encode. A .jsonl file has a line for each text, as with --json; a .csv file has
-a row for each entity, and one for each text without entities. An interrupted run resumes."""
+With -o, the arguments are files, as for encode. A .jsonl file has a line for each text, as with --json; a .csv or
+.parquet file has a row for each entity, and one for each text without entities. An interrupted run resumes."""
 CHUNK = 1024  # texts between two prints
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_files(parser, "write the entities to this file: .jsonl or .csv")
+    add_files(parser, "write the entities to this file: .jsonl, .csv or .parquet")
     add_keep(parser)
     add_loading(parser, model=BERT_NER)
     parser.add_argument(

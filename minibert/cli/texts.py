@@ -47,7 +47,9 @@ def add_keep(parser: argparse.ArgumentParser) -> None:
 
 def add_pairs(parser: argparse.ArgumentParser, first: str, second: str) -> None:
     """Declare the output of a command that reads pairs of texts from files, and the columns of these texts."""
-    parser.add_argument("-o", "--output", metavar="OUT", help="write the results to this file: .jsonl or .csv")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="write the results to this file: .jsonl, .csv or .parquet"
+    )
     parser.add_argument(
         "--columns",
         metavar="COLUMN",
@@ -191,7 +193,7 @@ def write_rows(
         options, source, settings: as for `write_file`.
         compute: returns a row for each item: its `columns`, and its list of `results`.
         columns: the columns of a row, besides those that are kept.
-        results: the column with the list, if there is one. A .csv file has a row for each of its items.
+        results: the column with the list, if there is one. A table, .csv or .parquet, has a row for each of its items.
         fields: the fields of these items.
     """
     flat = [*columns, *(ONE_OF[results] if name == "text" else name for name in fields)]
@@ -202,9 +204,9 @@ def write_rows(
             {**row, **{name: other[name] for name in source.keep}}
             for row, (_, other) in zip(compute(bert, items, first), items, strict=True)
         ]
-        return [one for row in rows for one in _flat(row, results)] if results and csv else rows
+        return [one for row in rows for one in _flat(row, results)] if results and flattened else rows
 
-    csv = options.output.lower().endswith(".csv")
+    flattened = not options.output.lower().endswith(".jsonl")
     write_file(
         options,
         source,

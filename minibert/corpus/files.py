@@ -71,8 +71,8 @@ def read_records(path: str, text: str = "text", keep: Sequence[str] = (), second
     others = list(dict.fromkeys([*texts[1:], *keep]))
     if others and kind == ".txt":
         raise MinibertError(
-            f"the columns to read ({', '.join([text, *others])}) must be of a file with columns, not {path}; give a .csv, "
-            ".jsonl or .parquet file"
+            f"the columns to read ({', '.join([text, *others])}) must be of a file with columns, not {path}; give a "
+            ".csv, .jsonl or .parquet file"
         )
     if path == STDIN:
         records = _read_jsonl(path) if others else _lines(path)
@@ -425,6 +425,15 @@ class Output:
         with (self.folder / "rows").open(encoding="utf-8") as file:
             yield from map(json.loads, file)
 
+    def tables(self) -> Iterator[Any]:
+        """The rows as tables of Arrow; an empty one if there are none."""
+        import pyarrow
+
+        records = self.records()
+        for _ in range(0, max(self.rows, 1), BLOCK):
+            block = list(islice(records, BLOCK))
+            yield pyarrow.table({name: [record.get(name) for record in block] for name in self.columns})
+
 
 class VectorOutput(Output):
     """An unfinished file of vectors, and of a row for each vector.
@@ -481,6 +490,17 @@ class VectorOutput(Output):
         for start in range(0, self.rows, BLOCK):
             yield list(zip(islice(known, BLOCK), vectors[start : start + BLOCK], strict=True))
 
+    def tables(self) -> Iterator[Any]:
+        """The rows and their vectors as tables of Arrow; an empty one if there are none."""
+        import pyarrow
+
+        for block in self.table() if self.rows else [[]]:
+            vectors = np.stack([vector for _, vector in block]) if block else np.empty((0, self.width), np.float32)
+            names = list(block[0][0]) if block else ["text"]
+            columns = {name: pyarrow.array([row[name] for row, _ in block]) for name in names}
+            columns[self.names[0]] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.ravel()), self.width)
+            yield pyarrow.table(columns)
+
 
 def _json_lines(rows: Iterable[Record]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode()
@@ -530,31 +550,22 @@ def _write_csv(path: Path, output: Output) -> None:
             )
 
 
-def _write_parquet(path: Path, output: VectorOutput) -> None:
+def _write_parquet(path: Path, output: Output) -> None:
     parquet = _parquet()
     import pyarrow
 
-    def tables() -> Iterator[Any]:
-        for block in output.table() if output.rows else [[]]:
-            vectors = np.stack([vector for _, vector in block]) if block else np.empty((0, output.width), np.float32)
-            names = list(block[0][0]) if block else ["text"]
-            columns = {name: pyarrow.array([row[name] for row, _ in block]) for name in names}
-            numbers = pyarrow.array(vectors.ravel())
-            columns[output.names[0]] = pyarrow.FixedSizeListArray.from_arrays(numbers, output.width)
-            yield pyarrow.table(columns)
-
     try:  # a column may have only nulls or whole numbers in one block, and others in the next
-        schema = pyarrow.unify_schemas([table.schema for table in tables()], promote_options="permissive")
+        schema = pyarrow.unify_schemas([table.schema for table in output.tables()], promote_options="permissive")
     except pyarrow.ArrowException as error:
         raise MinibertError(
             f"the columns to keep must have values of one type each for .parquet ({error}); write .jsonl instead"
         ) from None
     with parquet.ParquetWriter(path, schema) as writer:
-        for table in tables():
+        for table in output.tables():
             writer.write_table(table.cast(schema))
 
 
-Output.writers = {".jsonl": _write_jsonl, ".csv": _write_csv}
+Output.writers = {".jsonl": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet}
 VectorOutput.writers = {
     ".npy": _write_npy,
     ".safetensors": _write_safetensors,

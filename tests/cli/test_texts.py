@@ -105,7 +105,14 @@ def assert_same_results(rows: list[dict[str, Any]], expected: list[Any]) -> None
 def test_entities_of_wnut(models: dict[str, str], wnut: list[str], tmp_path: Path) -> None:
     source = write_csv(tmp_path / "in.csv", [{"n": n, "body": text} for n, text in enumerate(wnut)])
     expected = minibert.load(models["entities"]).entities(wnut, strategy="first")
-    for name in ("out.jsonl", "out.csv"):
+    names = ["out.jsonl", "out.csv"]
+    try:
+        import pyarrow.parquet
+
+        names.append("out.parquet")
+    except ImportError:
+        pass
+    for name in names:
         given = [source, "--text", "body", "--keep", "n", "--strategy", "first", "-o", str(tmp_path / name)]
         assert main(["entities", *given, "--model", models["entities"]]) == 0
 
@@ -124,6 +131,9 @@ def test_entities_of_wnut(models: dict[str, str], wnut: list[str], tmp_path: Pat
     ]
     assert [(row["n"], row["label"], row["entity"], row["start"], row["end"]) for row in flat] == places
     assert any(not entities for entities in expected), "no text without entities"
+    if "out.parquet" in names:
+        rows = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()
+        assert [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows] == flat
     assert any(len(entities) > 1 for entities in expected)
 
 
@@ -313,7 +323,7 @@ def test_wrong_uses_are_told_in_one_sentence(
     texts, out = str(tmp_path / "a.txt"), str(tmp_path / "out.jsonl")
     Path(texts).write_text("one\n")
     for arguments, message in (
-        (["entities", texts, "-o", "out.npy"], "the output (out.npy) must end in one of .jsonl, .csv; change its name"),
+        (["entities", texts, "-o", "out.npy"], "(out.npy) must end in one of .jsonl, .csv, .parquet; change its name"),
         (["entities", "-o", out], "the inputs ([]) must be at least one file when -o is given"),
         (["entities", pairs, "-o", out, "--text", "context", "--keep", "label"], "the column to keep (label) must not"),
         (["entities", pairs, "-o", out, "--text", "context", "--keep", "id"], "must have the column 'id'"),
