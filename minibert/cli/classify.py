@@ -67,4 +67,4 @@ def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:
         best = [names[number] for number in scores.argmax(1).tolist()]
         return scores, [{"text": text, **kept, "label": label} for (text, kept), label in zip(items, best, strict=True)]
 
-    write_vectors(options, settings, compute, keep=options.keep, names=("scores", "scores"))
+    write_vectors(options, settings, compute, files.ScoreOutput, options.keep)

@@ -165,15 +165,14 @@ def write_vectors(
     options: argparse.Namespace,
     settings: dict[str, Any],
     compute: Compute,
-    words: bool = False,
+    kind: type[files.VectorOutput] = files.VectorOutput,
     keep: Sequence[str] = (),
-    names: tuple[str, str] = ("vector", "vectors"),
 ) -> None:
     """Write a file of vectors: `compute` returns them, and a row for each."""
 
     def make(bert: minibert.Bert, what: files.Record) -> files.Output:
         width = compute(bert, [("a", dict.fromkeys(keep))], 0)[0].shape[1]
-        return files.VectorOutput(options.output, what, width, words, names)
+        return kind(options.output, what, width)
 
     write_file(options, files.Source(options.texts, options.text, keep), settings, compute, make)
 

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
             raise MinibertError(
                 f"the output of words ({options.output}) must end in .safetensors, .jsonl or .parquet; change its name"
             )
-        return write_vectors(options, settings, compute, words=True)
+        return write_vectors(options, settings, compute, files.WordOutput)
     texts = read_texts(options.texts)
     bert = load(options)
     for start in range(0, len(texts), CHUNK):

@@ -441,28 +441,24 @@ class VectorOutput(Output):
     Args:
         path, what: as for `Output`.
         width: the dimension of the vectors.
-        counts_rows: whether rows are words, whose "text", "start" and "end" are numbers.
+
+    Attributes:
         names: what one vector and all of them are called in the file.
     """
 
     data: ClassVar[tuple[str, ...]] = ("vectors", "rows")
     timed: ClassVar[bool] = True  # large blocks are faster
+    names: ClassVar[tuple[str, str]] = ("vector", "vectors")
+    numbers: ClassVar[tuple[str, ...]] = ()  # columns of the rows that .safetensors files have, too
 
-    def __init__(
-        self,
-        path: str,
-        what: dict[str, Any],
-        width: int,
-        counts_rows: bool = False,
-        names: tuple[str, str] = ("vector", "vectors"),
-    ) -> None:
-        self.width, self.counts_rows, self.names = width, counts_rows, names
-        super().__init__(path, what | {"width": width}, [names[0]])
+    def __init__(self, path: str, what: dict[str, Any], width: int) -> None:
+        self.width = width
+        super().__init__(path, what | {"width": width}, [self.names[0]])
 
     def add(self, items: Sequence[Item], results: Any) -> None:
         """Append the results for the next items: vectors (n, H), and a row for each vector."""
         vectors, rows = results
-        if not self.counts_rows and self.kind in (".npy", ".safetensors"):  # which have no room for texts
+        if self.kind in (".npy", ".safetensors") and not self.numbers:  # which have no room for texts
             rows = []
         content = np.ascontiguousarray(vectors, dtype="<f4").tobytes()
         self._append(items, len(vectors), {"vectors": content, "rows": _json_lines(rows)})
@@ -502,6 +498,19 @@ class VectorOutput(Output):
             yield pyarrow.table(columns)
 
 
+class WordOutput(VectorOutput):
+    """An unfinished file of the vectors of words; a row has the word, and as numbers its place."""
+
+    numbers: ClassVar[tuple[str, ...]] = ("text", "start", "end")
+
+
+class ScoreOutput(VectorOutput):
+    """An unfinished file of the scores of labels."""
+
+    timed: ClassVar[bool] = False
+    names: ClassVar[tuple[str, str]] = ("scores", "scores")
+
+
 def _json_lines(rows: Iterable[Record]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode()
 
@@ -520,13 +529,12 @@ def _write_npy(path: Path, output: VectorOutput) -> None:
 
 
 def _write_safetensors(path: Path, output: VectorOutput) -> None:
-    names = [name for name in ("text", "start", "end") if output.counts_rows]
     vectors = {output.names[1]: ("F32", [output.rows, output.width])}
     with path.open("wb") as file:
-        file.write(safetensors_header(vectors | {name: ("I64", [output.rows]) for name in names}))
+        file.write(safetensors_header(vectors | {name: ("I64", [output.rows]) for name in output.numbers}))
         with (output.folder / "vectors").open("rb") as data:
             shutil.copyfileobj(data, file, 1 << 22)
-        for name in names:
+        for name in output.numbers:
             for block in output.table():
                 file.write(np.array([row[name] for row, _ in block], dtype="<i8").tobytes())
 

@@ -266,13 +266,15 @@ def done(journal: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind"), [("entities", "jsonl"), ("answer", "csv"), ("rank", "csv")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("classify", "jsonl"), ("rank", "csv"), ("entities", "jsonl"), ("answer", "csv")]
+)
 def test_a_killed_command_resumes_and_writes_the_same_bytes(
     models: dict[str, str], squad: list[dict[str, str]], tmp_path: Path, name: str, kind: str
 ) -> None:
     rows = [{"n": n, **one} for n, one in enumerate(squad * 15)]
     source = write_lines(tmp_path / "in.jsonl", rows)
-    columns = ["--text", "context"] if name == "entities" else ["--columns", "question", "context"]
+    columns = ["--text", "context"] if name in ("classify", "entities") else ["--columns", "question", "context"]
     once, out = tmp_path / f"once.{kind}", tmp_path / f"out.{kind}"
     arguments = [sys.executable, "-m", "minibert", name, source, *columns, "--keep", "n", "--model", models[name], "-o"]
     subprocess.run([*arguments, str(once)], check=True, capture_output=True)
