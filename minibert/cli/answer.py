@@ -8,8 +8,10 @@ from typing import Any
 
 import minibert
 from minibert.cli.loading import add_loading, load
-from minibert.cli.texts import add_pair_files, check_pair_files, read_texts, without_vectors, write_file
+from minibert.cli.texts import add_pairs, add_truncation, read_texts, write_rows
 from minibert.corpus import files
+from minibert.errors import MinibertError
+from minibert.tasks.answer import Answer
 
 READER = "deepset/bert-base-cased-squad2"
 SUMMARY = "Find the answer to a question in a text."
@@ -17,54 +19,62 @@ DETAILS = """\
 Prints the answer on one line: its score, its start and end in characters, and its text, separated by tabs; the text is
 empty for "no answer". With --top-k, prints several, the best first. The model must have a head for answers.
 
-With --files and -o, reads questions and contexts from files with these columns, and writes a row per question: the
-question, the answer, its score, its start and its end. An interrupted run resumes."""
+With -o, all arguments are files of pairs, .csv, .jsonl or .parquet, or - for JSON lines on standard input. A .jsonl
+file has a line for each question, with its list of answers; a .csv or .parquet file has a row for each answer. An
+interrupted run resumes."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("question", metavar="QUESTION", nargs="?", help="what is asked")
+    parser.add_argument("question", metavar="QUESTION", help="what is asked; with -o, a file")
     parser.add_argument(
-        "context", metavar="CONTEXT", nargs="?", help="the text with the answer (default: standard input)"
+        "contexts",
+        metavar="CONTEXT",
+        nargs="*",
+        help="the text with the answer (default: standard input); with -o, a file",
     )
+    add_pairs(parser, "question", "context")
     add_loading(parser, model=READER)
-    add_pair_files(parser, "question", "context")
     parser.add_argument("--top-k", type=int, default=1, help="number of answers (default: 1)")
     parser.add_argument(
         "--no-answer", action="store_true", help='let "no answer" compete, which needs a model trained for it'
     )
+    parser.add_argument(
+        "--threshold", type=float, default=0.0, help='by how much "no answer" must exceed the best span (default: 0)'
+    )
     parser.add_argument("--max-answer-tokens", type=int, default=30, help="most tokens of an answer (default: 30)")
-    parser.add_argument(
-        "--threshold", type=float, default=0.0, help='"no answer" must be this much better than the best (default: 0)'
-    )
-    parser.add_argument(
-        "--truncation",
-        choices=("warn", "error", "window"),
-        default="window",
-        help="long contexts: truncate with a warning, reject, or split into windows (default: window)",
-    )
+    add_truncation(parser, default="window")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the answers, or write those of files."""
-    names = ("no_answer", "max_answer_tokens", "threshold", "truncation", "batch_size")
+    """Print the answers, or write those of files of questions to a file."""
+    names = ("top_k", "no_answer", "threshold", "max_answer_tokens", "batch_size", "truncation")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
-    if check_pair_files(options, options.question):
-
-        def compute(bert: minibert.Bert, pairs: list[Any], first: int) -> tuple[Any, list[files.Record]]:
-            questions, contexts = map(list, zip(*pairs, strict=True))
-            found = bert.answer(questions, contexts, show_progress_bar=False, **settings)
-            rows = [
-                {"question": question, "answer": one.text, "score": one.score, "start": one.start, "end": one.end}
-                for question, one in zip(questions, found, strict=True)
-            ]
-            return without_vectors(rows)
-
-        columns = (options.question_column, options.context_column)
-        return write_file(options, settings, compute, inputs=options.files, columns=columns, rows_alone=True)
-    context = "\n".join(read_texts([])) if options.context is None else options.context
-    for one in load(options).answer(options.question, context, top_k=options.top_k, **settings):
+    if options.output:
+        return _write(options, settings)
+    if len(options.contexts) > 1:
+        raise MinibertError(
+            f"the context ({len(options.contexts)} texts) must be one text; for more, give files of questions and "
+            "contexts, with -o"
+        )
+    context = options.contexts[0] if options.contexts else "\n".join(read_texts([]))
+    for one in load(options).answer(options.question, context, **settings):
         if options.json:
             print(json.dumps(one._asdict(), ensure_ascii=False))
         else:
             print(f"{one.score:.4f}\t{one.start}\t{one.end}\t{' '.join(one.text.split())}")
+
+
+def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:
+    text, second = options.columns
+
+    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> list[files.Record]:
+        questions, contexts = [text for text, _ in items], [other[second] for _, other in items]
+        found = bert.answer(questions, contexts, show_progress_bar=False, **settings)
+        return [
+            {"question": question, "context": context, "answers": [answer._asdict() for answer in answers]}
+            for question, context, answers in zip(questions, contexts, found, strict=True)
+        ]
+
+    source = files.Source([options.question, *options.contexts], text, options.keep, second)
+    write_rows(options, source, settings, compute, ("question", "context"), "answers", Answer._fields)

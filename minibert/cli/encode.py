@@ -8,7 +8,7 @@ from typing import Any
 
 import minibert
 from minibert.cli.loading import add_loading, load
-from minibert.cli.texts import add_inputs, numbers, read_texts, write_file
+from minibert.cli.texts import add_inputs, numbers, read_texts, write_vectors
 from minibert.corpus import files
 
 SUMMARY = "Turn texts into vectors."
@@ -35,11 +35,12 @@ def run(options: argparse.Namespace) -> None:
     settings |= {"normalize_embeddings": options.normalize, "truncation": options.truncation}
     if options.output:
 
-        def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
+        def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> tuple[Any, list[files.Record]]:
+            texts = [text for text, _ in items]
             return bert.encode(texts, show_progress_bar=False, **settings), [{"text": text} for text in texts]
 
-        return write_file(options, settings, compute)
-    texts = read_texts(options.inputs)
+        return write_vectors(options, settings, compute)
+    texts = read_texts(options.texts)
     bert = load(options)
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]

@@ -1,4 +1,4 @@
-"""The texts that a command reads and the vectors that it writes."""
+"""The texts that a command reads, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 import minibert
@@ -16,7 +15,9 @@ from minibert.corpus import files
 from minibert.errors import MinibertError
 from minibert.vectors.fingerprint import facts
 
-Compute = Callable[[minibert.Bert, list[Any], int], tuple[Any, list[files.Record]]]
+Compute = Callable[[minibert.Bert, list[files.Item], int], Any]  # the number of the first item
+Make = Callable[[minibert.Bert, files.Record], files.Output]  # what determines the content
+ONE_OF = {"entities": "entity", "answers": "answer"}
 
 
 def add_column(parser: argparse.ArgumentParser) -> None:
@@ -26,37 +27,47 @@ def add_column(parser: argparse.ArgumentParser) -> None:
 
 def add_files(parser: argparse.ArgumentParser, output: str) -> None:
     """Declare texts, files and the output."""
-    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="texts; with -o, files, or - for standard input")
+    parser.add_argument("texts", metavar="INPUT", nargs="*", help="texts; with -o, files, or - for standard input")
     parser.add_argument("-o", "--output", metavar="OUT", help=output)
     add_column(parser)
+    add_batch_size(parser)
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """Declare `--batch-size`."""
     parser.add_argument("--batch-size", type=int, help="largest number of texts per batch (default: suits the machine)")
 
 
-def add_pair_files(parser: argparse.ArgumentParser, one: str, other: str) -> None:
-    """Declare files of pairs, their two columns, and the output."""
-    parser.add_argument("--files", metavar="FILE", nargs="+", help=f"files with the columns {one} and {other}; with -o")
-    parser.add_argument("-o", "--output", metavar="OUT", help="write to this file: .jsonl, .csv or .parquet")
-    for name in (one, other):
-        parser.add_argument(
-            f"--{name}-column", metavar="COLUMN", default=name, help=f"column with each {name} (default: {name})"
-        )
-    parser.add_argument("--batch-size", type=int, help="largest number of pairs per batch (default: suits the machine)")
+def add_keep(parser: argparse.ArgumentParser) -> None:
+    """Declare `--keep`."""
+    parser.add_argument(
+        "--keep", metavar="COLUMN", nargs="+", default=[], help="with -o, columns to copy from the files"
+    )
 
 
-def check_pair_files(options: argparse.Namespace, given: str | None) -> bool:
-    """Whether files are given; the other arguments must fit that.
+def add_pairs(parser: argparse.ArgumentParser, first: str, second: str) -> None:
+    """Declare the output of a command that reads pairs of texts from files, and the columns of these texts."""
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="write the results to this file: .jsonl, .csv or .parquet"
+    )
+    parser.add_argument(
+        "--columns",
+        metavar="COLUMN",
+        nargs=2,
+        default=[first, second],
+        help=f"with -o, the columns with each {first} and its {second} (default: {first} {second})",
+    )
+    add_keep(parser)
+    add_batch_size(parser)
 
-    Raises:
-        MinibertError: files without an output, or an output without files; both files and arguments; neither.
-    """
-    if bool(options.files) != bool(options.output):
-        raise MinibertError("--files and -o must be given together; add the one that is missing")
-    if options.files and given is not None:
-        raise MinibertError(f"the argument ({given!r:.40}) must not be given beside --files; give one of them")
-    if not options.files and given is None:
-        name = options.command
-        raise MinibertError(f"{name} must be given its arguments, or --files and -o; see minibert {name} --help")
-    return bool(options.files)
+
+def add_truncation(parser: argparse.ArgumentParser, *, windows: bool = True, default: str = "warn") -> None:
+    """Declare `--truncation`."""
+    choices = ("warn", "error", "window") if windows else ("warn", "error")
+    what = "truncate with a warning, reject, or split into windows" if windows else "truncate with a warning, or reject"
+    parser.add_argument(
+        "--truncation", choices=choices, default=default, help=f"long texts: {what} (default: {default})"
+    )
 
 
 def add_inputs(parser: argparse.ArgumentParser, output: str) -> None:
@@ -71,12 +82,7 @@ def add_inputs(parser: argparse.ArgumentParser, output: str) -> None:
         default="mean",
         help="how to combine several layers (default: mean)",
     )
-    parser.add_argument(
-        "--truncation",
-        choices=("warn", "error", "window"),
-        default="warn",
-        help="long texts: truncate with a warning, reject, or split into windows (default: warn)",
-    )
+    add_truncation(parser)
 
 
 def read_texts(given: list[str]) -> list[str]:
@@ -98,65 +104,121 @@ def numbers(vector: Sequence[float]) -> str:
     return " ".join(f"{x:.9g}" for x in vector)
 
 
-def write_file(
-    options: argparse.Namespace,
-    settings: dict[str, Any],
-    compute: Compute,
-    *,
-    words: bool = False,
-    column: str = "vector",
-    inputs: Sequence[str] | None = None,
-    columns: files.Columns | None = None,
-    rows_alone: bool = False,
-) -> None:
-    """Read files of texts and write one file of results; an interrupted run resumes.
+def reject_with_output(options: argparse.Namespace, reason: str, *names: str) -> None:
+    """Reject options that only change what is printed.
 
-    Args:
-        options: of the command.
-        settings: what else decides on the results.
-        compute: takes texts and the number of the first one; returns vectors, and a row for each.
-        words: whether the rows are words.
-        column: the name of the vectors beside other columns.
-        inputs, columns: the files and their columns, if they are not `options.inputs` and `options.text`.
-        rows_alone: whether the results are rows without vectors; `compute` then returns empty vectors.
+    Raises:
+        MinibertError: one of them is given.
     """
-    inputs, columns = options.inputs if inputs is None else inputs, columns or options.text
-    if not inputs:
+    for name in names:
+        if getattr(options, name) is not None:
+            option = "--" + name.replace("_", "-")
+            raise MinibertError(f"{option} ({getattr(options, name)}) must not be given with -o; {reason}")
+
+
+def check_keep(keep: Sequence[str], own: Sequence[str]) -> None:
+    """Reject columns to keep that have the names of the output's own.
+
+    Raises:
+        MinibertError: one has.
+    """
+    for name in keep:
+        if name in own:
+            raise MinibertError(f"the column to keep ({name}) must not have a name that the output uses; rename it")
+
+
+def write_file(
+    options: argparse.Namespace, source: files.Source, settings: dict[str, Any], compute: Compute, make: Make
+) -> None:
+    """Read files of texts and write one file of results; an interrupted run resumes."""
+    if not source.paths:
         raise MinibertError(
             "the inputs ([]) must be at least one file when -o is given; name files, or - for standard input"
         )
-    total = files.count_records(inputs, columns)
+    total = source.count()
     bert = load(options)
     what = {
         "command": options.command,
-        "inputs": inputs,
-        "column": columns,
+        "inputs": source.paths,
+        "column": source.text,
+        "second column": source.second,
+        "kept columns": source.keep,
         "minibert": minibert.__version__,
         "model": str(bert.source),
         **facts(bert),
         **{name: value for name, value in settings.items() if name != "batch_size"},
     }
-    width = 0 if rows_alone else compute(bert, ["a"], 0)[0].shape[1]
-    with files.Output(options.output, what, width, words, column) as output:
+    with make(bert, what) as output:
         if output.texts:
             print(f"minibert: resuming after {output.texts:,} texts", file=sys.stderr)
-        keeps_rows = words or rows_alone or output.kind in (".jsonl", ".parquet")
-
-        def computed(texts: list[Any], first: int) -> tuple[Any, list[files.Record]]:
-            vectors, rows = compute(bert, texts, first)
-            return vectors, rows if keeps_rows else []
-
         try:
             with tqdm(total=total, initial=output.texts, unit=" texts", disable=None) as bar:
-                for done in files.fill(output, inputs, columns, computed):
+                for done in files.fill(output, source, lambda items, first: compute(bert, items, first)):
                     bar.update(done - bar.n)
         except KeyboardInterrupt:
             print(f"minibert: stopped after {output.texts:,} texts; give the same command to resume", file=sys.stderr)
             raise
-    results = "rows" if rows_alone else f"vectors of {width} numbers"
-    print(f"minibert: {output.rows:,} {results} in {options.output}", file=sys.stderr)
+    print(f"minibert: {output.content} in {options.output}", file=sys.stderr)
 
 
-def without_vectors(rows: list[files.Record]) -> tuple[Any, list[files.Record]]:
-    """Rows as `compute` of `write_file` returns them if there are no vectors."""
-    return np.empty((len(rows), 0), dtype=np.float32), rows
+def write_vectors(
+    options: argparse.Namespace,
+    settings: dict[str, Any],
+    compute: Compute,
+    kind: type[files.VectorOutput] = files.VectorOutput,
+    keep: Sequence[str] = (),
+) -> None:
+    """Write a file of vectors: `compute` returns them, and a row for each."""
+
+    def make(bert: minibert.Bert, what: files.Record) -> files.Output:
+        width = compute(bert, [("a", dict.fromkeys(keep))], 0)[0].shape[1]
+        return kind(options.output, what, width)
+
+    write_file(options, files.Source(options.texts, options.text, keep), settings, compute, make)
+
+
+def write_rows(
+    options: argparse.Namespace,
+    source: files.Source,
+    settings: dict[str, Any],
+    compute: Compute,
+    columns: Sequence[str],
+    results: str = "",
+    fields: Sequence[str] = (),
+) -> None:
+    """Write a file of rows.
+
+    Args:
+        options, source, settings: as for `write_file`.
+        compute: returns a row for each item: its `columns`, and its list of `results`.
+        columns: the columns of a row, besides those that are kept.
+        results: the column with the list, if there is one. A table, .csv or .parquet, has a row for each of its items.
+        fields: the fields of these items.
+    """
+    flat = [*columns, *(ONE_OF[results] if name == "text" else name for name in fields)]
+    check_keep(source.keep, [*flat, results])
+
+    def computed(bert: minibert.Bert, items: list[files.Item], first: int) -> list[files.Record]:
+        rows = [
+            {**row, **{name: other[name] for name in source.keep}}
+            for row, (_, other) in zip(compute(bert, items, first), items, strict=True)
+        ]
+        return [one for row in rows for one in _flat(row, results)] if results and flattened else rows
+
+    flattened = not options.output.lower().endswith(".jsonl")
+    write_file(
+        options,
+        source,
+        settings,
+        computed,
+        lambda bert, what: files.Output(options.output, what, [*flat, *source.keep]),
+    )
+
+
+def _flat(row: files.Record, results: str) -> list[files.Record]:
+    """A row for each of the results in a row; one without results if there are none."""
+    rest = {name: value for name, value in row.items() if name != results}
+    return [
+        {**rest, **{ONE_OF[results] if name == "text" else name: value for name, value in one.items()}}
+        for one in row[results] or [{}]
+    ]

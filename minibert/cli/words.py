@@ -10,7 +10,7 @@ import numpy as np
 
 import minibert
 from minibert.cli.loading import add_loading, load
-from minibert.cli.texts import add_inputs, numbers, read_texts, write_file
+from minibert.cli.texts import add_inputs, numbers, read_texts, write_vectors
 from minibert.corpus import files
 from minibert.errors import MinibertError
 from minibert.vectors.words import PIECES, SPLITTERS
@@ -42,8 +42,8 @@ def run(options: argparse.Namespace) -> None:
     names = ("batch_size", "layers", "combine", "pieces", "split", "truncation")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
 
-    def compute(bert: minibert.Bert, texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
-        found = bert.words(texts, show_progress_bar=False, **settings)
+    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> tuple[Any, list[files.Record]]:
+        found = bert.words([text for text, _ in items], show_progress_bar=False, **settings)
         rows = [
             {"text": number, "word": word, "start": start, "end": end}
             for number, one in enumerate(found, first)
@@ -56,11 +56,11 @@ def run(options: argparse.Namespace) -> None:
             raise MinibertError(
                 f"the output of words ({options.output}) must end in .safetensors, .jsonl or .parquet; change its name"
             )
-        return write_file(options, settings, compute, words=True)
-    texts = read_texts(options.inputs)
+        return write_vectors(options, settings, compute, files.WordOutput)
+    texts = read_texts(options.texts)
     bert = load(options)
     for start in range(0, len(texts), CHUNK):
-        vectors, rows = compute(bert, texts[start : start + CHUNK], start)
+        vectors, rows = compute(bert, [(text, {}) for text in texts[start : start + CHUNK]], start)
         for row, vector in zip(rows, vectors.tolist(), strict=True):
             if options.json:
                 print(json.dumps({**row, "vector": vector}, ensure_ascii=False))

@@ -1,8 +1,8 @@
-"""From files of texts to files of vectors or of answers: streamed, and resumable after an interruption.
+"""Turn files of texts into files of results: streamed, and resumable after an interruption.
 
-Until the output is complete, its data is in a folder next to it, `OUT.partial`. For each block of texts, the vectors
-are appended to the data files, then a line to the journal, with the block's number of texts, vectors and bytes, and
-their digests. After an interruption of any kind, the same command resumes from that folder. The output itself appears
+Until the output is complete, its data is in a folder next to it, `OUT.partial`. For each block of texts, the results
+are appended to the data files, then a line to the journal, with the block's number of texts, rows and bytes, and their
+digests. After an interruption of any kind, the same command resumes from that folder. The output itself appears
 only when it is complete.
 """
 
@@ -16,9 +16,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,35 +29,35 @@ from minibert.errors import MinibertError
 from minibert.pretrained.files import locked, path_to_disk, safetensors_header, to_disk, written_whole
 
 INPUTS = (".txt", ".csv", ".jsonl", ".parquet")
-OUTPUTS = (".npy", ".safetensors", ".jsonl", ".parquet")  # of vectors
-TABLES = (".jsonl", ".csv", ".parquet")  # of rows without vectors
 STDIN = "-"
-DATA = ("vectors", "rows")  # data files of an unfinished output
 BLOCK = 4_096  # rows per read or write
 SECONDS = 4.0  # computing time between two lines of the journal: the most that an interruption loses
 FIRST_BLOCK = 8_192  # characters, before the speed is known
+FIXED_BLOCK = 16_384  # characters, where blocks do not depend on the speed
 MOST_TEXTS, MOST_CHARACTERS = 16_384, 1_000_000  # limits of a block, whose word vectors are in memory
-FORMAT = 1  # version of the journal
+FORMAT = 2  # version of the journal
 
 Vectors = NDArray[np.float32]
 Record = dict[str, Any]
-Columns = str | tuple[str, str]  # of texts, or of both texts of pairs
+Item = tuple[str, Record]  # a text, and the values of its other columns
 
 
 # Input
 
 
-def read_records(path: str, text: str = "text", keep: Sequence[str] = ()) -> Iterator[tuple[str, Record]]:
+def read_records(path: str, text: str = "text", keep: Sequence[str] = (), second: str | None = None) -> Iterator[Item]:
     """Read the texts of a file one by one.
 
     Args:
         path: a .txt file with one text per line; a .csv file with a header; a .jsonl file with one object or string per
-            line; a .parquet file; or "-" for standard input, with one text per line.
+            line; a .parquet file; or "-" for standard input, with one text per line, or one JSON object per line if
+            other columns are read.
         text: the column with the texts, if the file has columns.
         keep: other columns to return.
+        second: the column with the second text of each pair, to return as well.
 
     Yields:
-        Each text, and the values of its columns in `keep`.
+        Each text, and the values of its other columns.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -66,27 +67,34 @@ def read_records(path: str, text: str = "text", keep: Sequence[str] = ()) -> Ite
     """
     check_input(path)
     kind = Path(path).suffix.lower()
-    if keep and (path == STDIN or kind == ".txt"):
+    texts = [text] if second is None else [text, second]
+    others = list(dict.fromkeys([*texts[1:], *keep]))
+    if others and kind == ".txt":
         raise MinibertError(
-            f"columns to keep ({', '.join(keep)}) must be of a file with columns, not {path}; omit them"
+            f"the columns to read ({', '.join([text, *others])}) must be of a file with columns, not {path}; give a "
+            ".csv, .jsonl or .parquet file"
         )
-    records = _lines(path) if path == STDIN or kind == ".txt" else READERS[kind](path)
-    wanted = [text, *keep]
+    if path == STDIN:
+        records = _read_jsonl(path) if others else _lines(path)
+    else:
+        records = _lines(path) if kind == ".txt" else READERS[kind](path)
     for place, record in records:
         if isinstance(record, str):
             yield record, {}
             continue
-        missing = [name for name in wanted if name not in record]
+        missing = [name for name in [text, *others] if name not in record]
         if missing:
+            option = "--keep" if missing[0] not in texts else "--text" if second is None else "--columns"
             raise MinibertError(
                 f"{place} must have the column {missing[0]!r}; it has {', '.join(map(repr, record)) or 'none'}: "
-                "name the column with --text"
+                f"name the column with {option}"
             )
-        if not isinstance(record[text], str):
-            raise MinibertError(f"{place} must have a text in {text!r}, not {record[text]!r:.40}; remove such rows")
-        for name in wanted:
+        for name in texts:
+            if not isinstance(record[name], str):
+                raise MinibertError(f"{place} must have a text in {name!r}, not {record[name]!r:.40}; remove such rows")
+        for name in [text, *others]:
             _check_characters(place, name, record[name])
-        yield record[text], {name: record[name] for name in keep}
+        yield record[text], {name: record[name] for name in others}
 
 
 def check_input(path: str) -> None:
@@ -98,7 +106,9 @@ def check_input(path: str) -> None:
 
 
 def _check_characters(place: str, name: str, value: Any) -> None:
-    if not isinstance(value, str) or value.isascii():
+    if not isinstance(value, str):  # it may have texts inside
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    if value.isascii():
         return
     try:
         value.encode()
@@ -191,50 +201,44 @@ def _parquet() -> Any:
     return pyarrow.parquet
 
 
-def texts_of(paths: Iterable[str], columns: Columns) -> Iterator[Any]:
-    """The texts of files one by one, or pairs of texts if two columns are named.
+@dataclass(frozen=True)
+class Source:
+    """Files of texts, and the columns to read, as for `read_records`."""
 
-    Raises:
-        FileNotFoundError, MinibertError, ImportError: as for `read_records`.
-    """
-    for path in paths:
-        if isinstance(columns, str):
-            yield from (text for text, _ in read_records(path, columns))
-            continue
-        one, other = columns
-        for number, (text, kept) in enumerate(read_records(path, one, [other]), 1):
-            if not isinstance(kept.get(other), str):
-                value = kept.get(other, "nothing")
-                raise MinibertError(
-                    f"record {number} of {path} must have a text in {other!r}, not {value!r:.40}; remove such records"
-                )
-            yield text, kept[other]
+    paths: Sequence[str]
+    text: str = "text"
+    keep: Sequence[str] = ()
+    second: str | None = None
 
+    def __iter__(self) -> Iterator[Item]:
+        """The items of all files, one file after the other."""
+        for path in self.paths:
+            yield from read_records(path, self.text, self.keep, self.second)
 
-def count_records(paths: Sequence[str], columns: Columns) -> int | None:
-    """The number of texts, for the progress bar; None for standard input.
+    def count(self) -> int | None:
+        """The number of items, for the progress bar; None for standard input.
 
-    This reads each file once, which reports invalid lines before hours of work.
-    """
-    if STDIN in paths:
-        return None
-    return sum(1 for path in paths for _ in texts_of([path], columns))
+        This reads each file once, which reports invalid lines before hours of work.
+        """
+        return None if STDIN in self.paths else sum(1 for _ in self)
 
 
 # Output
 
 
 class Output:
-    """An unfinished file of vectors, as a context manager. Only one process at a time can hold it.
+    """An unfinished file of rows, as a context manager. Only one process at a time can hold it.
 
     Args:
         path: the file; its suffix determines the format.
         what: everything that determines the content; an unfinished output with another value is not resumed.
-        width: the dimension of the vectors; 0 for rows without vectors.
-        counts_rows: whether rows are words, whose "text", "start" and "end" are numbers.
-        column: the name of the vectors beside the other columns of a row.
+        columns: the names of the values of a row.
 
     Attributes:
+        data: the names of its data files.
+        timed: whether the size of blocks depends on the speed. If not, the same texts make the same blocks, and so the
+            same scores to the last digit, which depends on what is computed together.
+        writers: for each format, the function that writes it.
         blocks: the journal without its first line: the blocks done so far.
 
     Raises:
@@ -243,14 +247,15 @@ class Output:
         FileExistsError: the file already exists.
     """
 
-    def __init__(
-        self, path: str, what: dict[str, Any], width: int, counts_rows: bool = False, column: str = "vector"
-    ) -> None:
-        self.path, self.width, self.counts_rows, self.column = Path(path), width, counts_rows, column
+    data: ClassVar[tuple[str, ...]] = ("rows",)
+    timed: ClassVar[bool] = False
+    writers: ClassVar[dict[str, Callable[[Path, Any], None]]]
+
+    def __init__(self, path: str, what: dict[str, Any], columns: Sequence[str]) -> None:
+        self.path, self.columns = Path(path), tuple(columns)
         self.kind = self.path.suffix.lower()
-        allowed = OUTPUTS if width else TABLES
-        if self.kind not in allowed:
-            raise MinibertError(f"the output ({path}) must end in one of {', '.join(allowed)}; change its name")
+        if self.kind not in self.writers:
+            raise MinibertError(f"the output ({path}) must end in one of {', '.join(self.writers)}; change its name")
         if self.kind == ".parquet":
             _parquet()
         self.folder = self.path.with_name(self.path.name + ".partial")
@@ -260,7 +265,7 @@ class Output:
         with ExitStack() as stack:
             stack.enter_context(locked(self.path.with_name(self.path.name + ".partial.lock"), busy))
             self._check_absent("choose another name, or delete it")
-            self._resume(json.loads(json.dumps(what | {"width": width}, default=str)))
+            self._resume(json.loads(json.dumps(what | {"columns": columns}, default=str)))
             self._held = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -276,8 +281,13 @@ class Output:
 
     @property
     def rows(self) -> int:
-        """The number of vectors done."""
-        return sum(block["vectors"] for block in self.blocks)
+        """The number of rows done."""
+        return sum(block["rows"] for block in self.blocks)
+
+    @property
+    def content(self) -> str:
+        """What is done, in words."""
+        return f"{self.texts:,} texts, {self.rows:,} rows"
 
     def _check_absent(self, remedy: str) -> None:
         if self.path.exists():
@@ -297,7 +307,7 @@ class Output:
             with written_whole(journal) as temporary:
                 temporary.write_bytes(self._sealed({"format": FORMAT, "what": what}))
                 path_to_disk(temporary)
-            for name in DATA:
+            for name in self.data:
                 (self.folder / name).touch()
             path_to_disk(self.folder)
             path_to_disk(self.folder.parent)
@@ -350,7 +360,7 @@ class Output:
             MinibertError: a file is too small, or its content has changed.
         """
         sizes = {}
-        for name in DATA:
+        for name in self.data:
             size = sum(block["bytes"][name] for block in self.blocks)
             path = self.folder / name
             there = path.stat().st_size if path.is_file() else 0
@@ -372,18 +382,19 @@ class Output:
                         )
         return sizes
 
-    def add(self, texts: Sequence[Any], vectors: Vectors, rows: Iterable[Record]) -> None:
-        """Append the results for the next texts: vectors (n, H), and a row for each vector."""
-        data = {"vectors": np.ascontiguousarray(vectors, dtype="<f4").tobytes()}
-        data["rows"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    def add(self, items: Sequence[Item], rows: Sequence[Record]) -> None:
+        """Append the rows of the next items."""
+        self._append(items, len(rows), {"rows": _json_lines(rows)})
+
+    def _append(self, items: Sequence[Item], rows: int, data: dict[str, bytes]) -> None:
         for name, content in data.items():
             with (self.folder / name).open("ab") as file:
                 file.write(content)
                 to_disk(file)
         block = {
-            "texts": len(texts),
-            "vectors": len(vectors),
-            "read": digest_of_texts(texts),
+            "texts": len(items),
+            "rows": rows,
+            "read": digest_of_items(items),
             "bytes": {name: len(content) for name, content in data.items()},
             "digests": {name: hashlib.sha256(content).hexdigest() for name, content in data.items()},
         }
@@ -402,26 +413,106 @@ class Output:
                     f"{self.folder / name} ({there:,} bytes) must have {size:,}, as in the journal; repeat the command"
                 )
         whole = self.folder / f"whole{self.kind}"
-        WRITERS[self.kind](whole, self)
+        self.writers[self.kind](whole, self)
         path_to_disk(whole)
         self._check_absent(f"it was created meanwhile: move it away, and repeat the command to use {self.folder}")
         whole.rename(self.path)
         path_to_disk(self.path.parent)  # before its data is deleted
         shutil.rmtree(self.folder)
 
+    def records(self) -> Iterator[Record]:
+        """The rows, in order."""
+        with (self.folder / "rows").open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+    def tables(self) -> Iterator[Any]:
+        """The rows as tables of Arrow; an empty one if there are none."""
+        import pyarrow
+
+        records = self.records()
+        for _ in range(0, max(self.rows, 1), BLOCK):
+            block = list(islice(records, BLOCK))
+            yield pyarrow.table({name: [record.get(name) for record in block] for name in self.columns})
+
+
+class VectorOutput(Output):
+    """An unfinished file of vectors, and of a row for each vector.
+
+    Args:
+        path, what: as for `Output`.
+        width: the dimension of the vectors.
+
+    Attributes:
+        names: what one vector and all of them are called in the file.
+    """
+
+    data: ClassVar[tuple[str, ...]] = ("vectors", "rows")
+    timed: ClassVar[bool] = True  # large blocks are faster
+    names: ClassVar[tuple[str, str]] = ("vector", "vectors")
+    numbers: ClassVar[tuple[str, ...]] = ()  # columns of the rows that .safetensors files have, too
+
+    def __init__(self, path: str, what: dict[str, Any], width: int) -> None:
+        self.width = width
+        super().__init__(path, what | {"width": width}, [self.names[0]])
+
+    def add(self, items: Sequence[Item], results: Any) -> None:
+        """Append the results for the next items: vectors (n, H), and a row for each vector."""
+        vectors, rows = results
+        if self.kind in (".npy", ".safetensors") and not self.numbers:  # which have no room for texts
+            rows = []
+        content = np.ascontiguousarray(vectors, dtype="<f4").tobytes()
+        self._append(items, len(vectors), {"vectors": content, "rows": _json_lines(rows)})
+
+    @property
+    def content(self) -> str:
+        """What is done, in words."""
+        return f"{self.rows:,} vectors of {self.width} numbers"
+
+    def records(self) -> Iterator[Record]:
+        """The rows with their vectors, in order."""
+        for block in self.table():
+            for row, vector in block:
+                yield {**row, self.names[0]: vector.tolist()}
+
     def vectors(self) -> Vectors:
         """All vectors, memory-mapped."""
-        if not self.rows or not self.width:
-            return np.empty((self.rows, self.width), dtype=np.float32)
+        if not self.rows:
+            return np.empty((0, self.width), dtype=np.float32)
         return np.memmap(self.folder / "vectors", dtype="<f4", mode="r", shape=(self.rows, self.width))
 
     def table(self) -> Iterator[list[tuple[Record, Vectors]]]:
         """The rows and their vectors, in blocks."""
-        vectors = self.vectors()
-        with (self.folder / "rows").open(encoding="utf-8") as file:
-            for start in range(0, self.rows, BLOCK):
-                known = [json.loads(line) for line in islice(file, BLOCK)]
-                yield list(zip(known, vectors[start : start + BLOCK], strict=True))
+        vectors, known = self.vectors(), super().records()
+        for start in range(0, self.rows, BLOCK):
+            yield list(zip(islice(known, BLOCK), vectors[start : start + BLOCK], strict=True))
+
+    def tables(self) -> Iterator[Any]:
+        """The rows and their vectors as tables of Arrow; an empty one if there are none."""
+        import pyarrow
+
+        for block in self.table() if self.rows else [[]]:
+            vectors = np.stack([vector for _, vector in block]) if block else np.empty((0, self.width), np.float32)
+            names = list(block[0][0]) if block else ["text"]
+            columns = {name: pyarrow.array([row[name] for row, _ in block]) for name in names}
+            columns[self.names[0]] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.ravel()), self.width)
+            yield pyarrow.table(columns)
+
+
+class WordOutput(VectorOutput):
+    """An unfinished file of the vectors of words; a row has the word, and as numbers its place."""
+
+    numbers: ClassVar[tuple[str, ...]] = ("text", "start", "end")
+
+
+class ScoreOutput(VectorOutput):
+    """An unfinished file of the scores of labels."""
+
+    timed: ClassVar[bool] = False
+    names: ClassVar[tuple[str, str]] = ("scores", "scores")
+
+
+def _json_lines(rows: Iterable[Record]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode()
 
 
 def _differences(one: Record, other: Record) -> str:
@@ -429,7 +520,7 @@ def _differences(one: Record, other: Record) -> str:
     return "; ".join(f"{name}: {one.get(name)!s:.60} there, {other.get(name)!s:.60} here" for name in names)
 
 
-def _write_npy(path: Path, output: Output) -> None:
+def _write_npy(path: Path, output: VectorOutput) -> None:
     with path.open("wb") as file:
         shape = (output.rows, output.width)
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -437,79 +528,72 @@ def _write_npy(path: Path, output: Output) -> None:
             shutil.copyfileobj(data, file, 1 << 22)
 
 
-def _write_safetensors(path: Path, output: Output) -> None:
-    names = [name for name in ("text", "start", "end") if output.counts_rows]
-    vectors = {"vectors": ("F32", [output.rows, output.width])}
+def _write_safetensors(path: Path, output: VectorOutput) -> None:
+    vectors = {output.names[1]: ("F32", [output.rows, output.width])}
     with path.open("wb") as file:
-        file.write(safetensors_header(vectors | {name: ("I64", [output.rows]) for name in names}))
+        file.write(safetensors_header(vectors | {name: ("I64", [output.rows]) for name in output.numbers}))
         with (output.folder / "vectors").open("rb") as data:
             shutil.copyfileobj(data, file, 1 << 22)
-        for name in names:
+        for name in output.numbers:
             for block in output.table():
                 file.write(np.array([row[name] for row, _ in block], dtype="<i8").tobytes())
 
 
 def _write_jsonl(path: Path, output: Output) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for block in output.table():
-            for row, vector in block:
-                numbers = {output.column: vector.tolist()} if output.width else {}
-                file.write(json.dumps({**row, **numbers}, ensure_ascii=False) + "\n")
+    with path.open("wb") as file:
+        for record in output.records():
+            file.write(_json_lines([record]))
 
 
 def _write_csv(path: Path, output: Output) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = None
-        for block in output.table():
-            for row, _ in block:
-                if writer is None:
-                    writer = csv.DictWriter(file, list(row), lineterminator="\n")
-                    writer.writeheader()
-                writer.writerow(row)
+        writer = csv.DictWriter(file, output.columns, lineterminator="\n")
+        writer.writeheader()
+        for record in output.records():
+            writer.writerow(
+                {
+                    name: json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+                    for name, value in record.items()
+                }
+            )
 
 
 def _write_parquet(path: Path, output: Output) -> None:
+    parquet = _parquet()
     import pyarrow
 
-    parquet, writer = _parquet(), None
-    try:
-        for block in output.table() if output.rows else [[]]:
-            vectors = np.stack([vector for _, vector in block]) if block else np.empty((0, output.width), np.float32)
-            names = list(block[0][0]) if block else ["text"]
-            columns = {name: pyarrow.array([row[name] for row, _ in block]) for name in names}
-            if output.width:
-                flat = pyarrow.array(vectors.ravel())
-                columns[output.column] = pyarrow.FixedSizeListArray.from_arrays(flat, output.width)
-            table = pyarrow.table(columns)
-            writer = writer or parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
+    try:  # a column may have only nulls or whole numbers in one block, and others in the next
+        schema = pyarrow.unify_schemas([table.schema for table in output.tables()], promote_options="permissive")
+    except pyarrow.ArrowException as error:
+        raise MinibertError(
+            f"the columns to keep must have values of one type each for .parquet ({error}); write .jsonl instead"
+        ) from None
+    with parquet.ParquetWriter(path, schema) as writer:
+        for table in output.tables():
+            writer.write_table(table.cast(schema))
 
 
-WRITERS: dict[str, Callable[[Path, Output], None]] = {
+Output.writers = {".jsonl": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet}
+VectorOutput.writers = {
     ".npy": _write_npy,
     ".safetensors": _write_safetensors,
     ".jsonl": _write_jsonl,
-    ".csv": _write_csv,
     ".parquet": _write_parquet,
 }
 
 
 def fill(
     output: Output,
-    paths: Sequence[str],
-    columns: Columns,
-    compute: Callable[[list[Any], int], tuple[Vectors, list[Record]]],
+    source: Source,
+    compute: Callable[[list[Item], int], Any],
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[int]:
     """Compute the missing blocks of an output, then finish it.
 
     Args:
         output: the output.
-        paths, columns: the files and the column of the texts, or both columns of pairs.
-        compute: takes texts, or pairs, and the number of the first one; returns vectors, and a row for each vector.
+        source: the texts.
+        compute: takes items and the number of the first one; returns what `output.add` takes.
         clock: returns the time in seconds.
 
     Yields:
@@ -518,51 +602,47 @@ def fill(
     Raises:
         MinibertError: the texts of the finished blocks have changed.
     """
-    texts = texts_of(paths, columns)
-    first = 0
+    items, first = iter(source), 0
     for done in output.blocks:
-        again = list(islice(texts, done["texts"]))
-        if digest_of_texts(again) != done["read"]:
+        again = list(islice(items, done["texts"]))
+        if digest_of_items(again) != done["read"]:
             raise MinibertError(
-                f"the texts ({', '.join(paths)}) must be the same as before to resume, but they differ between text "
-                f"{first + 1:,} and {first + done['texts']:,}; use the same texts, or delete {output.folder}"
+                f"the texts ({', '.join(source.paths)}) must be the same as before to resume, but they differ between "
+                f"text {first + 1:,} and {first + done['texts']:,}; use the same texts, or delete {output.folder}"
             )
         first += done["texts"]
-    room = float(FIRST_BLOCK)
-    while block := list(_taken(texts, room)):
+    room = float(FIRST_BLOCK if output.timed else FIXED_BLOCK)
+    while block := list(_taken(items, room)):
         start = clock()
-        vectors, rows = compute(block, output.texts)
-        output.add(block, vectors, rows)
+        output.add(block, compute(block, output.texts))
         # the time of a small block varies by chance; the clock may even return 0
         speed = sum(map(_cost, block)) / max(clock() - start, 1e-3)
-        room = min(speed * SECONDS, 8 * room, MOST_CHARACTERS)
+        if output.timed:
+            room = min(speed * SECONDS, 8 * room, MOST_CHARACTERS)
         yield output.texts
     output.finish()
 
 
-def _taken(texts: Iterator[Any], room: float) -> Iterator[Any]:
-    """The next texts, up to `room` characters, but at least one."""
-    for text in islice(texts, MOST_TEXTS):
-        yield text
-        room -= _cost(text)
+def _taken(items: Iterator[Item], room: float) -> Iterator[Item]:
+    """The next items, up to `room` characters, but at least one."""
+    for item in islice(items, MOST_TEXTS):
+        yield item
+        room -= _cost(item)
         if room <= 0:
             return
 
 
-def _cost(text: str | tuple[str, str]) -> int:
-    return sum(map(len, _parts(text))) + 8  # [CLS] and [SEP] cost time, too
+def _cost(item: Item) -> int:
+    text, columns = item
+    texts = [text, *(value for value in columns.values() if isinstance(value, str))]
+    return sum(map(len, texts)) + 8  # [CLS] and [SEP] cost time, too
 
 
-def _parts(text: str | tuple[str, str]) -> tuple[str, ...]:
-    return (text,) if isinstance(text, str) else text
-
-
-def digest_of_texts(texts: Sequence[str | tuple[str, str]]) -> str:
-    """A digest of a list of texts, or of pairs."""
+def digest_of_items(items: Sequence[Item]) -> str:
+    """A digest of texts and their other columns."""
     digest = hashlib.sha256()
-    for text in (part for some in texts for part in _parts(some)):
-        content = text.encode()
-        digest.update(b"%d " % len(content) + content)
+    for item in items:
+        digest.update(json.dumps(item, ensure_ascii=False, default=str).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -22,6 +22,7 @@ FILES = {
     "questions.csv": "question\nHow do I reset my password?\nWhere is my parcel?\n",
     "faq.csv": "question,answer\nI forgot my password,Use the link.\nTrack my delivery,The link is in your mail.\n",
     "questions.txt": "How do I reset my password?\nWhere is my parcel?\nCan I pay by card?\n",
+    "pairs.csv": "id,query,passage\n7,Where can I fish?,The lake is open.\n8,Where is it?,It is here.\n",
     "news.txt": "The river burst its bank.\nReeds grew along the shore of the lake.\nThe bank refused the loan.\n",
 }
 
@@ -36,6 +37,7 @@ def row(action: argparse.Action) -> str:
     """The row of the table for an argument."""
     value = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper())
     value = "" if action.nargs == 0 else f"{value} ..." if action.nargs in ("+", "*") else str(value)
+    value = " ".join([value] * action.nargs) if isinstance(action.nargs, int) and action.nargs else value
     name = ", ".join(action.option_strings)
     return f"| `{f'{name} {value}'.strip()}` | {(action.help or '').replace('%(default)s', str(action.default))} |"
 

@@ -48,11 +48,13 @@ def test_files_and_standard_input_give_the_same_json(
     (tmp_path / "a.txt").write_text("\n".join(texts[:1000]), encoding="utf-8")
     lines = "".join(json.dumps({"body": text, "id": 1}) + "\n" for text in texts[1000:])
     (tmp_path / "b.jsonl").write_text(lines, encoding="utf-8")
-    named = ["--files", str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl"), "--text", "body"]
+    out = tmp_path / "out.jsonl"
+    named = [str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl"), "--text", "body", "-o", str(out)]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(texts)))
-    for arguments in (named, []):
-        assert main(["entities", "--model", tagger, "--json", *arguments]) == 0
-        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for arguments in (named, ["--json"]):
+        assert main(["entities", "--model", tagger, *arguments]) == 0
+        printed = capsys.readouterr().out or out.read_text("utf-8")
+        rows = [json.loads(line) for line in printed.splitlines()]
         assert [row["text"] for row in rows] == texts
         for row, one in zip(rows, expected, strict=True):
             assert [entity["start"] for entity in row["entities"]] == [entity["start"] for entity in one["entities"]]
@@ -61,8 +63,7 @@ def test_files_and_standard_input_give_the_same_json(
 def test_wrong_use_is_told(tagger: str, minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["--model", str(minilm), "Angela"], "must be a BertForTokenClassification to find entities"),
-        (["--model", tagger, "Angela", "--files", "a.txt"], "('Angela') must not be given beside --files"),
-        (["--model", tagger, "--files", str(tmp_path / "none.txt")], "must be a file that exists"),
+        (["--model", tagger, str(tmp_path / "none.txt"), "-o", "out.jsonl"], "must be a file that exists"),
         (["a/b", "Angela"], "the model (a/b) must be named with --model; write minibert entities --model a/b"),
     ):
         assert main(["entities", *arguments]) == 2

@@ -136,13 +136,13 @@ def test_no_texts_make_an_empty_file(tmp_path: Path, minilm: Path) -> None:
 # Interruptions
 
 
-def partial(tmp_path: Path, number: int = 0) -> files.Output:
-    return files.Output(str(tmp_path / "out.jsonl"), {"number": number}, 2)
+def partial(tmp_path: Path, number: int = 0) -> files.VectorOutput:
+    return files.VectorOutput(str(tmp_path / "out.jsonl"), {"number": number}, 2)
 
 
-def computed(texts: list[str], first: int) -> tuple[Any, list[files.Record]]:
-    numbers = np.arange(first, first + len(texts), dtype=np.float32)
-    return np.stack([numbers, -numbers], axis=1), [{"text": text} for text in texts]
+def computed(items: list[files.Item], first: int) -> tuple[Any, list[files.Record]]:
+    numbers = np.arange(first, first + len(items), dtype=np.float32)
+    return np.stack([numbers, -numbers], axis=1), [{"text": text} for text, _ in items]
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def in_threes(monkeypatch: pytest.MonkeyPatch) -> None:
 def interrupted(tmp_path: Path, source: str, blocks: int) -> Path:
     """Compute so many blocks more; the folder in which they are."""
     with partial(tmp_path) as output:
-        steps = files.fill(output, [source], "text", computed)
+        steps = files.fill(output, files.Source([source]), computed)
         for _ in range(blocks):
             next(steps)
     return output.folder
@@ -171,7 +171,7 @@ def interrupted(tmp_path: Path, source: str, blocks: int) -> Path:
 def finished(tmp_path: Path, source: str) -> list[str]:
     """Compute the rest; the texts of the output, whose vectors are checked."""
     with partial(tmp_path) as output:
-        for _ in files.fill(output, [source], "text", computed):
+        for _ in files.fill(output, files.Source([source]), computed):
             pass
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["vector"] for row in rows] == [[number, -number] for number in range(len(rows))]
@@ -217,7 +217,7 @@ def test_a_full_disk_costs_nothing_that_was_done(tmp_path: Path, source: str, mo
             try:
                 with partial(tmp_path) as output:
                     done.append(output.texts)
-                    for _ in files.fill(output, [source], "text", computed):
+                    for _ in files.fill(output, files.Source([source]), computed):
                         pass
             except OSError:
                 continue
@@ -302,7 +302,7 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 def test_what_is_damaged_meanwhile_is_seen_before_the_output_appears(tmp_path: Path, source: str, name: str) -> None:
     for change in (lambda data: b"?" + data[1:], lambda data: data[:-3], lambda data: data + b"more"):
         with partial(tmp_path) as output:
-            steps = files.fill(output, [source], "text", computed)
+            steps = files.fill(output, files.Source([source]), computed)
             assert list(islice(steps, 7))[-1] == 20
             changed(output.folder / name, change)
             with pytest.raises(ValueError, match=r"must (be unchanged|have)"):
@@ -315,7 +315,7 @@ def test_what_is_damaged_meanwhile_is_seen_before_the_output_appears(tmp_path: P
 def test_an_output_that_appears_meanwhile_stays(tmp_path: Path, source: str) -> None:
     out = tmp_path / "out.jsonl"
     with partial(tmp_path) as output:
-        steps = files.fill(output, [source], "text", computed)
+        steps = files.fill(output, files.Source([source]), computed)
         next(steps)
         out.write_text("somebody else's")
         with pytest.raises(FileExistsError, match=r"must not exist yet; it was created meanwhile: move it away, and"):
@@ -376,14 +376,14 @@ def test_blocks_take_a_few_seconds_at_any_speed(tmp_path: Path, speed: int) -> N
     (tmp_path / "in.txt").write_text(short * 100_000 + longest + long * 2_000)
     now, took = 0.0, []
 
-    def compute(block: list[str], first: int) -> tuple[Any, list[files.Record]]:
+    def compute(block: list[files.Item], first: int) -> tuple[Any, list[files.Record]]:
         nonlocal now
-        took.append(sum(map(len, block)) / speed)  # characters a second
+        took.append(sum(len(text) for text, _ in block) / speed)  # characters a second
         now += took[-1]
         return np.zeros((len(block), 2), dtype=np.float32), []
 
-    with files.Output(str(tmp_path / "out.npy"), {}, 2) as output:
-        list(files.fill(output, [str(tmp_path / "in.txt")], "text", compute, clock=lambda: now))
+    with files.VectorOutput(str(tmp_path / "out.npy"), {}, 2) as output:
+        list(files.fill(output, files.Source([str(tmp_path / "in.txt")]), compute, clock=lambda: now))
     alone = len(longest) / speed  # a text is computed as a whole
     assert sorted(took)[-2] < 2 * files.SECONDS
     assert max(took) < 2 * files.SECONDS + alone
@@ -450,8 +450,8 @@ def compute(texts, first):
         os.kill(os.getpid(), signal.SIGINT)
     return np.zeros((len(texts), 2), dtype=np.float32), []
 
-with files.Output(sys.argv[2], {}, 2) as output:
-    for _ in files.fill(output, [sys.argv[1]], "text", compute, clock=lambda: now[0]):
+with files.VectorOutput(sys.argv[2], {}, 2) as output:
+    for _ in files.fill(output, files.Source([sys.argv[1]]), compute, clock=lambda: now[0]):
         pass
 """
 
@@ -599,7 +599,9 @@ def test_mistakes_of_the_command_are_one_sentence(
 def test_columns_are_kept(bad: Any) -> None:
     path = bad("a.csv", b"question,answer,n\nq1,a1,1\n")
     assert list(files.read_records(path, "question", ["answer"])) == [("q1", {"answer": "a1"})]
-    with pytest.raises(ValueError, match=re.escape("columns to keep (answer) must be of a file with columns, not")):
+    with pytest.raises(
+        ValueError, match=re.escape("the columns to read (text, answer) must be of a file with columns, not")
+    ):
         list(files.read_records(bad("a.txt", b"one"), keep=["answer"]))
 
 
