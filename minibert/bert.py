@@ -133,11 +133,12 @@ class Bert:
         """`dimension`, under sentence-transformers' name."""
         return self.dimension
 
-    def tokenize(self, texts: Sequence[str | tuple[str, str]]) -> dict[str, Tensor]:
+    def tokenize(self, texts: str | Sequence[str | tuple[str, str]]) -> dict[str, Tensor]:
         """Texts, or pairs of texts, as the model's padded and truncated input, as in sentence-transformers.
 
         `encode` does this itself.
         """
+        texts = [texts] if isinstance(texts, str) else texts
         pairs = bool(texts) and not isinstance(texts[0], str)
         columns = zip(*texts, strict=True) if pairs else [texts]
         settings: dict[str, Any] = {"padding": True, "truncation": True, "max_length": self.max_seq_length}

@@ -1,4 +1,7 @@
-"""Mining: the most similar pairs of an index, and its groups of similar texts. Exact, in blocks of bounded memory."""
+"""Mining: the most similar pairs of an index, and its groups of similar texts.
+
+Both are exact. Their memory grows with the number of texts, not with its square.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert.errors import MinibertError
-from minibert.search.index import QUERIES, Contents, Hit, Index, nearest
+from minibert.search.index import EXACTLY, QUERIES, Contents, Hit, Index, nearest
 from minibert.text import whole_number
 
 BORDER = 1e-5  # scores this near to the threshold are computed again in float64
@@ -103,7 +106,7 @@ def community_detection(index: Index, threshold: float = 0.75, min_community_siz
     contents = index.snapshot()
     neighbours = np.zeros(len(contents), dtype=np.int64)
     for numbers, scores in _scores(contents, range(len(contents)), threshold):
-        neighbours[numbers] = (scores >= threshold).sum(1)
+        neighbours[numbers] = (scores >= np.float32(threshold)).sum(1)
     centres = np.argsort(-neighbours, kind="stable")
     centres = centres[neighbours[centres] >= least]
     free = np.ones(len(contents), dtype=bool)
@@ -112,7 +115,7 @@ def community_detection(index: Index, threshold: float = 0.75, min_community_siz
         taken, centres = centres[:QUERIES], centres[QUERIES:]
         for numbers, scores in _scores(contents, taken.tolist(), threshold):
             for centre, row in zip(numbers, scores, strict=True):
-                members = np.flatnonzero((row >= threshold) & free)
+                members = np.flatnonzero((row >= np.float32(threshold)) & free)
                 if free[centre] and len(members) >= least:
                     members = members[np.lexsort((members, -row[members], members != centre))]
                     free[members] = False
@@ -127,12 +130,16 @@ def _scores(
 
     Products of other shapes round differently. Near the threshold, float64 decides.
     """
+    vectors = contents.blocks[0] if len(contents) else None
     for start in range(0, len(numbers), QUERIES):
+        assert vectors is not None
         part = list(numbers[start : start + QUERIES])
-        vectors = contents.blocks[0]
         scores: NDArray[np.float32] = (vectors[part] @ vectors.T).numpy()
         rows, columns = np.nonzero(np.abs(scores - threshold) < BORDER)
-        exact = (vectors[np.array(part)[rows]].double() * vectors[columns].double()).sum(1).numpy()
-        reached = np.nextafter(np.float32(threshold), np.float32(2))
-        scores[rows, columns] = np.where(exact >= threshold, np.maximum(exact, reached), threshold - BORDER)
+        for first in range(0, len(rows), EXACTLY):
+            some = slice(first, first + EXACTLY)
+            a, b = (vectors[places].double() for places in (np.array(part)[rows[some]], columns[some]))
+            # not a product of unit vectors, whose lengths are rounded: equal vectors have a cosine of exactly 1
+            exact = ((a * b).sum(1) / ((a * a).sum(1) * (b * b).sum(1)).sqrt()).numpy()
+            scores[rows[some], columns[some]] = np.where(exact >= threshold, np.maximum(exact, threshold), -1.0)
         yield part, scores

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tracemalloc
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,17 +101,54 @@ def test_ten_thousand_sentences_give_what_sentence_transformers_gives(bert: mini
     index = minibert.Index(bert)
     index.add(sentences)
     vectors = torch.from_numpy(index.vectors.copy())
-    tracemalloc.start()
     ours = paraphrase_mining(index, top_k=20, max_pairs=20_000)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 10_000 * 10_000 * 4 / 10  # not all scores at once
     same_pairs(ours, util.paraphrase_mining_embeddings(vectors, top_k=20, max_pairs=20_000))
     groups = community_detection(index, 0.8, 5)
     theirs = util.community_detection(vectors, 0.8, 5)
     assert [group[0].number for group in groups] == [group[0] for group in theirs]
     assert [sorted(hit.number for hit in group) for group in groups] == [sorted(group) for group in theirs]
     assert groups[0][0].text == sentences[groups[0][0].number]
+
+
+GROWTH = """
+import sys
+import numpy as np
+import torch
+import minibert
+from pathlib import Path
+
+torch.set_num_threads(1)
+bert = minibert.load(sys.argv[1])
+vectors = np.random.default_rng(0).normal(size=(10_000, 384)).astype(np.float32)
+vectors[4_000:] = vectors[:1]  # 6,000 equal ones, all of them at the threshold
+index = minibert.Index(bert)
+index.add_vectors(vectors, [""] * len(vectors))
+minibert.community_detection(index, 0.999, 11_000)  # what torch sets up
+before = int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
+Path("/proc/self/clear_refs").write_text("5")
+if sys.argv[2] == "pairs":
+    minibert.paraphrase_mining(index, top_k=10, max_pairs=1_000)
+else:
+    assert len(minibert.community_detection(index, 1.0, 2)[0]) == 6_001
+peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+print((peak - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("what", ["pairs", "groups"])
+def test_memory_does_not_grow_with_the_square_of_the_texts(what: str, minilm: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, str(minilm), what], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert float(done.stdout) < 10_000 * 10_000 * 4 / 2**20 / 2  # MB: half of one matrix of all scores
+
+
+def test_equal_vectors_are_a_group_at_a_threshold_of_one(index_of: Made) -> None:
+    vectors = np.random.default_rng(1).normal(size=(300, 384)).astype(np.float32)
+    groups = community_detection(index_of(np.concatenate([vectors, vectors])), 1.0, 2)
+    assert sorted(sorted(hit.number for hit in group) for group in groups) == [[i, i + 300] for i in range(300)]
 
 
 def test_small_indexes_have_few_pairs_and_groups(index_of: Made) -> None:

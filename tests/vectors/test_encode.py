@@ -498,3 +498,4 @@ def test_names_that_users_of_sentence_transformers_type(bert: minibert.Bert, ora
         ours, wanted = bert.tokenize(inputs), oracle.preprocess(inputs)
         for name in ("input_ids", "attention_mask", "token_type_ids"):
             assert torch.equal(ours[name], wanted[name]), name
+    assert torch.equal(bert.tokenize("two words")["input_ids"], bert.tokenize(["two words"])["input_ids"])
