@@ -17,7 +17,7 @@ from minibert.errors import MinibertError, optional
 from minibert.text import check_text, counted, is_table, short
 
 Record = dict[str, Any]
-Reader = Callable[[str], Iterator[tuple[str, Record]]]  # yields each row with its place, to begin a message with
+ReadFile = Callable[[str], Iterator[tuple[str, Record]]]  # yields each row with its place, to begin a message with
 Rows = str | Path | Iterable[Mapping[str, Any]]
 
 
@@ -83,7 +83,7 @@ def read(
     source: Rows,
     columns: Mapping[str, str],
     absent: Sequence[str] = (),
-    formats: Mapping[str, Reader] | None = None,
+    formats: Mapping[str, ReadFile] | None = None,
 ) -> Data:
     """Read rows.
 
@@ -114,7 +114,7 @@ def read(
     return Data(name, title, digest.hexdigest(), rows)
 
 
-def _records(name: str, path: Path, formats: Mapping[str, Reader]) -> Iterable[tuple[str, Record]]:
+def _records(name: str, path: Path, formats: Mapping[str, ReadFile]) -> Iterable[tuple[str, Record]]:
     if not path.is_file():
         raise FileNotFoundError(f"{name} ({path}) must be a file that exists; check the name")
     readers = {**READERS, **formats}
@@ -255,7 +255,7 @@ def read_squad(path: str) -> Iterator[tuple[str, Record]]:
         raise MinibertError(f"{path} must be JSON in SQuAD's format ({error!r}); fix it, or use .jsonl") from None
 
 
-READERS: dict[str, Reader] = {
+READERS: dict[str, ReadFile] = {
     ".csv": read_csv,
     ".tsv": partial(read_csv, delimiter="\t", quoting=csv.QUOTE_NONE),
     ".jsonl": read_jsonl,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from minibert.tasks.answer import Reader, reader_of
 from minibert.tasks.classify import rows_of
 from minibert.tasks.entities import OUTSIDE, Tokens, changes
 from minibert.text import check_choice, short
-from minibert.training.data import Data, Row, as_number, read_conll, read_squad
+from minibert.training.data import Data, ReadFile, Row, as_number, read_conll, read_squad
 from minibert.training.metrics import (
     Metrics,
     answer_metrics,
@@ -72,7 +72,7 @@ class Task:
 
     columns: ClassVar[tuple[str, ...]]
     optional: ClassVar[tuple[str, ...]] = ()
-    formats: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
+    formats: ClassVar[Mapping[str, ReadFile]] = {}
     kind: ClassVar[type[PretrainedModel]]
     metric: str
     distinct: ClassVar[bool] = False
@@ -214,7 +214,7 @@ class Tag(Task):
     """
 
     columns = ("words", "labels")
-    formats: ClassVar[Mapping[str, Callable[[str], Any]]] = {".csv": read_conll, ".tsv": read_conll, "": read_conll}
+    formats: ClassVar[Mapping[str, ReadFile]] = {".tsv": read_conll, "": read_conll}
     kind = BertForTokenClassification
     metric = "f1"
 
@@ -417,7 +417,7 @@ class Answers(Task):
     """Questions whose answers are spans of their contexts, in SQuAD's format; a question may have no answer."""
 
     columns = ("question", "context", "answers")
-    formats: ClassVar[Mapping[str, Callable[[str], Any]]] = {".json": read_squad}
+    formats: ClassVar[Mapping[str, ReadFile]] = {".json": read_squad}
     kind = BertForQuestionAnswering
     metric = "f1"
 
@@ -490,6 +490,12 @@ def as_bio(labels: Sequence[str]) -> list[str]:
 
 def _words(row: Row) -> tuple[list[str], list[str]]:
     """The words of a sentence and their labels."""
+    for name in ("words", "labels"):
+        if not isinstance(row.values[name], (list, tuple)):
+            raise MinibertError(
+                f"{row.place} must have a list in {name!r}, not {short(row.values[name])}; use a CoNLL file, .jsonl or "
+                ".parquet"
+            )
     words, labels = (list(row.values[name]) for name in ("words", "labels"))
     if not words or not all(isinstance(word, str) and word.strip() for word in words):
         raise MinibertError(f"{row.place} must have words, each a text, not {short(words)}; remove such rows")
@@ -542,21 +548,20 @@ def _compared(bert: Bert, columns: Sequence[list[str]], labels: Sequence[Any]) -
 
 def _answers(row: Row) -> list[tuple[str, int]]:
     """The right answers to a question, each with the place in its context where it begins."""
-    given = row.values["answers"]
-    if isinstance(given, Mapping):  # as the library `datasets` has them
-        given = [
-            {"text": text, "answer_start": start}
-            for text, start in zip(given["text"], given["answer_start"], strict=True)
-        ]
-    found = []
-    context = row.text("context")
-    for answer in given:
-        text, start = answer["text"], answer["answer_start"]
+    given, context = row.values["answers"], row.text("context")
+    try:
+        if isinstance(given, Mapping):  # as the library `datasets` has them
+            given = [dict(zip(given, own, strict=True)) for own in zip(*given.values(), strict=True)]
+        found = [(answer["text"], int(answer["answer_start"])) for answer in given]
+    except (KeyError, TypeError, ValueError):
+        raise MinibertError(
+            f"{row.place} must have a list of answers, each with text and answer_start, not {short(given)}; correct it"
+        ) from None
+    for text, start in found:
         if not text or context[start : start + len(text)] != text:
             raise MinibertError(
                 f"{row.place} must have its answer ({short(text)}) at {start} of its context; correct answer_start"
             )
-        found.append((text, start))
     return found
 
 

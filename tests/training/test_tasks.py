@@ -99,6 +99,16 @@ def test_every_word_of_a_long_sentence_is_labelled_in_one_window(tiny: minibert.
     assert found == {task.numbers[label]: count * many for label, count in Counter(as_bio(LABELS)).items()}
 
 
+def test_sentences_are_lists_and_csv_files_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("words,labels\nAnna saw,B-PER O\n")
+    with pytest.raises(MinibertError, match="line 2, must have a list in 'words', not 'Anna saw'; use a CoNLL file"):
+        Tag.learned(read_rows("train", path, "tokens", None))
+    for words, labels in ((["a"], ["O", "O"]), ([], []), (["a", " "], ["O", "O"]), (["a"], [""])):
+        with pytest.raises(MinibertError, match="train, row 0, must have"):
+            Tag.learned(read_rows("train", [{"words": words, "labels": labels}], "tokens", None))
+
+
 def test_iob1_becomes_bio_and_other_schemes_stay() -> None:
     assert as_bio(["I-A", "I-A", "B-A", "I-B", "O", "I-B"]) == ["B-A", "I-A", "B-A", "B-B", "O", "B-B"]
     for labels in (["B-A", "I-A", "O"], ["B-A", "E-A", "S-B"], ["B-A", "L-A", "U-B"], ["NOUN", "NOUN"]):
@@ -135,6 +145,17 @@ def test_questions_may_be_those_of_the_library_datasets(reader: minibert.Bert) -
 def test_an_answer_that_is_not_where_it_should_be_is_named(reader: minibert.Bert) -> None:
     row = {"question": "Where?", "context": "In Rome.", "answers": [{"text": "Rome", "answer_start": 4}]}
     with pytest.raises(MinibertError, match=r"train, row 0, must have its answer \('Rome'\) at 4"):
+        Answers().examples(reader, read_rows("train", [row], "qa", None))
+
+
+@pytest.mark.parametrize(
+    "answers", ["Rome", None, ["Rome"], [{"text": "Rome"}], {"text": ["Rome"], "answer_start": []}]
+)
+def test_answers_without_a_place_are_named(answers: Any, reader: minibert.Bert) -> None:
+    row = {"question": "Where?", "context": "In Rome.", "answers": answers}
+    with pytest.raises(
+        MinibertError, match="train, row 0, must have a list of answers, each with text and answer_start"
+    ):
         Answers().examples(reader, read_rows("train", [row], "qa", None))
 
 
