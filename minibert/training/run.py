@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import platform
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ from typing_extensions import Self
 
 from minibert.base import PretrainedModel
 from minibert.errors import MinibertError, warn
-from minibert.pretrained.files import locked, written_whole
+from minibert.pretrained.files import locked, path_to_disk, to_disk, written_whole
 from minibert.text import whole_number
 from minibert.training.loop import DivergenceError, Settings, Step, adamw, train
 from minibert.training.objectives import Objective
@@ -82,11 +83,15 @@ def run_in_folder(
 
     Raises:
         BlockingIOError: another process uses the folder.
-        MinibertError: the folder's run has another identity or other settings.
+        MinibertError: the folder's run has another identity or other settings; or `best` is no metric of `evaluate`.
         DivergenceError: a loss is not finite; the last saved state is in the folder.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
     whole_number("save_every", save_every)
+    if best is not None and evaluate is None:
+        raise MinibertError(f"best ({best!r}) must be given with evaluate, which returns it; pass evaluate=")
+    if patience is not None and best is None:
+        raise MinibertError(f"patience ({patience}) must be given with best, the metric it waits for; pass best=")
     folder = Path(folder)
     first = place()[0] == 0  # of several processes, one writes
     busy = f"another process trains in {folder}; wait for it, or choose another folder"
@@ -112,14 +117,16 @@ def run_in_folder(
         def measure(done: int) -> None:
             found = {"step": done, **(evaluate(done) if evaluate else {})}
             history.evaluations.append(found)
-            if best and (history.best is None or found[best] > history.best[best]):
+            if best and best not in found:
+                raise MinibertError(f"best ({best!r}) must be one of the metrics {', '.join(found)}")
+            if best and (history.best is None or _better(found[best], history.best[best])):
                 history.best = found
                 if first:
                     kept.save_best(done, model, {"metrics": found})
             gains = [e["step"] for e in history.evaluations].index(history.best["step"]) if history.best else 0
             history.stopped_early = patience is not None and len(history.evaluations) - 1 - gains >= patience
             if first:
-                _write_metrics(folder / "metrics.csv", history.evaluations)
+                _write_metrics(folder / "metrics.csv", history.evaluations, done)
 
         with Interruption() as asked, Bar(settings.steps, start, show_progress_bar if first else False) as bar:
             try:
@@ -144,6 +151,23 @@ def run_in_folder(
         if best:
             kept.load_best(model)
     return history
+
+
+def _better(new: float, old: float) -> bool:
+    """Whether a metric has improved; one that is undefined, like a correlation with a constant, is the lowest."""
+    return new > old or (math.isnan(old) and not math.isnan(new))
+
+
+@contextmanager
+def _named(path: Path, done: int) -> Iterator[None]:
+    """The system's errors name the file and the step."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written after step {done} ({error}); make room, and start again: training goes on "
+            "from its last state"
+        ) from error
 
 
 def _check_identity(kept: Checkpoints, what: Mapping[str, Any], folder: Path) -> None:
@@ -207,12 +231,20 @@ class Log:
         if start:
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.reader(file))[1 : start + 1]
-            self.steps = [Step(int(r[0]), float(r[1]), float(r[2]), float(r[3]), int(r[4])) for r in rows]
-        self._waiting = list(self.steps)
+            with suppress(ValueError, IndexError):
+                self.steps = [Step(int(r[0]), float(r[1]), float(r[2]), float(r[3]), int(r[4])) for r in rows]
+            if [step.number for step in self.steps] != list(range(start)):
+                raise MinibertError(
+                    f"{path} must have the losses of the {start} steps that are done, to go on from there; restore it, "
+                    "or choose another folder"
+                )
+        self._waiting: list[Step] = []
         if writes:
-            with written_whole(path) as new, new.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerow(Step._fields)
-            self.flush()
+            # whole: a process that is killed here leaves the older file, whose first lines are the same
+            with _named(path, start), written_whole(path) as new:
+                with new.open("w", newline="", encoding="utf-8") as file:
+                    csv.writer(file, lineterminator="\n").writerows([Step._fields, *self.steps])
+                path_to_disk(new)
 
     def add(self, step: Step) -> None:
         """Note a step."""
@@ -224,13 +256,17 @@ class Log:
     def flush(self) -> None:
         """Write what was noted."""
         if self.writes and self._waiting:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
+            with (
+                _named(self.path, len(self.steps)),
+                self.path.open("a", newline="", encoding="utf-8") as file,
+            ):
                 csv.writer(file, lineterminator="\n").writerows(self._waiting)
+                to_disk(file)  # before a state that counts these steps as done
         self._waiting = []
 
 
-def _write_metrics(path: Path, evaluations: Sequence[Metrics]) -> None:
-    with written_whole(path) as new, new.open("w", newline="", encoding="utf-8") as file:
+def _write_metrics(path: Path, evaluations: Sequence[Metrics], done: int) -> None:
+    with _named(path, done), written_whole(path) as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(evaluations[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(evaluations)

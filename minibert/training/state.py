@@ -42,14 +42,19 @@ class Checkpoints:
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]) -> None:
         """Write the state after `step` steps, then delete those that are too old.
 
+        States after a later step are deleted, too: they were damaged, or the run would go on from them.
+
         Args:
             step: how many steps are done.
             model, optimizer: what they hold.
             facts: anything that JSON can hold.
         """
         tensors = {WEIGHTS: dict(model.state_dict()), OPTIMIZER: optimizer_tensors(model, optimizer)}
-        _write(self._of(step), tensors, {"step": step, **facts})
-        for path in self._all()[: -self.keep]:
+        newest = self._of(step)
+        _write(newest, tensors, {"step": step, **facts})
+        states = self._all()
+        end = states.index(newest) + 1
+        for path in states[: max(0, end - self.keep)] + states[end:]:
             shutil.rmtree(path)
 
     def save_best(self, step: int, model: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -65,16 +70,21 @@ class Checkpoints:
 
         A damaged state is passed over with a warning. None if there is none.
         """
+        facts: dict[str, Any] | None = None
+        damaged = []
         for path in reversed(self._all()):
             try:
                 facts, tensors = _read(path, (WEIGHTS, OPTIMIZER))
             except (OSError, ValueError) as error:
-                warn(f"{path} is damaged ({error}); training goes on from the state before it")
+                damaged.append(f"{path} is damaged ({error})")
                 continue
             model.load_state_dict(tensors[WEIGHTS])
             load_optimizer(model, optimizer, tensors[OPTIMIZER])
-            return facts
-        return None
+            break
+        if damaged:
+            rest = f"goes on from the state after step {facts['step']}" if facts else "starts over, without a state"
+            warn(f"{'; '.join(damaged)}; training {rest}")
+        return facts
 
     def newest(self) -> dict[str, Any] | None:
         """The facts of the newest state that can be read, without its tensors; None if there is none."""
@@ -88,7 +98,12 @@ class Checkpoints:
     def load_best(self, model: nn.Module) -> dict[str, Any] | None:
         """Give a model the best weights, and return their facts; None if none were saved."""
         for path in sorted(self.folder.glob("best-*"), reverse=True):
-            facts, tensors = _read(path, (WEIGHTS,))
+            try:
+                facts, tensors = _read(path, (WEIGHTS,))
+            except (OSError, ValueError) as error:
+                raise MinibertError(
+                    f"the best weights ({path}) must be as they were written ({error}); train again in another folder"
+                ) from error
             model.load_state_dict(tensors[WEIGHTS])
             return facts
         return None
@@ -139,6 +154,7 @@ def _write(path: Path, files: Mapping[str, Mapping[str, Tensor]], facts: Mapping
         shutil.rmtree(path, ignore_errors=True)  # a damaged state of this step
         saving.rename(path)
         path_to_disk(path.parent)
+        path_to_disk(path.parent.parent)  # which has the name of a new folder of states
     except (OSError, SafetensorError) as error:
         shutil.rmtree(saving, ignore_errors=True)
         raise OSError(

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 import training_run
+from safetensors.torch import save_model
 from training_run import CASE, SETTINGS, go
 
 import minibert
@@ -129,10 +130,12 @@ def test_kill_9_at_random_moments_changes_no_byte(whole: tuple[bytes, Any], tmp_
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        go(tmp_path / "alone")
+        _, model = go(tmp_path / "alone")
     finally:
         torch.set_num_threads(threads)
     expected = (tmp_path / "alone" / "losses.csv").read_bytes()
+    save_model(model, str(tmp_path / "alone" / "final.safetensors"))
+    weights = (tmp_path / "alone" / "final.safetensors").read_bytes()
     folder, drawn, kills = tmp_path / "killed", random.Random(0), 0
     while kills < 20:
         process = subprocess.Popen(
@@ -150,6 +153,7 @@ def test_kill_9_at_random_moments_changes_no_byte(whole: tuple[bytes, Any], tmp_
             shutil.rmtree(folder)
     subprocess.run([sys.executable, training_run.__file__, str(folder)], env=environment, check=True)
     assert (folder / "losses.csv").read_bytes() == expected
+    assert (folder / "final.safetensors").read_bytes() == weights
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
@@ -166,7 +170,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(
         path.unlink()
     else:
         path.write_bytes(content if damage == "changed" else content[:-10])
-    with pytest.warns(UserWarning, match=r"step-00000006 is damaged .* goes on from the state before it"):
+    with pytest.warns(UserWarning, match=r"step-00000006 is damaged .* goes on from the state after step 3$"):
         _, model = go(tmp_path)
     assert same(tmp_path, model, whole)
 
@@ -280,6 +284,149 @@ def test_one_folder_is_for_one_process(tmp_path: Path) -> None:
 
     with pytest.raises(Killed):
         go(tmp_path, batches=batches)
+
+
+@pytest.mark.slow
+def test_a_run_killed_anywhere_while_it_resumes_ends_as_if_it_had_not_been(
+    whole: tuple[bytes, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each opening, renaming and removal of a file before the first step is a place to die, before it and after it."""
+    begun = tmp_path / "begun"
+    with pytest.raises(Killed):
+        go(begun, batches=stopping_at(8))
+    resuming, deaths = True, 0
+
+    def dying(original: Callable[..., Any], left: list[int], after: bool) -> Callable[..., Any]:
+        def run(*arguments: Any, **settings: Any) -> Any:
+            left[0] -= resuming
+            if left[0] == 0 and not after:
+                raise Killed
+            result = original(*arguments, **settings)
+            if left[0] == 0:
+                if hasattr(result, "close"):
+                    result.close()
+                raise Killed
+            return result
+
+        return run
+
+    def first_step(number: int) -> Any:
+        nonlocal resuming
+        resuming = False
+        raise Killed
+
+    for after in (False, True):
+        resuming, die_at = True, 0
+        while resuming:
+            die_at += 1
+            folder = shutil.copytree(begun, tmp_path / f"{die_at}-{after}")
+            with monkeypatch.context() as patched:
+                left = [die_at]
+                for name in ("open", "replace", "unlink", "chmod"):
+                    patched.setattr(Path, name, dying(getattr(Path, name), left, after))
+                with pytest.raises(Killed):
+                    go(folder, batches=first_step)
+            deaths += resuming
+            _, model = go(folder)
+            assert same(folder, model, whole), (die_at, after)
+    assert deaths >= 12
+
+
+def test_damaged_states_of_later_steps_do_not_displace_good_ones(whole: tuple[bytes, Any], tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        go(tmp_path, batches=stopping_at(8))
+    (tmp_path / "states" / "step-00000006" / "weights.safetensors").write_bytes(b"")
+
+    def batches(number: int) -> Any:
+        if number == 3:
+            signal.raise_signal(signal.SIGINT)
+        return CASE.examples(number)
+
+    with pytest.warns(UserWarning, match="after step 3"), pytest.raises(KeyboardInterrupt):
+        go(tmp_path, batches=batches)
+    assert sorted(p.name for p in (tmp_path / "states").iterdir()) == ["step-00000003", "step-00000004"]
+    _, model = go(tmp_path)
+    assert same(tmp_path, model, whole)
+
+
+def test_a_run_whose_states_are_all_damaged_says_that_it_starts_over(whole: tuple[bytes, Any], tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        go(tmp_path, batches=stopping_at(8))
+    for path in (tmp_path / "states").glob("*/weights.safetensors"):
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"step-00000006 .*step-00000003 is damaged .*; training starts over"):
+        _, model = go(tmp_path)
+    assert same(tmp_path, model, whole)
+
+
+@pytest.mark.parametrize("content", [None, "number,loss\n", "number,loss\n0,1\n1,2"])
+def test_a_run_whose_losses_are_gone_does_not_go_on_without_them(content: str | None, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        go(tmp_path, batches=stopping_at(5))
+    if content is None:
+        lines = (tmp_path / "losses.csv").read_text().splitlines(keepends=True)
+        content = "".join(lines[:1] + lines[2:])
+    (tmp_path / "losses.csv").write_text(content)
+    with pytest.raises(minibert.MinibertError, match=r"losses\.csv must have the losses of the 3 steps"):
+        go(tmp_path)
+    assert (tmp_path / "losses.csv").read_text() == content
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of files")
+@pytest.mark.parametrize(
+    ("most", "message"),
+    [
+        (50_000, "the state after step 6 could not be written to"),
+        (350, r"losses\.csv could not be written after step 6"),
+    ],
+)
+def test_a_system_that_refuses_to_write_keeps_the_state_before(
+    most: int, message: str, whole: tuple[bytes, Any], tmp_path: Path
+) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def batches(number: int) -> Any:
+        if number == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        return CASE.examples(number)
+
+    try:
+        with pytest.raises(OSError, match=f"{message}.*make room, and start again"):
+            go(tmp_path, batches=batches)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [p.name for p in (tmp_path / "states").iterdir()] == ["step-00000003"]
+    _, model = go(tmp_path)
+    assert same(tmp_path, model, whole)
+
+
+def test_an_undefined_metric_is_the_lowest(tmp_path: Path) -> None:
+    scores = {4: float("nan"), 8: -0.5, 12: float("nan")}
+    history, _ = go(tmp_path, evaluate=lambda done: {"score": scores[done]}, evaluate_every=4, best="score")
+    assert history.best == {"step": 8, "score": -0.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"best": "score"}, r"best \('score'\) must be given with evaluate"),
+        ({"patience": 2, "evaluate": lambda _: {"score": 1.0}}, r"patience \(2\) must be given with best"),
+        ({"best": "f1", "evaluate": lambda _: {"score": 1.0}}, r"best \('f1'\) must be one of the metrics step, score"),
+    ],
+)
+def test_a_metric_that_nothing_returns_is_refused(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(minibert.MinibertError, match=message):
+        go(tmp_path, **arguments)
+
+
+def test_damaged_best_weights_are_refused_by_name(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"evaluate": scored, "evaluate_every": 2, "best": "score"}
+    go(tmp_path, **arguments)
+    (tmp_path / "states" / "best-00000010" / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(minibert.MinibertError, match=r"the best weights \(.*best-00000010\) must be as they were"):
+        go(tmp_path, **arguments)
 
 
 SCORES = {2: 0.1, 4: 0.5, 6: 0.4, 8: 0.3, 10: 0.6, 12: 0.2}
