@@ -33,6 +33,7 @@ AFTERWARDS = [
         "summary",
         "bert",
         "loading",
+        "records",
         "search",
         "lexicon",
         "corpus",

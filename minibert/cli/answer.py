@@ -11,6 +11,7 @@ from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_pairs, add_truncation, read_texts, write_rows
 from minibert.corpus import files
 from minibert.errors import MinibertError
+from minibert.records import Record
 from minibert.tasks.answer import Answer
 
 READER = "deepset/bert-base-cased-squad2"
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
 def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     text, second = options.columns
 
-    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> list[files.Record]:
+    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> list[Record]:
         questions, contexts = [text for text, _ in items], [other[second] for _, other in items]
         found = bert.answer(questions, contexts, show_progress_bar=False, **settings)
         return [

@@ -18,6 +18,7 @@ from minibert.cli.texts import (
     write_vectors,
 )
 from minibert.corpus import files
+from minibert.records import Record
 
 SUMMARY = "Label texts with a classifier."
 DETAILS = """\
@@ -61,7 +62,7 @@ def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     reject_with_output(options, "a file has the scores of all labels", "top_k", "threshold")
     check_keep(options.keep, ("text", "label", "scores"))
 
-    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> tuple[Any, list[files.Record]]:
+    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> tuple[Any, list[Record]]:
         scores = bert.label_scores([text for text, _ in items], show_progress_bar=False, **settings)
         names = bert.config.id2label or {}
         best = [names[number] for number in scores.argmax(1).tolist()]

@@ -10,6 +10,7 @@ import minibert
 from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_inputs, numbers, read_texts, write_vectors
 from minibert.corpus import files
+from minibert.records import Record
 
 SUMMARY = "Turn texts into vectors."
 DETAILS = """\
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     settings |= {"normalize_embeddings": options.normalize, "truncation": options.truncation}
     if options.output:
 
-        def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> tuple[Any, list[files.Record]]:
+        def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> tuple[Any, list[Record]]:
             texts = [text for text, _ in items]
             return bert.encode(texts, show_progress_bar=False, **settings), [{"text": text} for text in texts]
 

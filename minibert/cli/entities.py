@@ -11,6 +11,7 @@ import minibert
 from minibert.cli.loading import add_loading, check_no_model_among_texts, load
 from minibert.cli.texts import add_files, add_keep, add_truncation, read_texts, write_rows
 from minibert.corpus import files
+from minibert.records import Record
 from minibert.tasks.entities import STRATEGIES, Entity
 
 BERT_NER = "dslim/bert-base-NER"  # has the head for tokens that all-MiniLM-L6-v2 lacks
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:
-    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> list[files.Record]:
+    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> list[Record]:
         texts = [text for text, _ in items]
         found = bert.entities(texts, show_progress_bar=False, **settings)
         return [

@@ -12,6 +12,7 @@ import minibert
 from minibert.cli.loading import RERANKER, add_loading, load
 from minibert.cli.texts import add_pairs, add_truncation, read_texts, reject_with_output, write_rows
 from minibert.corpus import files
+from minibert.records import Record
 
 SUMMARY = "Sort documents by how well they answer a query."
 DETAILS = """\
@@ -52,7 +53,7 @@ def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:
     reject_with_output(options, "a file has all pairs", "top_k")
     text, second = options.columns
 
-    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> list[files.Record]:
+    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> list[Record]:
         pairs = [(query, other[second]) for query, other in items]
         scores = np.asarray(bert.score(pairs, show_progress_bar=False, **settings)).tolist()
         return [

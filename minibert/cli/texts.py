@@ -13,10 +13,11 @@ import minibert
 from minibert.cli.loading import load
 from minibert.corpus import files
 from minibert.errors import MinibertError
+from minibert.records import Record
 from minibert.vectors.fingerprint import facts
 
 Compute = Callable[[minibert.Bert, list[files.Item], int], Any]  # the number of the first item
-Make = Callable[[minibert.Bert, files.Record], files.Output]  # what determines the content
+Make = Callable[[minibert.Bert, Record], files.Output]  # what determines the content
 ONE_OF = {"entities": "entity", "answers": "answer"}
 
 
@@ -170,7 +171,7 @@ def write_vectors(
 ) -> None:
     """Write a file of vectors: `compute` returns them, and a row for each."""
 
-    def make(bert: minibert.Bert, what: files.Record) -> files.Output:
+    def make(bert: minibert.Bert, what: Record) -> files.Output:
         width = compute(bert, [("a", dict.fromkeys(keep))], 0)[0].shape[1]
         return kind(options.output, what, width)
 
@@ -198,7 +199,7 @@ def write_rows(
     flat = [*columns, *(ONE_OF[results] if name == "text" else name for name in fields)]
     check_keep(source.keep, [*flat, results])
 
-    def computed(bert: minibert.Bert, items: list[files.Item], first: int) -> list[files.Record]:
+    def computed(bert: minibert.Bert, items: list[files.Item], first: int) -> list[Record]:
         rows = [
             {**row, **{name: other[name] for name in source.keep}}
             for row, (_, other) in zip(compute(bert, items, first), items, strict=True)
@@ -215,7 +216,7 @@ def write_rows(
     )
 
 
-def _flat(row: files.Record, results: str) -> list[files.Record]:
+def _flat(row: Record, results: str) -> list[Record]:
     """A row for each of the results in a row; one without results if there are none."""
     rest = {name: value for name, value in row.items() if name != results}
     return [

@@ -13,6 +13,7 @@ from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_inputs, numbers, read_texts, write_vectors
 from minibert.corpus import files
 from minibert.errors import MinibertError
+from minibert.records import Record
 from minibert.vectors.words import PIECES, SPLITTERS
 
 SUMMARY = "Turn the words of texts into vectors."
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     names = ("batch_size", "layers", "combine", "pieces", "split", "truncation")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
 
-    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> tuple[Any, list[files.Record]]:
+    def compute(bert: minibert.Bert, items: list[files.Item], first: int) -> tuple[Any, list[Record]]:
         found = bert.words([text for text, _ in items], show_progress_bar=False, **settings)
         rows = [
             {"text": number, "word": word, "start": start, "end": end}

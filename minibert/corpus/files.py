@@ -12,10 +12,9 @@ import csv
 import hashlib
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, optional
 from minibert.pretrained.files import locked, path_to_disk, safetensors_header, to_disk, written_whole
+from minibert.records import STDIN, Record, decoded, read_csv, read_json_lines, read_parquet
 
 INPUTS = (".txt", ".csv", ".jsonl", ".parquet")
-STDIN = "-"
 BLOCK = 4_096  # rows per read or write
 SECONDS = 4.0  # computing time between two lines of the journal: the most that an interruption loses
 FIRST_BLOCK = 8_192  # characters, before the speed is known
@@ -38,7 +37,6 @@ MOST_TEXTS, MOST_CHARACTERS = 16_384, 1_000_000  # limits of a block, whose word
 FORMAT = 2  # version of the journal
 
 Vectors = NDArray[np.float32]
-Record = dict[str, Any]
 Item = tuple[str, Record]  # a text, and the values of its other columns
 
 
@@ -119,86 +117,30 @@ def _check_characters(place: str, name: str, value: Any) -> None:
         ) from None
 
 
-def _decoded(path: str) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file, with their numbers and line endings."""
-    with nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise MinibertError(
-                    f"{path}, line {number}, must be UTF-8, but its byte {error.start} is not; convert the file, for "
-                    "example with iconv"
-                ) from None
-
-
 def _lines(path: str) -> Iterator[tuple[str, str]]:
-    for number, line in _decoded(path):
+    for number, line in decoded(path):
         yield f"{path}, line {number},", line.rstrip("\r\n")
 
 
 def _read_csv(path: str) -> Iterator[tuple[str, Record]]:
-    reader = csv.reader((line for _, line in _decoded(path)), strict=True)
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise MinibertError(f"{path} must start with a header, but it is empty; add the names of its columns")
-        for values in reader:
-            place = f"{path}, line {reader.line_num},"
-            if not values:
-                continue
-            if len(values) != len(header):
-                raise MinibertError(
-                    f"{place} must have {len(header)} values, like the header, but it has {len(values)}; fix it"
-                )
-            yield place, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise MinibertError(f"{path}, line {reader.line_num}, must be valid CSV ({error}); fix it") from None
+    if not Path(path).stat().st_size:
+        raise MinibertError(f"{path} must start with a header, but it is empty; add the names of its columns")
+    yield from read_csv(path)
 
 
 def _read_jsonl(path: str) -> Iterator[tuple[str, Record]]:
-    for number, line in _decoded(path):
-        place = f"{path}, line {number},"
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise MinibertError(f"{place} must be valid JSON ({error}); fix it") from None
-        if isinstance(record, str):
-            record = {"text": record}
+    for place, value in read_json_lines(path):
+        record = {"text": value} if isinstance(value, str) else value
         if not isinstance(record, dict):
             raise MinibertError(f"{place} must be a JSON object or string, not {type(record).__name__}; fix it")
         yield place, record
 
 
-def _read_parquet(path: str) -> Iterator[tuple[str, Record]]:
-    parquet, number = _parquet(), 0
-    from pyarrow import ArrowInvalid
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BLOCK):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number},", row
-    except ArrowInvalid as error:
-        raise MinibertError(f"{path} must be valid Parquet ({error}); write it again") from None
-
-
 READERS: dict[str, Callable[[str], Iterator[tuple[str, Record]]]] = {
     ".csv": _read_csv,
     ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
+    ".parquet": read_parquet,
 }
-
-
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise ImportError(".parquet files need pyarrow, which is not installed; pip install pyarrow") from None
-    return pyarrow.parquet
 
 
 @dataclass(frozen=True)
@@ -257,7 +199,7 @@ class Output:
         if self.kind not in self.writers:
             raise MinibertError(f"the output ({path}) must end in one of {', '.join(self.writers)}; change its name")
         if self.kind == ".parquet":
-            _parquet()
+            optional("pyarrow", "a .parquet file", "pyarrow")  # before hours of work
         self.folder = self.path.with_name(self.path.name + ".partial")
         self.blocks: list[Record] = []
         self._seal = ""  # digest in the journal's last line
@@ -559,8 +501,8 @@ def _write_csv(path: Path, output: Output) -> None:
 
 
 def _write_parquet(path: Path, output: Output) -> None:
-    parquet = _parquet()
     import pyarrow
+    from pyarrow.parquet import ParquetWriter
 
     try:  # a column may have only nulls or whole numbers in one block, and others in the next
         schema = pyarrow.unify_schemas([table.schema for table in output.tables()], promote_options="permissive")
@@ -568,7 +510,7 @@ def _write_parquet(path: Path, output: Output) -> None:
         raise MinibertError(
             f"the columns to keep must have values of one type each for .parquet ({error}); write .jsonl instead"
         ) from None
-    with parquet.ParquetWriter(path, schema) as writer:
+    with ParquetWriter(path, schema) as writer:
         for table in output.tables():
             writer.write_table(table.cast(schema))
 

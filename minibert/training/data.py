@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minibert.errors import MinibertError, optional
+from minibert.errors import MinibertError
+from minibert.records import Record, decoded, read_csv, read_json_lines, read_parquet
 from minibert.text import check_text, counted, is_table, short
 
-Record = dict[str, Any]
 ReadFile = Callable[[str], Iterator[tuple[str, Record]]]  # yields each row with its place, to begin a message with
 Rows = str | Path | Iterable[Mapping[str, Any]]
 
@@ -158,60 +158,12 @@ def as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def decoded(path: str) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers."""
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise MinibertError(
-                    f"{path}, line {number}, must be UTF-8; convert the file, for example with iconv"
-                ) from None
-
-
-def read_csv(path: str, **dialect: Any) -> Iterator[tuple[str, Record]]:
-    """The rows of a CSV file by the names in its header."""
-    reader = csv.reader((line for _, line in decoded(path)), strict=True, **dialect)
-    try:
-        header = next(reader, [])
-        for values in reader:
-            place = f"{path}, line {reader.line_num},"
-            if values and len(values) != len(header):
-                raise MinibertError(
-                    f"{place} must have {len(header)} values, like the header, but it has {len(values)}; fix it"
-                )
-            if values:
-                yield place, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise MinibertError(f"{path}, line {reader.line_num}, must be valid CSV ({error}); fix it") from None
-
-
-def read_jsonl(path: str) -> Iterator[tuple[str, Record]]:
+def read_objects(path: str) -> Iterator[tuple[str, Record]]:
     """The objects of a file with one on each line."""
-    for number, line in decoded(path):
-        place = f"{path}, line {number},"
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise MinibertError(f"{place} must be valid JSON ({error}); fix it") from None
-        if not isinstance(record, dict):
-            raise MinibertError(f"{place} must be a JSON object, not {short(record)}; fix it")
-        yield place, record
-
-
-def read_parquet(path: str) -> Iterator[tuple[str, Record]]:
-    """The rows of a Parquet file."""
-    parquet = optional("pyarrow.parquet", "a .parquet file", "pyarrow")
-    pyarrow = optional("pyarrow", "a .parquet file", "pyarrow")
-    try:
-        table = parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise MinibertError(f"{path} must be valid Parquet ({error}); write it again") from None
-    for number, record in enumerate(table.to_pylist(), 1):
-        yield f"{path}, row {number},", record
+    for place, value in read_json_lines(path):
+        if not isinstance(value, dict):
+            raise MinibertError(f"{place} must be a JSON object, not {short(value)}; fix it")
+        yield place, value
 
 
 def read_conll(path: str) -> Iterator[tuple[str, Record]]:
@@ -258,6 +210,6 @@ def read_squad(path: str) -> Iterator[tuple[str, Record]]:
 READERS: dict[str, ReadFile] = {
     ".csv": read_csv,
     ".tsv": partial(read_csv, delimiter="\t", quoting=csv.QUOTE_NONE),
-    ".jsonl": read_jsonl,
+    ".jsonl": read_objects,
     ".parquet": read_parquet,
 }

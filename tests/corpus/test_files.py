@@ -25,6 +25,7 @@ import minibert
 from minibert.cli import main
 from minibert.corpus import files
 from minibert.errors import MinibertError
+from minibert.records import Record
 
 TEXTS = [
     "How do I reset my password?",
@@ -140,7 +141,7 @@ def partial(tmp_path: Path, number: int = 0) -> files.VectorOutput:
     return files.VectorOutput(str(tmp_path / "out.jsonl"), {"number": number}, 2)
 
 
-def computed(items: list[files.Item], first: int) -> tuple[Any, list[files.Record]]:
+def computed(items: list[files.Item], first: int) -> tuple[Any, list[Record]]:
     numbers = np.arange(first, first + len(items), dtype=np.float32)
     return np.stack([numbers, -numbers], axis=1), [{"text": text} for text, _ in items]
 
@@ -376,7 +377,7 @@ def test_blocks_take_a_few_seconds_at_any_speed(tmp_path: Path, speed: int) -> N
     (tmp_path / "in.txt").write_text(short * 100_000 + longest + long * 2_000)
     now, took = 0.0, []
 
-    def compute(block: list[files.Item], first: int) -> tuple[Any, list[files.Record]]:
+    def compute(block: list[files.Item], first: int) -> tuple[Any, list[Record]]:
         nonlocal now
         took.append(sum(len(text) for text, _ in block) / speed)  # characters a second
         now += took[-1]
