@@ -57,6 +57,14 @@ class Rows:
         count = len(ids)
         return cls(arrays[0], list(range(count)), [0] * count, [len(row) for row in ids], {}, arrays[1])
 
+    def append(self, ids: Sequence[int], text: int) -> int:
+        """Add a row with special tokens for a text, and return its number."""
+        self.ids.append(np.array(ids, dtype=np.int32))
+        self.texts.append(text)
+        self.starts.append(0)
+        self.weights.append(len(ids))
+        return len(self.ids) - 1
+
 
 class RowMaker:
     """Turns the tokens of texts into rows.

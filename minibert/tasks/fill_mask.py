@@ -65,18 +65,21 @@ def check_head(model: PretrainedModel, source: Source, missing: Sequence[str]) -
     return model
 
 
-class Masked(NamedTuple):
-    """A text with its masks.
+class Mask(NamedTuple):
+    """A mask of a text.
 
     Attributes:
         text: as it was given.
-        encoding: its tokens.
-        places: which of them are masks.
+        ids: of its tokens.
+        place: which of them is the mask.
+        start, end: where the mask is in the text, in characters.
     """
 
     text: str
-    encoding: Encoding
-    places: list[int]
+    ids: list[int]
+    place: int
+    start: int
+    end: int
 
 
 class Query(NamedTuple):
@@ -147,48 +150,60 @@ class MaskFiller:
         count = 0
         with Progress(total, shown) as progress:
             for chunk in chunks(texts, TOKENIZED_AT_ONCE):
-                encodings = self.tokenizer.encode_texts(chunk)
-                masked = [
-                    self._masked(text, e, count + i) for i, (text, e) in enumerate(zip(chunk, encodings, strict=True))
-                ]
-                for candidates in self._fill(masked, progress):
+                pairs = zip(chunk, self.tokenizer.encode_texts(chunk), strict=True)
+                masks = [self._masks(text, encoding, number) for number, (text, encoding) in enumerate(pairs, count)]
+                for candidates in self._fill(masks, progress):
                     yield candidates[0] if len(candidates) == 1 else candidates
                 count += len(chunk)
 
-    def _masked(self, text: str, encoding: Encoding, number: int) -> Masked:
-        places = [i for i, token in enumerate(encoding.ids) if token == self.tokenizer.mask_token_id]
+    def _masks(self, text: str, encoding: Encoding, number: int) -> list[Mask]:
+        """The masks of a text, which must have some and not be too long."""
+        ids: list[int] = encoding.ids
+        places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
         limit = self.model.config.max_position_embeddings
         if not places:
             mask = self.tokenizer.mask_token
             raise MinibertError(f"text {number} ({text!r:.60}) must hold {mask} at least once; it does not")
-        if len(encoding.ids) > limit:
+        if len(ids) > limit:
             raise MinibertError(
-                f"text {number} has {len(encoding.ids)} tokens, but must have at most {limit} for its masks to be "
-                "filled; shorten it"
+                f"text {number} has {len(ids)} tokens, but must have at most {limit} for its masks to be filled; "
+                "shorten it"
             )
-        return Masked(text, encoding, places)
+        spans = [encoding.offsets[place] for place in places]
+        # SentencePiece's masks take the space before them, too
+        starts = [end - len(text[start:end].lstrip()) for start, end in spans]
+        return [
+            Mask(text, ids, place, start, end) for place, start, (_, end) in zip(places, starts, spans, strict=True)
+        ]
 
-    def _fill(self, texts: Sequence[Masked], progress: Progress) -> Iterator[list[list[Candidate]]]:
+    def _fill(self, texts: Sequence[list[Mask]], progress: Progress) -> Iterator[list[list[Candidate]]]:
         """The candidates for each mask of each text, the most probable first."""
         rows, queries = Rows(), list[Query]()
-        for number, text in enumerate(texts):
-            own = _add(rows, number, text.encoding.ids)
-            for place in text.places:
+        spelled: list[list[list[int]]] = []  # for each mask, the pieces of each target
+        for number, masks in enumerate(texts):
+            own = rows.append(masks[0].ids, number)
+            for mask in masks:
+                place = mask.place
+                spelled.append([self._pieces(target, mask) for target in self.targets or ()])
                 if self.targets is None:
                     queries.append(Query(own, place))
-                for target in self.targets or ():
-                    pieces, ids = self._pieces(target, text, place), text.encoding.ids
+                for pieces in spelled[-1]:
                     if len(pieces) == 1:
                         queries.append(Query(own, place, pieces[0]))
                         continue
                     # row j has the first j pieces and masks for the others, so that all steps are computed at once
                     for j, piece in enumerate(pieces):
                         hidden = [self.tokenizer.mask_token_id] * (len(pieces) - j)
-                        row = _add(rows, number, [*ids[:place], *pieces[:j], *hidden, *ids[place + 1 :]])
+                        row = rows.append([*mask.ids[:place], *pieces[:j], *hidden, *mask.ids[place + 1 :]], number)
                         queries.append(Query(row, place + j, piece))
-        predictions = iter(self._predict(rows, queries, progress))
-        for text in texts:
-            yield [self._candidates(text, place, predictions) for place in text.places]
+        predictions, of_masks = iter(self._predict(rows, queries, progress)), iter(spelled)
+        for masks in texts:
+            yield [
+                self._likeliest(mask, next(predictions))
+                if self.targets is None
+                else self._compared(mask, self.targets, next(of_masks), predictions)
+                for mask in masks
+            ]
 
     def _predict(self, rows: Rows, queries: Sequence[Query], progress: Progress) -> list[Prediction]:
         """The answer to each query. The head runs at the masks alone."""
@@ -218,41 +233,37 @@ class MaskFiller:
                     found[number] = Prediction(*answer)
         return found
 
-    def _candidates(self, text: Masked, place: int, predictions: Iterator[Prediction]) -> list[Candidate]:
-        """The candidates for a mask, the most probable first."""
-        start, end = text.encoding.offsets[place]
-        start = end - len(text.text[start:end].lstrip())  # SentencePiece's masks take the space before them, too
-        if self.targets is None:
-            ids, chances = next(predictions)
-            tokens = self.tokenizer.convert_ids_to_tokens(ids)
-            return [
-                Candidate(token, i, chance, self._filled(text.text, start, end, token))
-                for token, i, chance in zip(tokens, ids, chances, strict=True)
-                if token
-            ]
+    def _likeliest(self, mask: Mask, prediction: Prediction) -> list[Candidate]:
+        """The most probable tokens as candidates."""
+        tokens = self.tokenizer.convert_ids_to_tokens(prediction.ids)
+        return [
+            Candidate(token, i, probability, self._filled(mask, token))
+            for token, i, probability in zip(tokens, *prediction, strict=True)
+            if token
+        ]
+
+    def _compared(
+        self, mask: Mask, targets: Sequence[str], spelled: Sequence[list[int]], predictions: Iterator[Prediction]
+    ) -> list[Candidate]:
+        """The targets as candidates, the most probable first."""
         candidates = []
-        for target in self.targets:
-            pieces = self._pieces(target, text, place)
+        for target, pieces in zip(targets, spelled, strict=True):
             steps = [next(predictions).probabilities[0] for _ in pieces]
             whole = len(pieces) == 1 and self.tokenizer.backend.id_to_token(pieces[0]) == target
-            first = self.tokenizer.convert_ids_to_tokens(pieces[0])
-            filled = self._filled(text.text, start, end, first, None if whole else target)
+            filled = self._filled(mask, self.tokenizer.convert_ids_to_tokens(pieces[0]), None if whole else target)
             token = pieces[0] if len(pieces) == 1 else tuple(pieces)
             candidates.append(Candidate(target, token, math.prod(steps), filled))
         candidates.sort(key=lambda candidate: -candidate.probability)
         return candidates[: self.top_k]
 
-    def _pieces(self, target: str, text: Masked, place: int) -> list[int]:
+    def _pieces(self, target: str, mask: Mask) -> list[int]:
         """The ids of a target at a mask.
 
         Raises:
             MinibertError: the vocabulary cannot spell it, or it makes the text too long.
         """
-        start, end = text.encoding.offsets[place]
-        before = text.text[: end - len(text.text[start:end].lstrip())]
-        pieces: list[int] = self.tokenizer.encode(
-            (" " if before[-1:].isspace() else "") + target, add_special_tokens=False
-        )
+        space = " " if mask.text[: mask.start][-1:].isspace() else ""
+        pieces: list[int] = self.tokenizer.encode(space + target, add_special_tokens=False)
         whole = self.tokenizer.backend.token_to_id(target)  # a token as the vocabulary spells it, `##ing` for one
         if whole is not None and len(pieces) != 1:
             pieces = [whole]
@@ -261,27 +272,18 @@ class MaskFiller:
                 f"target ({target!r}) must be made of the vocabulary's pieces; it is not: choose another word"
             )
         limit = self.model.config.max_position_embeddings
-        if len(text.encoding.ids) + len(pieces) - 1 > limit:
+        if len(mask.ids) + len(pieces) - 1 > limit:
             raise MinibertError(
                 f"target ({target!r}) has {len(pieces)} pieces, which with the text must not exceed {limit} tokens; "
                 "shorten the text"
             )
         return pieces
 
-    def _filled(self, text: str, start: int, end: int, token: str, word: str | None = None) -> str:
-        """The text with a token, or the word that begins with it, in place of its mask.
+    def _filled(self, mask: Mask, token: str, word: str | None = None) -> str:
+        """The text with a token, or the word that begins with it, in place of the mask.
 
         A `##piece` continues the word before the mask.
         """
         written, continues = self.tokenizer.spelled(token)
-        return (text[:start].rstrip() if continues else text[:start]) + (word or written) + text[end:]
-
-
-def _add(rows: Rows, number: int, ids: Sequence[int]) -> int:
-    """Add a row of a text, and return its number."""
-    one = Rows.of([ids])
-    rows.ids += one.ids
-    rows.texts.append(number)
-    rows.starts += one.starts
-    rows.weights += one.weights
-    return len(rows.ids) - 1
+        before = mask.text[: mask.start]
+        return (before.rstrip() if continues else before) + (word or written) + mask.text[mask.end :]
