@@ -141,9 +141,6 @@ def finetune(
     for name, count in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
         if count is not None or name != "patience":
             whole_number(name, count)
-    check_choice("dtype", dtype, ("float32", "bfloat16"))
-    if not learning_rate > 0:
-        raise MinibertError(f"learning_rate ({learning_rate!r}) must be a number above 0; 5e-5 is usual")
     rows = read_rows("train", train, task, columns)
     held_out = None if dev is None else read_rows("dev", dev, task, columns)
     learned = TASKS[task].learned(rows)
@@ -173,12 +170,6 @@ def finetune(
         **({"loss": loss} if task == "similarity" else {}),
     }
 
-    def measure(_: int) -> Metrics:
-        assert held_out is not None
-        with whole_table(tuned, table), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # rows that are too long were counted before
-            return learned.metrics(tuned, held_out)
-
     history = run_in_folder(
         tuned.model,
         batches,
@@ -194,7 +185,7 @@ def finetune(
             **choices,
         },
         save_every=save_every,
-        evaluate=None if held_out is None else measure,
+        evaluate=None if held_out is None else lambda _: _measured(learned, tuned, table, held_out),
         evaluate_every=-(-steps // epochs),
         best=None if held_out is None else learned.metric,
         patience=patience,
@@ -307,6 +298,13 @@ def _batches(
         return distinct, distinct.steps
     order = Epochs(examples, batch_size, seed)
     return order, order.steps * epochs
+
+
+def _measured(task: Task, bert: Bert, table: CompactTable, data: Data) -> Metrics:
+    """The metrics of a model in training."""
+    with whole_table(bert, table), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # rows that are too long were counted before
+        return task.metrics(bert, data)
 
 
 @contextmanager

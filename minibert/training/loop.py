@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from minibert.base import PretrainedModel
-from minibert.engine.device import TOKENS_ON_A_GPU
+from minibert.engine.device import TOKENS_ON_A_GPU, check_fork
 from minibert.errors import MinibertError
+from minibert.text import check_choice, whole_number
 from minibert.training.fast import fast_operations
 from minibert.training.objectives import Objective
 from minibert.training.packed import Example, parts_of
@@ -46,6 +47,9 @@ class Settings:
             does not depend on it. None: 1,024 on a CPU, 16,384 elsewhere.
         seed: of dropout, and of the order of the examples.
         dtype: of products and attention: "float32", or "bfloat16" by autocast. Weights are float32 in both.
+
+    Raises:
+        MinibertError: a setting that makes no sense.
     """
 
     steps: int
@@ -59,6 +63,20 @@ class Settings:
     part_tokens: int | None = None
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        whole_number("steps", self.steps)
+        if self.part_tokens is not None:
+            whole_number("part_tokens", self.part_tokens)
+        check_choice("schedule", self.schedule, ("linear", "cosine", "constant"))
+        check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        if not 0 < self.learning_rate < math.inf:
+            raise MinibertError(f"learning_rate ({self.learning_rate!r}) must be a number above 0; 5e-5 is usual")
+        if not 0 <= self.warmup <= 1:
+            raise MinibertError(f"warmup ({self.warmup!r}) must be a part of the steps, 0 to 1; 0.1 is usual")
+        for name in ("weight_decay", "max_grad_norm", "eps"):
+            if not getattr(self, name) >= 0:
+                raise MinibertError(f"{name} ({getattr(self, name)!r}) must be a number of at least 0")
 
     def rate(self, number: int) -> float:
         """The learning rate of a step, the first being number 0."""
@@ -139,7 +157,9 @@ def train(
 
     Raises:
         DivergenceError: a loss or a gradient is not finite; the weights are those after the step before.
+        RuntimeError: as for `check_fork`.
     """
+    check_fork()
     optimizer = adamw(model, settings) if optimizer is None else optimizer
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     trainee = joined(Trainee(model, objective))
@@ -206,9 +226,8 @@ def gradients(
             computed = [outputs(part) for part in range(len(parts))]
         whole = gathered(torch.cat(computed)[: len(own)], len(examples)).requires_grad_()
         loss_of_all = objective.loss(model, whole, examples, counts)
-        add(loss_of_all)
-        assert whole.grad is not None
-        mine = whole.grad[rank::size] if own else torch.zeros_like(computed[0])
+        (of_all,) = torch.autograd.grad(loss_of_all, whole)
+        mine = of_all[rank::size] if own else torch.zeros_like(computed[0])
         for part, gradient in enumerate(torch.split(mine * weight, [len(chosen) for chosen in parts])):
             with without_exchange(trainee, part == len(parts) - 1):
                 add(outputs(part), gradient)

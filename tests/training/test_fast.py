@@ -8,6 +8,7 @@ from scipy.stats import chi2
 from torch import nn
 from torch.nn import functional as F
 
+from minibert.training import fast
 from minibert.training.fast import FastOperations, dropout, fast_operations
 
 
@@ -95,3 +96,23 @@ def test_the_context_replaces_the_dropout_of_modules() -> None:
         inside = nn.Dropout(0.5)(x)
     torch.manual_seed(0)
     assert torch.equal(inside, dropout(x, 0.5))
+
+
+@pytest.mark.parametrize("how", ["missing", "wrong"])
+def test_without_the_operator_products_are_torchs(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> torch.Tensor:
+        if how == "missing":
+            raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+        return torch.zeros(1)
+
+    layer, x = nn.Linear(3, 5), torch.randn(4, 3)
+    assert fast.onednn_multiplies()
+    monkeypatch.setattr(fast, "product", wrong)
+    fast.onednn_multiplies.cache_clear()
+    try:
+        with FastOperations():
+            y = layer(x)
+        assert "LinearBackward" not in type(y.grad_fn).__name__
+        assert torch.equal(y, layer(x))
+    finally:
+        fast.onednn_multiplies.cache_clear()

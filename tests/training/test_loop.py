@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from training_cases import CASES, IDS, NO_DROPOUT, Case
 
 import minibert
+from minibert.engine import device
 from minibert.training.loop import DivergenceError, Settings, adamw, gradients, train
 from minibert.training.objectives import (
     CosineScores,
@@ -268,3 +270,31 @@ def test_encode_uses_the_weights_of_the_step_before(dtype: str, minilm: Path) ->
         np.testing.assert_allclose(seen[-1], again.encode(texts), atol=1e-6)
     assert np.abs(seen[2] - seen[1]).max() > 1e-4
     assert np.abs(seen[3] - seen[2]).max() > 1e-4
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"steps": 0}, r"steps \(0\) must be a whole number"),
+    ({"steps": 2, "part_tokens": 0}, r"part_tokens \(0\) must be a whole number"),
+    ({"steps": 2, "schedule": "step"}, r"schedule \('step'\) must be 'linear', 'cosine' or 'constant'"),
+    ({"steps": 2, "dtype": "int8"}, r"dtype \('int8'\) must be 'float32' or 'bfloat16'"),
+    ({"steps": 2, "learning_rate": -1.0}, r"learning_rate \(-1\.0\) must be a number above 0"),
+    ({"steps": 2, "learning_rate": float("nan")}, r"learning_rate \(nan\) must be a number above 0"),
+    ({"steps": 2, "warmup": 5}, r"warmup \(5\) must be a part of the steps"),
+    ({"steps": 2, "weight_decay": -0.1}, r"weight_decay \(-0\.1\) must be a number of at least 0"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), WRONG, ids=range(len(WRONG)))
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(minibert.MinibertError, match=message):
+        Settings(**settings)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_fork_of_a_process_that_has_computed_is_refused(
+    classifier: minibert.BertForSequenceClassification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device._computed, "process", os.getpid() + 1, raising=False)  # as after a fork
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(RuntimeError, match="must not be a fork of one that has computed"):
+        next(train(classifier, CLASSIFY.examples, TextLabels(), Settings(steps=1)))
