@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -188,6 +189,15 @@ def to_disk(file: IO[Any]) -> None:
     """Flush what was written to the disk."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def safetensors_header(tensors: dict[str, tuple[str, list[int]]]) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minibert.errors import MinibertError
+from minibert.pretrained.files import sha256_of
 from minibert.records import Record, decoded, read_csv, read_json_lines, read_parquet
 from minibert.text import check_text, counted, is_table, short
 
@@ -98,20 +99,15 @@ def read(
         FileNotFoundError: the file does not exist.
         MinibertError: an unknown kind of file, or a broken one; a column is absent; there are no rows.
     """
-    digest = hashlib.sha256()
-    if isinstance(source, (str, Path)):
-        found = _records(name, Path(source), formats or {})
-        digest.update(Path(source).read_bytes())
-    else:
-        found = _given(name, source)
+    path = Path(source) if isinstance(source, (str, Path)) else None
+    found = _given(name, source) if path is None else _records(name, path, formats or {})
     rows = [Row(place, _renamed(place, record, columns, absent)) for place, record in found]
-    title = Path(source).name if isinstance(source, (str, Path)) else counted(len(rows), "row")
+    title = counted(len(rows), "row") if path is None else path.name
     if not rows:
         raise MinibertError(f"{name} ({title}) must have at least one row; it is empty")
-    if not isinstance(source, (str, Path)):
-        for row in rows:
-            digest.update(json.dumps(row.values, sort_keys=True, default=str).encode() + b"\n")
-    return Data(name, title, digest.hexdigest(), rows)
+    lines = (json.dumps(row.values, sort_keys=True, default=str).encode() + b"\n" for row in rows)
+    digest = hashlib.sha256(b"".join(lines)).hexdigest() if path is None else sha256_of(path)
+    return Data(name, title, digest, rows)
 
 
 def _records(name: str, path: Path, formats: Mapping[str, ReadFile]) -> Iterable[tuple[str, Record]]:

@@ -17,7 +17,7 @@ from minibert.config import BertConfig
 from minibert.errors import MinibertError, optional
 from minibert.loading import load
 from minibert.model import BertForMaskedLM, BertForPreTraining
-from minibert.pretrained.files import write_text
+from minibert.pretrained.files import place, write_text
 from minibert.tokenizer import BertTokenizer
 from minibert.training.fast import fast_operations
 from minibert.training.loop import Settings
@@ -210,7 +210,7 @@ def _start(
         return Bert(network.eval(), bert.tokenizer, bert.recipe)
     config = _config(size, length)
     kept = folder / f"vocabulary-{digest[:8]}-{vocab_size}"
-    if vocabulary is None and not kept.exists():
+    if vocabulary is None and place(kept, "tokenizer.json") is None:
         new_vocabulary(lambda: (line for path in paths for line in lines_of(path)), vocab_size).save_pretrained(kept)
     tokenizer = BertTokenizer.from_pretrained(vocabulary or kept)
     tokenizer.model_max_length = config.max_position_embeddings

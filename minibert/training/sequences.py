@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, trainers
 
 from minibert.errors import MinibertError
-from minibert.pretrained.files import to_disk, write_text, written_whole
+from minibert.pretrained.files import sha256_of, to_disk, write_text, written_whole
 from minibert.text import counted
 from minibert.tokenizer import BertTokenizer
 from minibert.training.packed import Ids
@@ -75,6 +75,7 @@ def tokenized(
     digest = hashlib.sha256(f"{digest} {tokenizer.backend.to_str()}".encode()).hexdigest()
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
     if not index.exists() or json.loads(index.read_text(encoding="utf-8"))["digest"] != digest:
+        index.unlink(missing_ok=True)  # until it is written again, nothing vouches for the tokens
         ends, total = [], 0
         with written_whole(path) as new, new.open("wb") as file:
             for lines in documents:
@@ -108,14 +109,7 @@ def lines_of(path: Path) -> Iterator[str]:
 
 def digest_of(paths: Sequence[Path]) -> str:
     """One digest of the contents of files."""
-    whole = hashlib.sha256()
-    for path in paths:
-        own = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                own.update(block)
-        whole.update(own.digest())
-    return whole.hexdigest()
+    return hashlib.sha256(b"".join(bytes.fromhex(sha256_of(path)) for path in paths)).hexdigest()
 
 
 def pieces(lines: Iterable[str]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from minibert.errors import MinibertError, warn
-from minibert.pretrained.files import path_to_disk
+from minibert.pretrained.files import path_to_disk, sha256_of
 
 SAVING = ".saving"
 FACTS, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
@@ -146,7 +146,7 @@ def _write(path: Path, files: Mapping[str, Mapping[str, Tensor]], facts: Mapping
         saving.mkdir(parents=True)
         for name, tensors in files.items():
             save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, saving / name)
-        content = {**facts, "digests": {name: _digest(saving / name) for name in files}}
+        content = {**facts, "digests": {name: sha256_of(saving / name) for name in files}}
         text = json.dumps({"state": content, "digest": _digest_of(content)}, indent=1, ensure_ascii=False)
         (saving / FACTS).write_text(text + "\n", encoding="utf-8")
         for part in (*saving.iterdir(), saving):
@@ -172,7 +172,7 @@ def _read(path: Path, files: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
     """
     facts = _facts(path)
     for name in files:
-        if _digest(path / name) != facts["digests"].get(name):
+        if sha256_of(path / name) != facts["digests"].get(name):
             raise MinibertError(f"{name} is not what was written")
     return facts, {name: load_file(path / name) for name in files}
 
@@ -191,11 +191,3 @@ def _facts(path: Path) -> dict[str, Any]:
 
 def _digest_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -93,6 +93,20 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_a_vocabulary_that_was_not_saved_is_learned_again(
+    books: list[Path], size: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    settings = {"size": size, "epochs": 0.2, **SMALL}
+    with monkeypatch.context() as patched:
+        patched.setattr(minibert.BertTokenizer, "_save", dying)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(books, tmp_path, **settings)
+    assert len(pretrain(books, tmp_path, **settings).bert.tokenizer) <= 120
+
+
 def test_other_text_or_masks_are_not_gone_on_with(books: list[Path], size: Path, tmp_path: Path) -> None:
     settings = {"size": size, "epochs": 0.2, **SMALL}
     pretrain(books, tmp_path, **settings)

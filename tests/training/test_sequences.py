@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minibert
+from minibert.training import sequences
 from minibert.training.sequences import Sequences, digest_of, lines_of, new_vocabulary, pieces, tokenized
 
 BOOKS = ("gutenberg/pg1661_sherlock_holmes.txt", "books/pg345_dracula.txt")
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(3, 12))
 def test_rows_hold_each_token_once_and_never_two_documents(sizes: list[int], length: int) -> None:
     tokens = np.arange(sum(sizes)) + 1000
@@ -70,6 +72,25 @@ def test_the_file_is_used_again_unless_the_texts_or_the_tokenizer_are_others(min
     cased = minibert.BertTokenizer(tokenizer.vocab, do_lower_case=False)
     tokenized(lazily("A Cat"), "2", cased, path)
     assert read == ["a dog", "a cat", "A Cat"]
+
+
+def test_tokens_of_a_run_that_was_killed_are_not_taken_for_those_of_another(
+    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = minibert.BertTokenizer.from_pretrained(minilm)
+    path = tmp_path / "tokens.bin"
+    first, _ = tokenized([["a dog"]], "1", tokenizer, path)
+    expected = first.tolist()
+
+    def dying(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sequences, "write_text", dying)
+        with pytest.raises(KeyboardInterrupt):
+            tokenized([["a cat"]], "2", tokenizer, path)
+    again, _ = tokenized([["a dog"]], "1", tokenizer, path)
+    assert again.tolist() == expected
 
 
 def test_texts_without_words_are_refused(minilm: Path, tmp_path: Path) -> None:
