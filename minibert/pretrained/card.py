@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 # For each class: the Hub's name of its task, and the lines that use it.
@@ -30,8 +29,6 @@ def card(
     *,
     sentences: str | None = None,
     base_model: str | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    sections: Sequence[str] = (),
 ) -> str:
     """A model card in the Hub's format: YAML, then Markdown.
 
@@ -40,8 +37,6 @@ def card(
         config: the model's configuration.
         sentences: how sentence vectors are made, in words; None for a model that makes none.
         base_model: the repository that the model was made from.
-        metadata: further entries of the YAML.
-        sections: further parts of the text.
     """
     kind = config.architectures[0] if config.architectures else "BertModel"
     task, line = SENTENCES if sentences else USES[kind]
@@ -52,7 +47,6 @@ def card(
         "pipeline_tag": task,
         "tags": ["bert", "minibert", *(["sentence-transformers"] if sentences else [])],
         **({"base_model": base_model} if base_model else {}),
-        **(metadata or {}),
     }
     # JSON values are YAML, too, and quote what needs it
     header = "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in entries.items())
@@ -74,6 +68,5 @@ def card(
         f"```python\n{code}\n```",
         f"It also loads in {'sentence-transformers' if sentences else 'transformers'}:",
         f"```python\n{theirs}\n```",
-        *sections,
     ]
     return "\n\n".join(parts) + "\n"

@@ -130,9 +130,8 @@ def _scores(
 
     Products of other shapes round differently. Near the threshold, float64 decides.
     """
-    vectors = contents.blocks[0] if len(contents) else None
     for start in range(0, len(numbers), QUERIES):
-        assert vectors is not None
+        vectors = contents.blocks[0]
         part = list(numbers[start : start + QUERIES])
         scores: NDArray[np.float32] = (vectors[part] @ vectors.T).numpy()
         rows, columns = np.nonzero(np.abs(scores - threshold) < BORDER)

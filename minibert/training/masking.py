@@ -65,9 +65,10 @@ class Masking:
         """
         places = np.flatnonzero(self.ordinary[ids])
         count = min(len(places), max(1, round(self.rate * len(places))))
-        chosen = self._words(ids, places, count, random) if self.continues is not None else None
-        if chosen is None:
+        if self.continues is None:
             chosen = random.choice(places, count, replace=False) if count else places
+        else:
+            chosen = _words(ids, places, self.continues, count, random)
         labels = np.full(len(ids), IGNORED)
         labels[chosen] = ids[chosen]
         shown = ids.copy()
@@ -77,17 +78,19 @@ class Masking:
         shown[swapped] = random.choice(np.flatnonzero(self.ordinary), len(swapped))
         return Example((shown,), labels)
 
-    def _words(self, ids: Ids, places: NDArray[np.int64], count: int, random: np.random.Generator) -> NDArray[np.int64]:
-        """The places of whole words, in random order: as many as have `count` pieces together, but at least one."""
-        assert self.continues is not None
-        begins = ~self.continues[ids[places]] | (np.diff(places, prepend=-2) > 1)
-        words = np.split(places, np.flatnonzero(begins)[1:])
-        taken: list[NDArray[np.int64]] = []
-        room = count
-        for index in random.permutation(len(words)):
-            if len(words[index]) <= room or not taken:
-                taken.append(words[index])
-                room -= len(words[index])
-            if room <= 0:
-                break
-        return np.concatenate(taken) if taken else places
+
+def _words(
+    ids: Ids, places: NDArray[np.int64], continues: NDArray[np.bool_], count: int, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """The places of whole words, in random order: as many as have `count` pieces together, but at least one."""
+    begins = ~continues[ids[places]] | (np.diff(places, prepend=-2) > 1)
+    words = np.split(places, np.flatnonzero(begins)[1:])
+    taken: list[NDArray[np.int64]] = []
+    room = count
+    for index in random.permutation(len(words)):
+        if len(words[index]) <= room or not taken:
+            taken.append(words[index])
+            room -= len(words[index])
+        if room <= 0:
+            break
+    return np.concatenate(taken) if taken else places

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from minibert.training.packed import Example, hidden_states
+from minibert.training.packed import Example, States, hidden_states
 from minibert.vectors.pooling import pool
 from minibert.vectors.recipe import Recipe
 
@@ -48,6 +48,12 @@ class Objective:
         raise NotImplementedError
 
 
+def _pooled(model: Any, states: States) -> Tensor:
+    """The pooler's vectors of rows, (N, H)."""
+    vectors: Tensor = model.bert.pooler(states.first()[:, None])  # (N, H) -> (N, 1, H) -> (N, H)
+    return vectors
+
+
 class TextLabels(Objective):
     """Labels of texts, or of pairs of texts, from the first token: classification, regression, next sentences.
 
@@ -57,7 +63,7 @@ class TextLabels(Objective):
     def outputs(self, model: Any, examples: Sequence[Example]) -> Tensor:
         """(N, labels) logits."""
         head = model.nsp_head if hasattr(model, "nsp_head") else model.classifier
-        logits: Tensor = head(model.bert.pooler(hidden_states(model.bert, examples).first()[:, None]))
+        logits: Tensor = head(_pooled(model, hidden_states(model.bert, examples)))
         return logits
 
     def loss(self, model: Any, outputs: Tensor, examples: Sequence[Example], counts: Counts) -> Tensor:
@@ -143,7 +149,7 @@ class Choices(Objective):
 
     def outputs(self, model: Any, examples: Sequence[Example]) -> Tensor:
         """(N, choices) logits."""
-        logits = model.classifier(model.bert.pooler(hidden_states(model.bert, examples).first()[:, None]))
+        logits = model.classifier(_pooled(model, hidden_states(model.bert, examples)))
         choices: Tensor = logits.view(len(examples), -1)
         return choices
 
@@ -167,7 +173,7 @@ class MaskedTokensAndNextSentence(MaskedTokens):
         """The logits of the masked tokens, (N, V), and of the pairs, (N, 2)."""
         states = hidden_states(model.bert, examples)
         masked = states.where([np.asarray(self.labels(example)) != IGNORED for example in examples])
-        return self.head(model, masked), model.nsp_head(model.bert.pooler(states.first()[:, None]))
+        return self.head(model, masked), model.nsp_head(_pooled(model, states))
 
     def counts(self, examples: Sequence[Example]) -> Counts:
         """The number of masked tokens, and of pairs."""
