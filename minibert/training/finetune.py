@@ -27,7 +27,7 @@ from minibert.training.metrics import Metrics, check_installed
 from minibert.training.order import DistinctEpochs, Epochs
 from minibert.training.packed import Example
 from minibert.training.processes import place, wait
-from minibert.training.run import History, run_in_folder
+from minibert.training.run import History, folder_of, run_in_folder
 from minibert.training.tasks import TASKS, Compare, Task
 from minibert.training.vocabulary import CompactTable
 from minibert.vectors.fingerprint import facts
@@ -133,7 +133,7 @@ def finetune(
         DivergenceError: a loss is not finite; the last saved state is in the folder.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
-    folder = Path(output)
+    folder = folder_of(output)
     if dev is not None:
         check_installed()
     if patience is not None and dev is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from minibert.errors import MinibertError, optional
 from minibert.loading import load
 from minibert.model import BertForMaskedLM, BertForPreTraining
 from minibert.pretrained.files import place, write_text
+from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.training.fast import fast_operations
 from minibert.training.loop import Settings
@@ -25,7 +27,7 @@ from minibert.training.masking import Masking
 from minibert.training.objectives import MaskedTokens
 from minibert.training.order import Epochs
 from minibert.training.packed import Example, parts_of
-from minibert.training.run import History, run_in_folder
+from minibert.training.run import History, folder_of, run_in_folder
 from minibert.training.sequences import Sequences, digest_of, lines_of, new_vocabulary, tokenized
 
 # Layers and hidden size; a head has 64 dimensions, the feed-forward network 4 H.
@@ -106,14 +108,21 @@ def pretrain(
     for name, value in (("size", size), ("vocabulary", vocabulary)):
         if value is not None and model is not None:
             raise MinibertError(f"{name} ({value}) must not be given with model ({model}); a checkpoint has its own")
-    folder = Path(output)
+    folder = folder_of(output)
+    for name, count in (("vocab_size", vocab_size), ("length", length), ("batch_size", batch_size)):
+        whole_number(name, count)
+    whole_number("evaluate_every", evaluate_every)
+    if not 0 < epochs < math.inf:
+        raise MinibertError(f"epochs ({epochs!r}) must be a number above 0; 1 is usual")
     paths, others = [Path(file) for file in files], [Path(file) for file in held_out]
     if not paths:
         raise MinibertError("files ([]) must name at least one text file to learn from")
     digest = digest_of(paths)
     torch.manual_seed(seed)
     trained = _start(model, size or "tiny", vocabulary, paths, digest, vocab_size, length, folder / "training")
-    tokenizer = trained.tokenizer
+    tokenizer, most = trained.tokenizer, trained.config.max_position_embeddings
+    if not 3 <= length <= most:
+        raise MinibertError(f"length ({length}) must be 3 to {most} tokens, [CLS] and [SEP] included; 128 is usual")
     ends = tokenizer.cls_token_id, tokenizer.sep_token_id
 
     def rows_of(paths: Sequence[Path], name: str) -> Sequences:
@@ -222,7 +231,10 @@ def _config(size: str | Path, length: int) -> BertConfig:
         path = Path(size)
         if not path.is_file():
             raise MinibertError(f"size ({size}) must be one of {', '.join(SIZES)}, or a config.json that exists")
-        return BertConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            return BertConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise MinibertError(f"size ({size}) must be a config.json of a BERT ({error}); correct it") from None
     layers, hidden = SIZES[str(size)]
     return BertConfig(
         hidden_size=hidden,

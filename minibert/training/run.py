@@ -48,6 +48,18 @@ class History:
     stopped_early: bool = False
 
 
+def folder_of(output: str | Path) -> Path:
+    """The folder for a run, which may not exist yet.
+
+    Raises:
+        MinibertError: it is a file.
+    """
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise MinibertError(f"the output ({folder}) must be a folder, not a file; choose another name")
+    return folder
+
+
 def run_in_folder(
     model: PretrainedModel,
     batches: Callable[[int], Sequence[Example]],

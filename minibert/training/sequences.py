@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, trainers
 
 from minibert.errors import MinibertError
 from minibert.pretrained.files import sha256_of, to_disk, write_text, written_whole
+from minibert.records import decoded
 from minibert.text import counted
 from minibert.tokenizer import BertTokenizer
 from minibert.training.packed import Ids
@@ -99,12 +100,8 @@ def lines_of(path: Path) -> Iterator[str]:
         FileNotFoundError: there is no such file.
         MinibertError: it is not UTF-8.
     """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for line in file:
-                yield line.rstrip("\n")
-    except UnicodeDecodeError as error:
-        raise MinibertError(f"{path} must be UTF-8 text; byte {error.start} of a block is not: convert it") from None
+    for _, line in decoded(str(path)):
+        yield line.rstrip("\r\n")
 
 
 def digest_of(paths: Sequence[Path]) -> str:

@@ -163,6 +163,10 @@ def test_the_loss_of_held_out_rows_is_that_of_transformers(minilm: Path, tmp_pat
         ({"size": "tiny", "model": "x"}, r"size \(tiny\) must not be given with model \(x\)"),
         ({"vocabulary": "y", "model": "x"}, r"vocabulary \(y\) must not be given with model \(x\)"),
         ({"mask_rate": 1.5}, r"mask_rate \(1\.5\) must be between 0 and 1"),
+        ({"length": 2}, r"length \(2\) must be 3 to 512 tokens"),
+        ({"batch_size": 0}, r"batch_size \(0\) must be a whole number"),
+        ({"epochs": -1}, r"epochs \(-1\) must be a number above 0"),
+        ({"evaluate_every": 0}, r"evaluate_every \(0\) must be a whole number"),
         ({"vocab_size": 9}, r"vocab_size \(9\) must hold each character"),
     ],
 )
@@ -173,7 +177,18 @@ def test_wrong_settings_get_one_sentence(
         pretrain(books, tmp_path, **{"vocab_size": 120, **arguments})
 
 
+def test_rows_longer_than_a_checkpoint_takes_are_refused(books: list[Path], minilm: Path, tmp_path: Path) -> None:
+    with pytest.raises(MinibertError, match=r"length \(513\) must be 3 to 512 tokens"):
+        pretrain(books, tmp_path, model=minilm, length=513)
+
+
 def test_files_that_are_none_are_named(tmp_path: Path) -> None:
+    (tmp_path / "size.json").write_bytes(b"\x8a")
+    (tmp_path / "text.txt").write_text("some words")
+    with pytest.raises(MinibertError, match=r"size\.json\) must be a config\.json of a BERT"):
+        pretrain([tmp_path / "text.txt"], tmp_path / "out", size=tmp_path / "size.json")
+    with pytest.raises(MinibertError, match=r"text\.txt\) must be a folder, not a file"):
+        pretrain([tmp_path / "text.txt"], tmp_path / "text.txt")
     with pytest.raises(MinibertError, match=r"files \(\[\]\) must name at least one"):
         pretrain([], tmp_path)
     with pytest.raises(FileNotFoundError):

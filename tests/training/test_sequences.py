@@ -102,7 +102,7 @@ def test_texts_without_words_are_refused(minilm: Path, tmp_path: Path) -> None:
 def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes("café".encode("latin-1"))
-    with pytest.raises(minibert.MinibertError, match=r"latin\.txt must be UTF-8"):
+    with pytest.raises(minibert.MinibertError, match=r"latin\.txt, line 1, must be UTF-8"):
         list(lines_of(path))
 
 
