@@ -337,6 +337,42 @@ def tasks(cpus: Sequence[Cpu], name: str) -> str:
     return join(captions(cpus, name), beside(cpus, lambda cpu: cpu.results[name]["rows"], keys, values))
 
 
+def training(cpus: Sequence[Cpu], name: str) -> str:
+    """A run of training.py."""
+    values = {
+        "seconds": ("median (s)", ".2f"),
+        "ratio": ("speed ratio", ".2f"),
+        "megabytes": ("peak memory (MB)", ",.0f"),
+    }
+    keys = {"work": ("work", ""), "subject": ("subject", "")}
+    return join(captions(cpus, name), beside(cpus, lambda cpu: cpu.results[name]["rows"], keys, values))
+
+
+def finetuning(cpus: Sequence[Cpu], name: str) -> str:
+    """A run of finetuning.py."""
+    values = {
+        "ours": ("minibert", ".4f"),
+        "theirs": ("peer", ".4f"),
+        "difference": ("mean difference", "+.4f"),
+        "error": ("standard error", ".4f"),
+    }
+    keys = {"work": ("work", ""), "metric": ("metric", "")}
+    return beside(cpus, lambda cpu: cpu.results[name]["rows"], keys, values)
+
+
+def pretraining(cpus: Sequence[Cpu], name: str) -> str:
+    """A run of pretraining.py."""
+
+    def rows(cpu: Cpu) -> list[Row]:
+        figures = cpu.results[name]["figures"]
+        subjects = {"frequencies": "unigram", "pairs of tokens": "bigram", "minibert, tiny": "loss"}
+        return [{"subject": subject, "loss": figures[key]} for subject, key in subjects.items()]
+
+    return join(
+        beside(cpus, rows, {"subject": ("model", "")}, {"loss": ("nats per token", ".2f")}), pictures(cpus, name)
+    )
+
+
 def join(*parts: str) -> str:
     """Join the non-empty parts with blank lines."""
     return "\n\n".join(part for part in parts if part)
@@ -351,7 +387,8 @@ BLOCKS: dict[str, tuple[str, Callable[[Sequence[Cpu], str], str]]] = {
     "load-pictures": ("load", pictures),
     **{name: (name, encode) for name in ("work1", "work2", "stsb")},
     **{
-        maker.__name__: (maker.__name__, maker) for maker in (scaling, load, soak, search, words, quality, study, tasks)
+        maker.__name__: (maker.__name__, maker)
+        for maker in (scaling, load, soak, search, words, quality, study, tasks, training, finetuning, pretraining)
     },
 }
 
