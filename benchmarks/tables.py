@@ -21,9 +21,16 @@ from typing import Any
 import measure
 
 ROOT = Path(__file__).parent.parent
-TEXTS = ("README.md", "docs/speed.md", "docs/checkpoints.md", "benchmarks/README.md")
+TEXTS = ("README.md", "docs/speed.md", "docs/checkpoints.md", "docs/training.md", "benchmarks/README.md")
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 OURS, THEIRS = "minibert", "sentence-transformers"
+TRAINED = {  # the works of training.py
+    "trec": "short questions (TREC)",
+    "banking77": "longer ones (Banking77)",
+    "wnut17": "entities (WNUT-17)",
+    "mlm": "masked words",
+    "stsb": "sentence vectors (STS-B)",
+}
 
 # Settings that must agree on all CPUs. The number of rounds and the peers may differ.
 WORK = ("texts", "limit", "max_length", "count", "dimension", "queries", "top_k", "total", "call")
@@ -348,6 +355,31 @@ def training(cpus: Sequence[Cpu], name: str) -> str:
     return join(captions(cpus, name), beside(cpus, lambda cpu: cpu.results[name]["rows"], keys, values))
 
 
+def training_headline(cpus: Sequence[Cpu], name: str) -> str:
+    """How much faster training is than with the peer, on each CPU."""
+    peers = {"stsb": "sentence-transformers' trainer"}
+    lines = []
+    for cpu in cpus:
+        rows = {(row["work"], row["subject"]): row for row in cpu.results[name]["rows"]}
+        times = [
+            f"{rows[work, OURS]['ratio']:.1f} x as fast as {peers.get(work, 'Trainer')} for {title}"
+            for work, title in TRAINED.items()
+        ]
+        lines.append(bullet(f"{cpu.title}: minibert trains {', '.join(times)}."))
+    return "\n".join(lines)
+
+
+def step(cpus: Sequence[Cpu], name: str) -> str:
+    """A run of step.py."""
+    keys = {"work": ("work", ""), "dropout": ("dropout", ""), "form": ("form", "")}
+    values = {"milliseconds": ("ms", ".1f")}
+    parts = [
+        beside(cpus, lambda cpu, part=part: cpu.results[name][part], keys, values)
+        for part in ("forms", "shares", "attention")
+    ]
+    return join(captions(cpus, name), *parts)
+
+
 def finetuning(cpus: Sequence[Cpu], name: str) -> str:
     """A run of finetuning.py."""
     values = {
@@ -362,15 +394,20 @@ def finetuning(cpus: Sequence[Cpu], name: str) -> str:
 
 def pretraining(cpus: Sequence[Cpu], name: str) -> str:
     """A run of pretraining.py."""
+    start = "all-MiniLM-L6-v2's encoder, new head" if name.endswith("minilm") else "tiny, from a random start"
 
     def rows(cpu: Cpu) -> list[Row]:
         figures = cpu.results[name]["figures"]
-        subjects = {"frequencies": "unigram", "pairs of tokens": "bigram", "minibert, tiny": "loss"}
+        subjects = {"frequencies": "unigram", "pairs of tokens": "bigram", f"minibert: {start}": "loss"}
         return [{"subject": subject, "loss": figures[key]} for subject, key in subjects.items()]
 
-    return join(
-        beside(cpus, rows, {"subject": ("model", "")}, {"loss": ("nats per token", ".2f")}), pictures(cpus, name)
-    )
+    def run(result: dict[str, Any]) -> str:
+        figures, threads = result["figures"], result["machine"]["threads"]
+        size = f"{figures['steps']:,} steps, {figures['tokens'] / 1e6:.1f} million tokens"
+        return f"{size}, {figures['minutes']:.0f} minutes with {threads} thread{'s' if threads > 1 else ''}"
+
+    table = beside(cpus, rows, {"subject": ("model", "")}, {"loss": ("nats per token", ".2f")})
+    return join(captions(cpus, name, run), table, pictures(cpus, name))
 
 
 def join(*parts: str) -> str:
@@ -385,10 +422,12 @@ BLOCKS: dict[str, tuple[str, Callable[[Sequence[Cpu], str], str]]] = {
     "memory": ("soak", memory),
     "int8": ("int8", eight_bits),
     "load-pictures": ("load", pictures),
+    "training-headline": ("training", training_headline),
+    **{name: (name, pretraining) for name in ("pretraining", "pretraining-minilm")},
     **{name: (name, encode) for name in ("work1", "work2", "stsb")},
     **{
         maker.__name__: (maker.__name__, maker)
-        for maker in (scaling, load, soak, search, words, quality, study, tasks, training, finetuning, pretraining)
+        for maker in (scaling, load, soak, search, words, quality, study, tasks, training, step, finetuning)
     },
 }
 

@@ -82,10 +82,11 @@ def numbered(rows: list[Any]) -> tuple[list[Any], list[Any], int]:
 def ours(work: str, rows: list[Any], dtype: str) -> Callable[[], None]:
     """A run of ours."""
     import minibert
-    from minibert.training.loop import Settings, train
+    from minibert.training.loop import train
     from minibert.training.objectives import MaskedTokens, Objective, ScoredPairs, TextLabels, TokenLabels
     from minibert.training.order import Epochs
     from minibert.training.packed import Example
+    from minibert.training.settings import Settings
     from minibert.training.vocabulary import CompactTable
 
     tokenizer = minibert.BertTokenizer.from_pretrained(REAL)

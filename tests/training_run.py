@@ -1,7 +1,12 @@
-"""A small training run as a program: `python training_run.py FOLDER` writes its weights there, too."""
+"""A small training run as a program: `python training_run.py FOLDER` writes its weights there, too.
+
+Under torchrun, `training_run.py FOLDER RANK STEP SIGNAL` sends a signal to the process of this rank at a step.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +18,10 @@ from safetensors.torch import save_model
 from training_cases import CASES
 
 import minibert
-from minibert.training.loop import Settings
+from minibert.training import processes
 from minibert.training.objectives import TextLabels
 from minibert.training.run import History, run_in_folder
+from minibert.training.settings import Settings
 
 CASE = CASES[3]
 IDENTITY = {"data": "random", "model": "tiny"}
@@ -36,9 +42,18 @@ def go(folder: Path, settings: Settings = SETTINGS, **arguments: Any) -> tuple[H
     return run_in_folder(model, batches, TextLabels(), settings, folder, **arguments), model
 
 
+def examples(number: int) -> Any:
+    """The examples of a step; before, the signal if it is due."""
+    if sys.argv[2:4] == [str(processes.rank_and_size()[0]), str(number)]:
+        os.kill(os.getpid(), signal.Signals[sys.argv[4]])
+    return CASE.examples(number)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     place = Path(sys.argv[1])
     print("ready", flush=True)
-    _, trained = go(place)
-    save_model(trained, str(place / "final.safetensors"))
+    processes.join()
+    _, trained = go(place, batches=examples)
+    if processes.is_first():
+        save_model(trained, str(place / "final.safetensors"))

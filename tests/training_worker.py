@@ -14,9 +14,10 @@ from torch import distributed
 from training_cases import CASES, NO_DROPOUT, Case
 
 import minibert
-from minibert.training.loop import Settings, train
+from minibert.training.loop import train
 from minibert.training.objectives import Objective, Positives, ScoredPairs
 from minibert.training.packed import Example
+from minibert.training.settings import Settings
 from minibert.vectors.recipe import Recipe
 
 SETTINGS = Settings(steps=6, learning_rate=3e-3, part_tokens=45)

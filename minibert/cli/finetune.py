@@ -9,6 +9,7 @@ import sys
 import minibert
 from minibert.cli.loading import add_checkpoint
 from minibert.errors import MinibertError
+from minibert.training.processes import is_first, join
 from minibert.training.tasks import TASKS
 
 SUMMARY = "Fine-tune a model on rows of a file."
@@ -77,6 +78,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Fine-tune a model, and print its metrics."""
+    join()  # before the model is loaded, since each process may have a device of its own
     bert = minibert.load(
         options.model, revision=options.revision, local_files_only=options.offline, device=options.device
     )
@@ -95,6 +97,8 @@ def run(options: argparse.Namespace) -> None:
         loss=options.loss,
         dtype=options.dtype,
     )
+    if not is_first():  # only one of several processes prints
+        return
     if made.metrics:
         show(made.metrics, options.json)
     print(f"minibert: the model is in {options.output}", file=sys.stderr)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 from minibert.training.pretrain import SIZES, pretrain
+from minibert.training.processes import is_first
 
 SUMMARY = "Train a masked-LM model on text files."
 DETAILS = """\
-Trains a new model, or goes on with a checkpoint (--from), by predicting masked words of UTF-8 text files. Each file is
-a document. OUT gets the model; OUT/training has losses.csv, metrics.csv, curve.png and the state. The same command
-again goes on where the last one stopped. At the end it prints the words that the model puts at the masks of held-out
-sentences, before and after."""
+Trains a new model, or continues from a checkpoint (--from), by predicting masked words of UTF-8 text files. Each file
+is a document. OUT gets the model; OUT/training has losses.csv, metrics.csv, curve.png and the state. The same command
+again resumes an interrupted run. At the end it prints the words that the model puts at the masks of held-out sentences,
+before and after."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="SIZE", help=f"{', '.join(SIZES)}, or a config.json (default: tiny, without --from)"
     )
-    parser.add_argument("--from", dest="model", metavar="MODEL", help="checkpoint to go on from")
+    parser.add_argument("--from", dest="model", metavar="MODEL", help="checkpoint to continue from")
     parser.add_argument("--held-out", metavar="FILE", nargs="+", default=[], help="text to evaluate on")
     parser.add_argument("--vocabulary", metavar="MODEL", help="checkpoint whose tokenizer a new model gets")
     parser.add_argument("--vocab-size", type=int, default=30_522, help="size of a learned vocabulary (default: 30522)")
@@ -37,6 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of products (default: float32)"
     )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
     parser.add_argument("--save-every", type=int, default=500, metavar="STEPS", help="default: 500")
     parser.add_argument("--evaluate-every", type=int, default=500, metavar="STEPS", help="default: 500")
 
@@ -45,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
     """Train, and print what the model has learned."""
     settings = {name: value for name, value in vars(options).items() if name not in ("command", "run", "config")}
     found = pretrain(settings.pop("files"), settings.pop("output"), size=options.config, **settings)
+    if not is_first():  # only one of several processes prints
+        return
     for sentence, before, after in found.filled:
         print(f"{sentence}\n  before: {', '.join(before)}\n  after:  {', '.join(after)}")
     print(f"held-out loss {found.metrics['loss']:.3f} nats, accuracy {found.metrics['accuracy']:.1%}")

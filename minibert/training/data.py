@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,7 +146,7 @@ def _renamed(place: str, record: Record, columns: Mapping[str, str], absent: Seq
 
 def as_number(value: Any) -> float | None:
     """A finite number, or text that is one; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if isinstance(value, bool) or not isinstance(value, (Real, str)):
         return None
     try:
         number = float(value)

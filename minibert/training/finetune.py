@@ -22,12 +22,12 @@ from minibert.pretrained.files import write_text
 from minibert.text import check_choice, counted, whole_number
 from minibert.training.card import card
 from minibert.training.data import Data, Rows, read
-from minibert.training.loop import Settings
 from minibert.training.metrics import Metrics, check_installed
 from minibert.training.order import DistinctEpochs, Epochs
 from minibert.training.packed import Example
-from minibert.training.processes import place, wait
+from minibert.training.processes import is_first, join, wait
 from minibert.training.run import History, folder_of, run_in_folder
+from minibert.training.settings import Settings
 from minibert.training.tasks import TASKS, Compare, Task
 from minibert.training.vocabulary import CompactTable
 from minibert.vectors.fingerprint import facts
@@ -119,7 +119,7 @@ def finetune(
         dev: rows to evaluate on after each epoch. The model with the best metric is kept; without, the last.
         columns: the names of columns in the rows, by the names above, where they differ.
         epochs, batch_size: how often each row is taken, and how many rows in a step.
-        learning_rate, warmup, weight_decay, seed, dtype, part_tokens: as for `loop.Settings`.
+        learning_rate, warmup, weight_decay, seed, dtype, part_tokens: as for `Settings`.
         patience: stop after so many evaluations without a better metric.
         max_length: the most tokens of a row, with special tokens; None means the model's limit.
         loss: for "similarity": "cosent" learns the order of scores, "cosine" learns cosines.
@@ -133,6 +133,7 @@ def finetune(
         DivergenceError: a loss is not finite; the last saved state is in the folder.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
+    join()
     folder = folder_of(output)
     if dev is not None:
         check_installed()
@@ -167,6 +168,7 @@ def finetune(
         "epochs": epochs,
         "batch_size": batch_size,
         "max_length": tuned.max_seq_length,
+        "patience": patience,
         **({"loss": loss} if task == "similarity" else {}),
     }
 
@@ -196,7 +198,7 @@ def finetune(
     # rows of the table that do not occur were only decayed: see `CompactTable`
     table.restore(math.prod(1 - settings.rate(number) * weight_decay for number in range(int(best["step"]))))
     metrics = {name: value for name, value in best.items() if name != "step"}
-    if place()[0] == 0:  # of several processes, one writes
+    if is_first():  # of several processes, one writes
         tuned.save_pretrained(folder)
         data = [rows] if held_out is None else [rows, held_out]
         write_text(folder / "README.md", card(bert.source, task, data, {**choices, **vars(settings)}, metrics))

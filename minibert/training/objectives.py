@@ -30,7 +30,7 @@ class Objective:
 
     Attributes:
         divides: whether the loss of a batch is a sum over its examples. If each example's loss depends on the others,
-            it does not; the outputs of the whole batch are then computed before its loss (`loop.gradients`).
+            it does not; the outputs of the whole batch are then computed before its loss (`gradients.gradients`).
     """
 
     divides = True
@@ -71,7 +71,7 @@ class TextLabels(Objective):
         labels = torch.from_numpy(np.array([example.labels for example in examples])).to(outputs.device)
         if labels.is_floating_point():
             labels = labels.float()
-        part: Tensor = model.loss(outputs, labels) * (len(examples) / counts[0])
+        part: Tensor = model.loss(outputs.float(), labels) * (len(examples) / counts[0])
         return part
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,16 @@ from minibert.pretrained.files import place, write_text
 from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.training.fast import fast_operations
-from minibert.training.loop import Settings
+from minibert.training.log import read_log
 from minibert.training.masking import Masking
 from minibert.training.objectives import MaskedTokens
 from minibert.training.order import Epochs
 from minibert.training.packed import Example, parts_of
+from minibert.training.processes import first_before_others, is_first, join, wait
 from minibert.training.run import History, folder_of, run_in_folder
 from minibert.training.sequences import Sequences, digest_of, lines_of, new_vocabulary, tokenized
+from minibert.training.settings import Settings
+from minibert.vectors.fingerprint import facts
 
 # Layers and hidden size; a head has 64 dimensions, the feed-forward network 4 H.
 # Source: Turc et al. 2019, "Well-Read Students Learn Better", table 1.
@@ -71,20 +76,21 @@ def pretrain(
     learning_rate: float | None = None,
     seed: int = 0,
     dtype: str = "float32",
+    device: str | torch.device = "cpu",
     save_every: int = 500,
     evaluate_every: int = 500,
     show_progress_bar: bool | None = None,
 ) -> Pretraining:
     """Train a masked-LM model on text files, from a random start or from a checkpoint.
 
-    The same call again goes on where the last one stopped.
+    The same call again resumes an interrupted run.
 
     Args:
         files: UTF-8 text, a document each. No row of tokens crosses from one to the next.
         output: a folder. The model goes into it; its state, `losses.csv` and the curve into its subfolder `training`.
         size: of a new model: "tiny", "mini", "small", "base", or a `config.json`; "tiny" when None. Its
             vocabulary is learned from the files, unless one is given.
-        model: the checkpoint to go on from, in place of a new model. If it lacks a masked-LM head, it gets a new one.
+        model: a checkpoint to continue from, in place of a new model. If it lacks a masked-LM head, it gets a new one.
         held_out: files to evaluate on; if there are none, every hundredth row, up to 256, is kept from training.
         vocabulary: a checkpoint whose tokenizer a new model gets.
         vocab_size: tokens of a vocabulary that is learned.
@@ -95,6 +101,7 @@ def pretrain(
         learning_rate: the highest; when None, 1e-3 from a random start, 5e-5 from a checkpoint.
         seed: of the start, the order, the masks and dropout.
         dtype: as for `Settings`.
+        device: of the model: "cpu", "cuda", "mps", ...
         save_every, evaluate_every: in steps.
         show_progress_bar: None shows it where a person watches.
 
@@ -105,29 +112,41 @@ def pretrain(
         ImportError: matplotlib, which draws the curve, is not installed.
     """
     optional("matplotlib", "the curve of a training run", "matplotlib")
+    join()
     for name, value in (("size", size), ("vocabulary", vocabulary)):
         if value is not None and model is not None:
             raise MinibertError(f"{name} ({value}) must not be given with model ({model}); a checkpoint has its own")
     folder = folder_of(output)
     for name, count in (("vocab_size", vocab_size), ("length", length), ("batch_size", batch_size)):
         whole_number(name, count)
-    whole_number("evaluate_every", evaluate_every)
+    for name, count in (("save_every", save_every), ("evaluate_every", evaluate_every)):
+        whole_number(name, count)
+    settings = Settings(
+        steps=1,
+        learning_rate=(1e-3 if model is None else 5e-5) if learning_rate is None else learning_rate,
+        seed=seed,
+        dtype=dtype,  # type: ignore[arg-type]
+    )
     if not 0 < epochs < math.inf:
         raise MinibertError(f"epochs ({epochs!r}) must be a number above 0; 1 is usual")
     paths, others = [Path(file) for file in files], [Path(file) for file in held_out]
     if not paths:
         raise MinibertError("files ([]) must name at least one text file to learn from")
     digest = digest_of(paths)
-    torch.manual_seed(seed)
-    trained = _start(model, size or "tiny", vocabulary, paths, digest, vocab_size, length, folder / "training")
+    with torch.random.fork_rng([]), first_before_others():
+        torch.manual_seed(seed)
+        trained = _start(model, size or "tiny", vocabulary, paths, digest, vocab_size, length, folder / "training")
+    trained.model.to(device)
     tokenizer, most = trained.tokenizer, trained.config.max_position_embeddings
     if not 3 <= length <= most:
         raise MinibertError(f"length ({length}) must be 3 to {most} tokens, [CLS] and [SEP] included; 128 is usual")
+    masking = Masking.of(tokenizer, mask_rate, whole_words)
     ends = tokenizer.cls_token_id, tokenizer.sep_token_id
 
     def rows_of(paths: Sequence[Path], name: str) -> Sequences:
         where = folder / "training" / f"{name}.bin"
-        tokens = tokenized((lines_of(path) for path in paths), digest_of(paths), tokenizer, where)
+        with first_before_others():
+            tokens = tokenized((lines_of(path) for path in paths), digest_of(paths), tokenizer, where)
         return Sequences(*tokens, length, *ends)
 
     rows: Sequence[Any] = rows_of(paths, "tokens")
@@ -135,18 +154,15 @@ def pretrain(
         kept: Sequence[Any] = rows_of(others, "held_out")
         numbers: Sequence[int] = range(len(rows))
     else:
-        step = max(100, len(rows) // HELD_OUT_ROWS)
-        kept = [rows[i] for i in range(step // 2, len(rows), step)] or [rows[0]]
-        numbers = [i for i in range(len(rows)) if i % step != step // 2]
-    masking = Masking.of(tokenizer, mask_rate, whole_words)
+        step = min(max(100, len(rows) // HELD_OUT_ROWS), len(rows))
+        apart = range(step // 2, len(rows), step)
+        kept = [rows[i] for i in apart]
+        numbers = [i for i in range(len(rows)) if i not in apart]
+        if not numbers:
+            raise MinibertError(f"the texts (of one row of {length} tokens) must give two; add text, or pass held_out")
     evaluated = _masked_once(kept, Masking.of(tokenizer))
     order = Epochs(numbers, batch_size, seed)
-    settings = Settings(
-        steps=max(1, round(epochs * order.steps)),
-        learning_rate=learning_rate or (1e-3 if model is None else 5e-5),
-        seed=seed,
-        dtype=dtype,  # type: ignore[arg-type]
-    )
+    settings = replace(settings, steps=max(1, round(epochs * order.steps)))
 
     def batch(number: int) -> list[Example]:
         random = np.random.default_rng([seed, number, 1])
@@ -155,30 +171,38 @@ def pretrain(
     sentences = _sentences(kept, tokenizer)
     before = [_words(trained, sentence) for sentence in sentences]
     network = trained.model
-    history = run_in_folder(
-        network,
-        batch,
-        MaskedTokens(),
-        settings,
-        folder / "training",
-        identity={
-            "files": digest,
-            "held out": digest_of(others),
-            "model": str(model or size or "tiny"),
-            "settings": asdict(settings),
-            "masking": {"rate": mask_rate, "whole words": whole_words},
-            "rows": {"length": length, "batch": batch_size},
-        },
-        save_every=save_every,
-        evaluate=lambda _: masked_loss(network, evaluated),
-        evaluate_every=evaluate_every,
-        show_progress_bar=show_progress_bar,
-    )
-    trained.save_pretrained(folder)
-    _draw(history, folder / "training" / "curve.png")
+    try:
+        history = run_in_folder(
+            network,
+            batch,
+            MaskedTokens(),
+            settings,
+            folder / "training",
+            identity={
+                "files": digest,
+                "held out": digest_of(others),
+                "model": facts(trained) if model else trained.config.to_dict(),
+                "vocabulary": hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest(),
+                "masking": {"rate": mask_rate, "whole words": whole_words},
+                "rows": {"length": length, "batch": batch_size},
+            },
+            save_every=save_every,
+            evaluate=lambda _: masked_loss(network, evaluated),
+            evaluate_every=evaluate_every,
+            describe=lambda example: tokenizer.decode(example.rows[0].tolist()),
+            show_progress_bar=show_progress_bar,
+        )
+    except (KeyboardInterrupt, MinibertError):
+        with suppress(OSError, ValueError, KeyError):  # the error is what counts
+            _draw(folder / "training")
+        raise
     after = [_words(trained, sentence) for sentence in sentences]
-    metrics = masked_loss(network, evaluated)
-    write_text(folder / "training" / "result.json", json.dumps(metrics, indent=2) + "\n")
+    metrics = {name: value for name, value in history.evaluations[-1].items() if name != "step"}
+    if is_first():  # of several processes, one writes
+        _draw(folder / "training")
+        trained.save_pretrained(folder)
+        write_text(folder / "training" / "result.json", json.dumps(metrics, indent=2) + "\n")
+    wait()
     return Pretraining(trained, metrics, history, list(zip(sentences, before, after, strict=True)))
 
 
@@ -248,7 +272,7 @@ def _config(size: str | Path, length: int) -> BertConfig:
 def _masked_once(rows: Sequence[Any], masking: Masking) -> list[Example]:
     """At most `HELD_OUT_ROWS` rows, evenly spread, always with the same masks."""
     random = np.random.default_rng(0)
-    step = max(1, len(rows) // HELD_OUT_ROWS)
+    step = -(-len(rows) // HELD_OUT_ROWS)
     return [masking(rows[i], random) for i in range(0, len(rows), step)]
 
 
@@ -272,9 +296,11 @@ def _words(bert: Bert, sentence: str) -> list[str]:
     return [candidate.token for candidate in bert.fill_mask(sentence, top_k=3)]  # type: ignore[union-attr]
 
 
-def _draw(history: History, path: Path) -> None:
-    """Write the picture of the losses."""
+def _draw(folder: Path) -> None:
+    """Write the picture of the losses so far."""
     from minibert.pictures.plots import plot_losses, save
 
-    held_out = {int(found["step"]): found["loss"] for found in history.evaluations}
-    save(plot_losses([step.loss for step in history.steps], held_out), path)
+    losses, metrics = (read_log(folder / name) for name in ("losses.csv", "metrics.csv"))
+    if losses and is_first():
+        held_out = {int(row["step"]): float(row["loss"]) for row in metrics}
+        save(plot_losses([float(row["loss"]) for row in losses], held_out), folder / "curve.png")

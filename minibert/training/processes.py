@@ -1,27 +1,82 @@
 """Training in several processes: each computes its share of a batch, and torch's DDP averages their gradients.
 
-`torchrun` or `accelerate launch` starts the processes, and `torch.distributed.init_process_group` joins them. In one
-process alone, everything here does nothing.
+`torchrun` starts the processes. In one process alone, everything here does nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import atexit
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from minibert.errors import MinibertError
 from minibert.training.objectives import Objective
 from minibert.training.packed import Example
 
 
-def place() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """The number of this process, and how many there are: (0, 1) for one alone."""
-    joined = distributed.is_available() and distributed.is_initialized()
-    return (distributed.get_rank(), distributed.get_world_size()) if joined else (0, 1)
+    several = distributed.is_available() and distributed.is_initialized()
+    return (distributed.get_rank(), distributed.get_world_size()) if several else (0, 1)
+
+
+def join() -> None:
+    """Join the process group if torchrun started this process, unless it has joined; it is left at exit."""
+    started = {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() and int(os.environ["WORLD_SIZE"]) > 1
+    if not started or not distributed.is_available() or distributed.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    # one process may tokenize a large corpus while the others wait; if it ends, they learn that at once
+    distributed.init_process_group(timeout=timedelta(days=1))
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this is the one process that writes."""
+    return rank_and_size()[0] == 0
+
+
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """The first process runs the block, then the others do: they find the files that it has made."""
+    if not is_first():
+        wait()
+    yield
+    if is_first():
+        wait()
+
+
+class LostProcessError(MinibertError):
+    """Another process of the training has ended."""
+
+
+@contextmanager
+def exchange() -> Iterator[None]:
+    """A context in which processes exchange tensors.
+
+    Raises:
+        LostProcessError: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # gloo has no class for its errors
+        if rank_and_size()[1] > 1 and re.search(r"[Cc]onnection (closed|reset|refused)", str(error)):
+            raise LostProcessError("another process of this training has ended; start all of them again") from error
+        raise
 
 
 class Trainee(nn.Module):
@@ -37,9 +92,9 @@ class Trainee(nn.Module):
         return self.objective.outputs(self.model, examples)
 
 
-def joined(trainee: Trainee) -> nn.Module:
+def in_ddp(trainee: Trainee) -> nn.Module:
     """The trainee, in DDP if there are several processes; all then have the weights of the first."""
-    if place()[1] == 1:
+    if rank_and_size()[1] == 1:
         return trainee
     device = next(trainee.parameters()).device
     # sentence vectors leave out the pooler, so not every parameter has a gradient
@@ -63,26 +118,29 @@ def gathered(own: Tensor, count: int) -> Tensor:
         own: (N, ...) the outputs of this process's share.
         count: examples of the whole batch.
     """
-    _, size = place()
+    _, size = rank_and_size()
     if size == 1:
         return own
     most = -(-count // size)
     padded = torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])])
     shares = [torch.empty_like(padded) for _ in range(size)]
-    distributed.all_gather(shares, padded)
+    with exchange():
+        distributed.all_gather(shares, padded)
     return torch.stack(shares, dim=1).flatten(0, 1)[:count]  # share by share -> example by example
 
 
 def total(number: float) -> float:
     """The sum of a number over all processes."""
-    if place()[1] == 1:
+    if rank_and_size()[1] == 1:
         return number
     found = torch.tensor(number, dtype=torch.float64)
-    distributed.all_reduce(found)
+    with exchange():
+        distributed.all_reduce(found)
     return found.item()
 
 
 def wait() -> None:
     """Wait until all processes are here."""
-    if place()[1] > 1:
-        distributed.barrier()
+    if rank_and_size()[1] > 1:
+        with exchange():
+            distributed.barrier()

@@ -1,15 +1,14 @@
-"""A training run in a folder: it logs, evaluates and saves, and the same call again goes on where it stopped."""
+"""A training run in a folder: it logs, evaluates and saves, and the same call again resumes it."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import platform
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,12 +19,14 @@ from typing_extensions import Self
 
 from minibert.base import PretrainedModel
 from minibert.errors import MinibertError, warn
-from minibert.pretrained.files import locked, path_to_disk, to_disk, written_whole
+from minibert.pretrained.files import locked
 from minibert.text import whole_number
-from minibert.training.loop import DivergenceError, Settings, Step, adamw, train
+from minibert.training.log import Bar, Log, write_metrics
+from minibert.training.loop import DivergenceError, Step, adamw, train
 from minibert.training.objectives import Objective
 from minibert.training.packed import Example
-from minibert.training.processes import place, total, wait
+from minibert.training.processes import LostProcessError, is_first, rank_and_size, total, wait
+from minibert.training.settings import Settings
 from minibert.training.state import Checkpoints
 
 Metrics = Mapping[str, float]
@@ -76,14 +77,15 @@ def run_in_folder(
     describe: Callable[[Example], str] | None = None,
     show_progress_bar: bool | None = None,
 ) -> History:
-    """Train a model, and keep everything that is needed to go on in a folder.
+    """Train a model, and keep everything that is needed to resume in a folder.
 
-    `losses.csv` has a line for each step, `metrics.csv` one for each evaluation. Ctrl-C finishes the step and saves.
+    `losses.csv` has a line for each step, `metrics.csv` one for each evaluation. Ctrl-C and SIGTERM finish the step and
+    save.
 
     Args:
         model, batches, objective, settings: as for `train`.
         folder: of this run alone.
-        identity: what decides on the result besides the settings: data, model, task. It must be equal to go on.
+        identity: what decides on the result besides the settings: data, model, task. It must be equal to resume.
         save_every: in steps. The last step is always saved.
         evaluate: returns metrics after so many steps; the model is in evaluation mode.
         evaluate_every: in steps; the last step is always evaluated. None: only that one.
@@ -105,26 +107,33 @@ def run_in_folder(
     if patience is not None and best is None:
         raise MinibertError(f"patience ({patience}) must be given with best, the metric it waits for; pass best=")
     folder = Path(folder)
-    first = place()[0] == 0  # of several processes, one writes
+    first = is_first()
     busy = f"another process trains in {folder}; wait for it, or choose another folder"
     with locked(folder / ".lock", busy) if first else nullcontext():
         kept = Checkpoints(folder / "states")
         what = json.loads(json.dumps({**identity, "settings": vars(settings)}, default=str))
-        _check_identity(kept, what, folder)
+        _check_identity(kept, what, model, folder)
         optimizer = adamw(model, settings)
         state = kept.load(model, optimizer)
         start = state["step"] if state else 0
+        if total(start) != start * rank_and_size()[1]:
+            raise MinibertError(f"the folder ({folder}) must be the same for all processes; use a disk that they share")
         history = History(**state["history"]) if state else History()
         log = Log(folder / "losses.csv", start, writes=first)
         history.steps = log.steps
         if history.stopped_early:
             start = settings.steps
 
+        def all_agree_to(stop: bool) -> bool:
+            return total(stop) > 0
+
         def save(done: int) -> None:
             if first:
                 log.flush()
                 rest = {key: value for key, value in vars(history).items() if key != "steps"}
-                kept.save(done, model, optimizer, {"identity": what, "machine": _machine(), "history": rest})
+                kept.save(done, model, optimizer, {"identity": what, "machine": _machine(model), "history": rest})
+                if history.best:
+                    kept.forget_best(int(history.best["step"]))
 
         def measure(done: int) -> None:
             found = {"step": done, **(evaluate(done) if evaluate else {})}
@@ -136,9 +145,11 @@ def run_in_folder(
                 if first:
                     kept.save_best(done, model, {"metrics": found})
             gains = [e["step"] for e in history.evaluations].index(history.best["step"]) if history.best else 0
-            history.stopped_early = patience is not None and len(history.evaluations) - 1 - gains >= patience
+            history.stopped_early = all_agree_to(
+                patience is not None and len(history.evaluations) - 1 - gains >= patience
+            )
             if first:
-                _write_metrics(folder / "metrics.csv", history.evaluations, done)
+                write_metrics(folder / "metrics.csv", history.evaluations, done)
 
         with Interruption() as asked, Bar(settings.steps, start, show_progress_bar if first else False) as bar:
             try:
@@ -146,22 +157,28 @@ def run_in_folder(
                     done = step.number + 1
                     log.add(step)
                     bar.add(step)
-                    stop = total(asked.yes) > 0  # in all processes, or in none
+                    stop = all_agree_to(asked.yes)
                     last = done == settings.steps
                     if evaluate and (last or (evaluate_every and done % evaluate_every == 0)):
                         measure(done)
                     if last or stop or history.stopped_early or done % save_every == 0:
                         save(done)
-                    if stop and not last:
-                        raise KeyboardInterrupt(f"stopped after step {done} of {settings.steps}; start again to go on")
+                    if stop:
+                        wait()  # until the first has written: when one process ends, torchrun ends the others
+                        raise KeyboardInterrupt(
+                            f"stopped after step {done} of {settings.steps}; run it again to resume"
+                        )
                     if history.stopped_early:
                         break
             except DivergenceError as error:
                 log.flush()
                 raise _told(error, kept, describe) from None
+            except LostProcessError as error:
+                log.flush()
+                raise LostProcessError(f"{error} to resume; {_last(kept)}") from error
         wait()  # until the first has written
-        if best:
-            kept.load_best(model)
+        if history.best:
+            kept.load_best(int(history.best["step"]), model)
     return history
 
 
@@ -170,19 +187,7 @@ def _better(new: float, old: float) -> bool:
     return new > old or (math.isnan(old) and not math.isnan(new))
 
 
-@contextmanager
-def _named(path: Path, done: int) -> Iterator[None]:
-    """The system's errors name the file and the step."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"{path} could not be written after step {done} ({error}); make room, and start again: training goes on "
-            "from its last state"
-        ) from error
-
-
-def _check_identity(kept: Checkpoints, what: Mapping[str, Any], folder: Path) -> None:
+def _check_identity(kept: Checkpoints, what: Mapping[str, Any], model: PretrainedModel, folder: Path) -> None:
     """Compare a run with the one that the folder has."""
     facts = kept.newest()
     if facts is None:
@@ -192,12 +197,13 @@ def _check_identity(kept: Checkpoints, what: Mapping[str, Any], folder: Path) ->
     if differing:
         listed = ", ".join(f"{name}: {old.get(name)!r}, now {_flat(what).get(name)!r}" for name in differing)
         raise MinibertError(
-            f"{folder} has a run with other settings ({listed}); repeat them to go on, or choose another folder"
+            f"{folder} has a run with other settings ({listed}); use the same settings to resume, or another folder"
         )
-    machine = {name: (value, _machine()[name]) for name, value in facts["machine"].items()}
-    changed = [f"{name} {before}, now {now}" for name, (before, now) in machine.items() if before != now]
+    before, now = facts["machine"], _machine(model)
+    changed = [f"{name} ({now[name]}, not {before[name]})" for name in now if before.get(name) != now[name]]
     if changed:
-        warn(f"the run in {folder} was started with {'; '.join(changed)}: its last bits may differ from here on")
+        effect = "dropout" if before.get("processes") != now["processes"] else "the last bits"
+        warn(f"the run in {folder} is resumed with other {'; '.join(changed)}: {effect} may differ from here on")
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -208,128 +214,71 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-def _machine() -> dict[str, Any]:
-    """What can change the last bits of a result."""
+def _machine(model: PretrainedModel) -> dict[str, Any]:
+    """What can change the last bits of a result; the number of processes changes dropout."""
     names = ""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return {"cpu": names or platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {
+        "cpu": names or platform.processor(),
+        "device": model.device.type,
+        "threads": torch.get_num_threads(),
+        "processes": rank_and_size()[1],
+        "torch": torch.__version__,
+    }
 
 
 def _told(error: DivergenceError, kept: Checkpoints, describe: Callable[[Example], str] | None) -> DivergenceError:
     """The error with what a person needs to know."""
     texts = "; ".join(f"{describe(example)!r:.60}" for example in error.examples[:3]) if describe else ""
-    state = kept.newest()
-    error.args = (
-        f"{error.args[0]}{f' ({texts}, ...)' if texts else ''}; "
-        + (f"the state after step {state['step']} is in {kept.folder}" if state else "no state was saved before it"),
-    )
+    error.args = (f"{error.args[0]}{f' ({texts}, ...)' if texts else ''}; {_last(kept)}",)
     return error
 
 
-class Log:
-    """The file of losses, a line for each step.
-
-    Args:
-        path: the file. Lines after the step to go on from are cut off.
-        start: the number of steps that are done.
-        writes: whether this process writes it.
-    """
-
-    def __init__(self, path: Path, start: int, writes: bool) -> None:
-        self.steps: list[Step] = []
-        self.path, self.writes = path, writes
-        if start:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))[1 : start + 1]
-            with suppress(ValueError, IndexError):
-                self.steps = [Step(int(r[0]), float(r[1]), float(r[2]), float(r[3]), int(r[4])) for r in rows]
-            if [step.number for step in self.steps] != list(range(start)):
-                raise MinibertError(
-                    f"{path} must have the losses of the {start} steps that are done, to go on from there; restore it, "
-                    "or choose another folder"
-                )
-        self._waiting: list[Step] = []
-        if writes:
-            # whole: a process that is killed here leaves the older file, whose first lines are the same
-            with _named(path, start), written_whole(path) as new:
-                with new.open("w", newline="", encoding="utf-8") as file:
-                    csv.writer(file, lineterminator="\n").writerows([Step._fields, *self.steps])
-                path_to_disk(new)
-
-    def add(self, step: Step) -> None:
-        """Note a step."""
-        self.steps.append(step)
-        self._waiting.append(step)
-        if len(self._waiting) >= 20:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what was noted."""
-        if self.writes and self._waiting:
-            with (
-                _named(self.path, len(self.steps)),
-                self.path.open("a", newline="", encoding="utf-8") as file,
-            ):
-                csv.writer(file, lineterminator="\n").writerows(self._waiting)
-                to_disk(file)  # before a state that counts these steps as done
-        self._waiting = []
-
-
-def _write_metrics(path: Path, evaluations: Sequence[Metrics], done: int) -> None:
-    with _named(path, done), written_whole(path) as new, new.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(evaluations[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(evaluations)
+def _last(kept: Checkpoints) -> str:
+    """Which state is the newest."""
+    state = kept.newest()
+    return f"the state after step {state['step']} is in {kept.folder}" if state else "no state was saved before it"
 
 
 class Interruption:
-    """Notes the first Ctrl-C instead of raising it; a second one is raised."""
+    """Notes the first Ctrl-C or SIGTERM, so that the step can be finished and saved; a second one is raised.
 
-    def __init__(self) -> None:
-        self.yes = 0
-
-    def __enter__(self) -> Self:
-        self._installed = threading.current_thread() is threading.main_thread()
-        if self._installed:
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._installed:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.yes:
-            raise KeyboardInterrupt
-        self.yes = 1
-
-
-class Bar:
-    """A progress bar of steps with the loss and the rate.
-
-    Args:
-        steps: in all.
-        start: done before.
-        shown: None shows it if standard error is a terminal.
+    A SIGTERM is passed on at the end, to the program's own handler or to the system, which ends the process.
     """
 
-    def __init__(self, steps: int, start: int, shown: bool | None) -> None:
-        from tqdm.auto import tqdm
+    def __init__(self) -> None:
+        self.signal: int | None = None
 
-        disabled = None if shown is None else not shown  # tqdm's None looks for a terminal
-        self.bar: Any = tqdm(total=steps, initial=start, desc="train", unit=" steps", disable=disabled)
-        self.mean: float | None = None
-
-    def add(self, step: Step) -> None:
-        """Show a step; the loss is a running mean."""
-        self.mean = step.loss if self.mean is None else 0.95 * self.mean + 0.05 * step.loss
-        self.bar.set_postfix_str(f"loss {self.mean:.3f}, rate {step.learning_rate:.1e}", refresh=False)
-        self.bar.update()
+    @property
+    def yes(self) -> bool:
+        """Whether there was one."""
+        return self.signal is not None
 
     def __enter__(self) -> Self:
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {kind: signal.signal(kind, self._note) for kind in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        late = self.yes and error is None  # it came when all was done
+        said = str(error or "") or ("stopped after the last step; run it again for the result" if late else "stopped")
+        ended = isinstance(error, LostProcessError)  # torchrun may end this process, too, at any time
+        passed_on = self.signal == signal.SIGTERM and (late or ended or isinstance(error, KeyboardInterrupt))
+        if ended or passed_on:
+            with suppress(Warning):  # where warnings are errors
+                warn(said)
+        for number, handler in self._before.items():
+            if handler is not None:  # None: it was not installed by Python
+                signal.signal(number, handler)
+        if passed_on:
+            signal.raise_signal(signal.SIGTERM)
+        if late:
+            raise KeyboardInterrupt(said)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number

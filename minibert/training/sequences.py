@@ -89,7 +89,7 @@ def tokenized(
         write_text(index, json.dumps({"digest": digest, "ends": ends}) + "\n")
     ends = json.loads(index.read_text(encoding="utf-8"))["ends"]
     if not ends or not ends[-1]:
-        raise MinibertError("the texts (of no tokens) must hold words to learn from; name other files")
+        raise MinibertError("the files must hold text to learn from, and these hold no tokens; name other files")
     return np.memmap(path, dtype=dtype, mode="r"), ends
 
 
@@ -147,8 +147,8 @@ def new_vocabulary(texts: Callable[[], Iterable[str]], size: int, *, lower_case:
     if len(special) + len(pieces) > size:
         needed = counted(len(special) + len(pieces), "token")
         raise MinibertError(
-            f"vocab_size ({size}) must hold each character of the texts, twice, and the special tokens ({needed}); "
-            "choose a larger one"
+            f"vocab_size ({size}) must have room for each character, at the start of a word and inside one, and for "
+            f"special tokens ({needed}); choose a larger one"
         )
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer, made.pre_tokenizer = rules.normalizer, rules.pre_tokenizer

@@ -58,12 +58,14 @@ class Checkpoints:
             shutil.rmtree(path)
 
     def save_best(self, step: int, model: nn.Module, facts: Mapping[str, Any]) -> None:
-        """Write the weights after `step` steps in place of the best ones so far."""
-        path = self.folder / f"best-{step:08d}"
-        _write(path, {WEIGHTS: dict(model.state_dict())}, {"step": step, **facts})
-        for older in self.folder.glob("best-*"):
-            if older != path:
-                shutil.rmtree(older)
+        """Write the weights after `step` steps, the best ones so far. The older ones stay until `forget_best`."""
+        _write(self._best(step), {WEIGHTS: dict(model.state_dict())}, {"step": step, **facts})
+
+    def forget_best(self, step: int) -> None:
+        """Delete all best weights but those of a step: once a state names them, no run goes back to others."""
+        for path in self.folder.glob("best-*"):
+            if path != self._best(step):
+                shutil.rmtree(path)
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Give a model and its optimizer the newest state that is whole, and return its facts.
@@ -82,7 +84,7 @@ class Checkpoints:
             load_optimizer(model, optimizer, tensors[OPTIMIZER])
             break
         if damaged:
-            rest = f"goes on from the state after step {facts['step']}" if facts else "starts over, without a state"
+            rest = f"resumes from the state after step {facts['step']}" if facts else "starts over, without a state"
             warn(f"{'; '.join(damaged)}; training {rest}")
         return facts
 
@@ -95,21 +97,22 @@ class Checkpoints:
                 continue
         return None
 
-    def load_best(self, model: nn.Module) -> dict[str, Any] | None:
-        """Give a model the best weights, and return their facts; None if none were saved."""
-        for path in sorted(self.folder.glob("best-*"), reverse=True):
-            try:
-                facts, tensors = _read(path, (WEIGHTS,))
-            except (OSError, ValueError) as error:
-                raise MinibertError(
-                    f"the best weights ({path}) must be as they were written ({error}); train again in another folder"
-                ) from error
-            model.load_state_dict(tensors[WEIGHTS])
-            return facts
-        return None
+    def load_best(self, step: int, model: nn.Module) -> None:
+        """Give a model the best weights, which are those after `step` steps."""
+        path = self._best(step)
+        try:
+            _, tensors = _read(path, (WEIGHTS,))
+        except (OSError, ValueError) as error:
+            raise MinibertError(
+                f"the best weights ({path}) must be as they were written ({error}); train again in another folder"
+            ) from error
+        model.load_state_dict(tensors[WEIGHTS])
 
     def _of(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
+
+    def _best(self, step: int) -> Path:
+        return self.folder / f"best-{step:08d}"
 
     def _all(self) -> list[Path]:
         """The states, the oldest first."""
@@ -159,7 +162,7 @@ def _write(path: Path, files: Mapping[str, Mapping[str, Tensor]], facts: Mapping
         shutil.rmtree(saving, ignore_errors=True)
         raise OSError(
             f"the state after step {facts['step']} could not be written to {path.parent} ({error}); make room, and "
-            "start again: training goes on from the state before it"
+            "start again: training resumes from the state before it"
         ) from error
 
 

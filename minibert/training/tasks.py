@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -476,7 +477,9 @@ def label_of(row: Row) -> Any:
 
 
 def _is_fraction(label: Any) -> bool:
-    return isinstance(label, float) or (isinstance(label, str) and not label.strip().lstrip("+-").isdecimal())
+    if isinstance(label, str):
+        return not label.strip().lstrip("+-").isdecimal()
+    return not isinstance(label, Integral)
 
 
 def as_bio(labels: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ FILES = {
     "faq.csv": "question,answer\nI forgot my password,Use the link.\nTrack my delivery,The link is in your mail.\n",
     "questions.txt": "How do I reset my password?\nWhere is my parcel?\nCan I pay by card?\n",
     "pairs.csv": "id,query,passage\n7,Where can I fish?,The lake is open.\n8,Where is it?,It is here.\n",
+    "novel.txt": "The old man sat by the river and looked at the water, but nothing moved.\n" * 20,
     "news.txt": "The river burst its bank.\nReeds grew along the shore of the lake.\nThe bank refused the loan.\n",
 }
 

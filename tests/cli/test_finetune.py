@@ -82,7 +82,7 @@ def test_after_ctrl_c_the_same_command_resumes(
     with monkeypatch.context() as patched:
         patched.setattr(Epochs, "__call__", interrupted)
         assert main([*given, "--batch-size", "2"]) == 130
-    assert "minibert: stopped after step 3 of 4; start again to go on" in capsys.readouterr().err
+    assert "minibert: stopped after step 3 of 4; run it again to resume" in capsys.readouterr().err
     assert not Path("run/config.json").exists()
     assert main([*given, "--batch-size", "2"]) == 0
     resumed = capsys.readouterr().out

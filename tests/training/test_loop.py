@@ -19,7 +19,8 @@ from training_cases import CASES, IDS, NO_DROPOUT, Case
 
 import minibert
 from minibert.engine import device
-from minibert.training.loop import DivergenceError, Settings, adamw, gradients, train
+from minibert.training.gradients import gradients
+from minibert.training.loop import DivergenceError, adamw, train
 from minibert.training.objectives import (
     CosineScores,
     Objective,
@@ -30,6 +31,7 @@ from minibert.training.objectives import (
 )
 from minibert.training.packed import Example, parts_of
 from minibert.training.processes import Trainee
+from minibert.training.settings import Settings
 from minibert.vectors.recipe import Recipe
 
 
@@ -220,7 +222,6 @@ def test_gradient_checkpointing_changes_no_bit(classifier: minibert.BertForSeque
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     classifier: minibert.BertForSequenceClassification,
 ) -> None:
-    before = [p.clone() for p in classifier.parameters()]
     settings = Settings(steps=3, learning_rate=1e-3)
     steps = train(classifier, CLASSIFY.examples, TextLabels(), settings)
     next(steps)
@@ -232,8 +233,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     assert raised.value.number == 1
     assert len(raised.value.examples) == 8
     pairs = [(a, b) for a, b in zip(classifier.parameters(), after, strict=True) if a.isfinite().all()]
+    assert len(pairs) == len(after) - 1
     assert all(torch.equal(a, b) for a, b in pairs)
-    assert len(before) == len(after)
+
+
+def test_losses_of_bfloat16_steps_are_float32(classifier: minibert.BertForSequenceClassification) -> None:
+    settings = Settings(steps=4, dtype="bfloat16")
+    losses = torch.tensor([step.loss for step in train(classifier, CLASSIFY.examples, TextLabels(), settings)])
+    assert not torch.equal(losses, losses.bfloat16().float())
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -279,8 +286,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"steps": 2, "dtype": "int8"}, r"dtype \('int8'\) must be 'float32' or 'bfloat16'"),
     ({"steps": 2, "learning_rate": -1.0}, r"learning_rate \(-1\.0\) must be a number above 0"),
     ({"steps": 2, "learning_rate": float("nan")}, r"learning_rate \(nan\) must be a number above 0"),
-    ({"steps": 2, "warmup": 5}, r"warmup \(5\) must be a part of the steps"),
+    ({"steps": 2, "warmup": 5}, r"warmup \(5\) must be a fraction of the steps"),
     ({"steps": 2, "weight_decay": -0.1}, r"weight_decay \(-0\.1\) must be a number of at least 0"),
+    ({"steps": 2, "max_grad_norm": 0.0}, r"max_grad_norm \(0\.0\) must be above 0"),
+    ({"steps": 2, "seed": -1}, r"seed \(-1\) must be a whole number of at least 0"),
 ]
 
 

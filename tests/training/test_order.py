@@ -10,10 +10,11 @@ import torch
 from oracle import theirs_of
 
 import minibert
-from minibert.training.loop import Settings, train
+from minibert.training.loop import train
 from minibert.training.objectives import TextLabels
 from minibert.training.order import Epochs
 from minibert.training.packed import Example
+from minibert.training.settings import Settings
 from minibert.training.vocabulary import CompactTable
 
 

@@ -17,6 +17,7 @@ import minibert
 from minibert.cli import main
 from minibert.errors import MinibertError
 from minibert.training import pretrain as module
+from minibert.training.loop import DivergenceError
 from minibert.training.masking import Masking
 from minibert.training.pretrain import masked_loss, pretrain
 
@@ -114,6 +115,46 @@ def test_other_text_or_masks_are_not_gone_on_with(books: list[Path], size: Path,
         pretrain(books, tmp_path, mask_rate=0.3, **settings)
     with pytest.raises(MinibertError, match="files: "):
         pretrain(books[:1], tmp_path, **settings)
+    changed = tmp_path / "config.json"
+    changed.write_text(json.dumps({**TINY, "hidden_dropout_prob": 0.25}))
+    with pytest.raises(MinibertError, match=r"model\.hidden_dropout_prob: 0\.1, now 0\.25"):
+        pretrain(books, tmp_path, **{**settings, "size": changed})
+    with pytest.raises(MinibertError, match="vocabulary: "):
+        pretrain(books, tmp_path, **{**settings, "vocab_size": 60})
+
+
+def test_a_short_text_keeps_a_row_apart_or_is_refused(size: Path, tmp_path: Path) -> None:
+    settings = {**SMALL, "size": size, "length": 8, "epochs": 3}
+    (tmp_path / "book.txt").write_text("the old dog sleeps in the garden near the house")
+    seen: list[bytes] = []
+    with pytest.MonkeyPatch.context() as patched:
+        whole = Masking.__call__
+
+        def noted(self: Masking, ids: Any, random: Any) -> Any:
+            seen.append(ids.tobytes())
+            return whole(self, ids, random)
+
+        patched.setattr(Masking, "__call__", noted)
+        pretrain([tmp_path / "book.txt"], tmp_path / "two", **settings)
+    assert len(set(seen)) > 1
+    assert seen.count(seen[0]) == 1  # the held-out row is masked once, before all others
+    (tmp_path / "short.txt").write_text("the dog")
+    with pytest.raises(MinibertError, match=r"of one row of 8 tokens\) must give two; add text, or pass held_out"):
+        pretrain([tmp_path / "short.txt"], tmp_path / "one", **settings)
+
+
+def test_a_run_that_diverges_names_its_texts_and_leaves_a_curve(books: list[Path], size: Path, tmp_path: Path) -> None:
+    def diverging(self: Any, model: Any, outputs: torch.Tensor, examples: Any, counts: Any) -> torch.Tensor:
+        steps.append(1)
+        return outputs.sum() * (torch.nan if len(steps) > 3 else 0.0)
+
+    steps: list[int] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module.MaskedTokens, "loss", diverging)
+        with pytest.raises(DivergenceError, match=r"look at the texts of this step \('.*in the garden.*, \.\.\.\)"):
+            pretrain(books, tmp_path, size=size, epochs=1, **SMALL)
+    assert (tmp_path / "training" / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_it_goes_on_from_a_checkpoint_with_and_without_the_head(
@@ -167,7 +208,7 @@ def test_the_loss_of_held_out_rows_is_that_of_transformers(minilm: Path, tmp_pat
         ({"batch_size": 0}, r"batch_size \(0\) must be a whole number"),
         ({"epochs": -1}, r"epochs \(-1\) must be a number above 0"),
         ({"evaluate_every": 0}, r"evaluate_every \(0\) must be a whole number"),
-        ({"vocab_size": 9}, r"vocab_size \(9\) must hold each character"),
+        ({"vocab_size": 9}, r"vocab_size \(9\) must have room for each character"),
     ],
 )
 def test_wrong_settings_get_one_sentence(

@@ -170,7 +170,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(
         path.unlink()
     else:
         path.write_bytes(content if damage == "changed" else content[:-10])
-    with pytest.warns(UserWarning, match=r"step-00000006 is damaged .* goes on from the state after step 3$"):
+    with pytest.warns(UserWarning, match=r"step-00000006 is damaged .* resumes from the state after step 3$"):
         _, model = go(tmp_path)
     assert same(tmp_path, model, whole)
 
@@ -202,7 +202,8 @@ def test_another_machine_is_told_before_it_goes_on(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
-        with pytest.warns(UserWarning, match=rf"threads {threads}, now {threads + 1}: its last bits may differ"):
+        told = rf"other threads \({threads + 1}, not {threads}\): the last bits may differ"
+        with pytest.warns(UserWarning, match=told):
             go(tmp_path)
     finally:
         torch.set_num_threads(threads)
@@ -215,11 +216,44 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(whole: tuple[bytes
         return CASE.examples(number)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="stopped after step 5 of 12; start again to go on"):
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 5 of 12; run it again to resume"):
         go(tmp_path, batches=batches)
     assert signal.getsignal(signal.SIGINT) is before
     assert (tmp_path / "states" / "step-00000005").is_dir()
     _, model = go(tmp_path)
+    assert same(tmp_path, model, whole)
+
+
+def test_sigterm_is_passed_on_once_the_step_is_saved(whole: tuple[bytes, Any], tmp_path: Path) -> None:
+    def batches(number: int) -> Any:
+        if number == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return CASE.examples(number)
+
+    passed_on: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: passed_on.append(number))
+    try:
+        with (
+            pytest.warns(UserWarning, match="stopped after step 5 of 12; run it again to resume"),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            go(tmp_path, batches=batches)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert passed_on == [signal.SIGTERM]
+    _, model = go(tmp_path)
+    assert same(tmp_path, model, whole)
+
+
+def test_ctrl_c_after_the_last_step_is_not_lost(whole: tuple[bytes, Any], tmp_path: Path) -> None:
+    def evaluate(done: int) -> dict[str, float]:
+        if done == 12:
+            signal.raise_signal(signal.SIGINT)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after the last step; run it again for the result"):
+        go(tmp_path, evaluate=evaluate)
+    _, model = go(tmp_path, evaluate=lambda _: {})
     assert same(tmp_path, model, whole)
 
 
@@ -471,6 +505,19 @@ def test_patience_stops_at_the_same_step_whether_the_run_was_killed_or_not(step:
     assert history.best["step"] == 4
     again, _ = go(tmp_path, **arguments, batches=stopping_at(8))
     assert len(again.steps) == 8
+
+
+def test_the_best_weights_of_an_older_state_survive_a_kill_after_better_ones(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"evaluate_every": 2, "best": "score"}
+    with pytest.raises(Killed):
+        go(tmp_path, batches=stopping_at(5), evaluate=lambda done: {"score": {2: 1.0, 4: 2.0}[done]}, **arguments)
+    assert {path.name for path in (tmp_path / "states").glob("best-*")} == {"best-00000002", "best-00000004"}
+    # on another CPU, say, the evaluation after step 4 is worse this time
+    history, model = go(tmp_path, evaluate=lambda done: {"score": 1.0 / done}, **arguments)
+    assert history.best == {"step": 2, "score": 1.0}
+    _, expected = go(tmp_path / "other", evaluate=lambda done: {"score": 1.0 / done}, **arguments)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
+    assert [path.name for path in (tmp_path / "states").glob("best-*")] == ["best-00000002"]
 
 
 def test_states_are_plain_tensors_and_json(tmp_path: Path) -> None:

@@ -140,5 +140,5 @@ def test_a_new_vocabulary_encodes_without_unknown_words_and_as_transformers_does
 
 
 def test_a_vocabulary_too_small_for_the_characters_is_refused() -> None:
-    with pytest.raises(minibert.MinibertError, match=r"vocab_size \(6\) must hold each character"):
+    with pytest.raises(minibert.MinibertError, match=r"vocab_size \(6\) must have room for each character"):
         new_vocabulary(lambda: ["abcdefghij klmnop"], 6)

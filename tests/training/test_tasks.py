@@ -35,6 +35,8 @@ def classify_rows(*labels: Any) -> Data:
         ([True, False], "single_label_classification", ["False", "True"]),
         (["1", "2.5"], "regression", ["label"]),
         ([1, 2.0], "regression", ["label"]),
+        ([np.float32(1), np.int64(2)], "regression", ["label"]),
+        ([np.int64(1), np.int64(2)], "single_label_classification", ["1", "2"]),
         ([["x", "y"], [], ["x"]], "multi_label_classification", ["x", "y"]),
         (['["x", "y"]', "[]"], "multi_label_classification", ["x", "y"]),
         (["nan", "1.5"], "single_label_classification", ["1.5", "nan"]),

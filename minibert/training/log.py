@@ -1,0 +1,121 @@
+"""What a training run says of its steps: its files of losses and metrics, and its progress bar."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import Self
+
+from minibert.errors import MinibertError
+from minibert.pretrained.files import path_to_disk, to_disk, written_whole
+from minibert.training.loop import Step
+
+
+class Log:
+    """The file of losses, a line for each step.
+
+    Args:
+        path: the file. Lines after the step to resume from are cut off.
+        start: the number of steps that are done.
+        writes: whether this process writes it.
+    """
+
+    def __init__(self, path: Path, start: int, writes: bool) -> None:
+        self.steps: list[Step] = []
+        self.path, self.writes = path, writes
+        if start:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))[1 : start + 1]
+            with suppress(ValueError, IndexError):
+                self.steps = [Step(int(r[0]), float(r[1]), float(r[2]), float(r[3]), int(r[4])) for r in rows]
+            if [step.number for step in self.steps] != list(range(start)):
+                raise MinibertError(
+                    f"{path} must have the losses of the {start} steps that are done, to resume there; restore it, or "
+                    "choose another folder"
+                )
+        self._waiting: list[Step] = []
+        if writes:
+            # whole: a process that is killed here leaves the older file, whose first lines are the same
+            with _named(path, start), written_whole(path) as new:
+                with new.open("w", newline="", encoding="utf-8") as file:
+                    csv.writer(file, lineterminator="\n").writerows([Step._fields, *self.steps])
+                path_to_disk(new)
+
+    def add(self, step: Step) -> None:
+        """Note a step."""
+        self.steps.append(step)
+        self._waiting.append(step)
+        if len(self._waiting) >= 20:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was noted."""
+        if self.writes and self._waiting:
+            with (
+                _named(self.path, len(self.steps)),
+                self.path.open("a", newline="", encoding="utf-8") as file,
+            ):
+                csv.writer(file, lineterminator="\n").writerows(self._waiting)
+                to_disk(file)  # before a state that counts these steps as done
+        self._waiting = []
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The lines of a file of losses or metrics; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_metrics(path: Path, evaluations: Sequence[Mapping[str, float]], done: int) -> None:
+    """Write the file of metrics, a line for each evaluation, after so many steps."""
+    with _named(path, done), written_whole(path) as new, new.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(evaluations[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(evaluations)
+
+
+class Bar:
+    """A progress bar of steps with the loss and the rate.
+
+    Args:
+        steps: in all.
+        start: done before.
+        shown: None shows it if standard error is a terminal.
+    """
+
+    def __init__(self, steps: int, start: int, shown: bool | None) -> None:
+        from tqdm.auto import tqdm
+
+        disabled = None if shown is None else not shown  # tqdm's None looks for a terminal
+        self.bar: Any = tqdm(total=steps, initial=start, desc="train", unit=" steps", disable=disabled)
+        self.mean: float | None = None
+
+    def add(self, step: Step) -> None:
+        """Show a step; the loss is a running mean."""
+        self.mean = step.loss if self.mean is None else 0.95 * self.mean + 0.05 * step.loss
+        self.bar.set_postfix_str(f"loss {self.mean:.3f}, rate {step.learning_rate:.1e}", refresh=False)
+        self.bar.update()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+
+@contextmanager
+def _named(path: Path, done: int) -> Iterator[None]:
+    """The system's errors name the file and the step."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written after step {done} ({error}); make room, and start again: training resumes "
+            "from its last state"
+        ) from error
