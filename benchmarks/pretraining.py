@@ -3,11 +3,11 @@
     python benchmarks/pretraining.py --data FOLDER --output FOLDER [--from-checkpoint] [--save NAME]
 
 Trains on nine of the books and evaluates on the tenth, *The Adventures of Tom Sawyer*. Without --from-checkpoint, a new
-model of the size "tiny" learns; with it, all-MiniLM-L6-v2's encoder under a new head. The vocabulary is
+model of the size "tiny" learns; with it, all-MiniLM-L6-v2's encoder under a new head, in bfloat16. The vocabulary is
 bert-base-uncased's. Gutenberg's own text at both ends of the books is left out. The unigram model predicts each token
 by its frequency in the nine books. The bigram model predicts it from the token before, with absolute discounting
 (Ney, Essen and Kneser 1994); its discount is the best on the tenth book, which favours it. Started again with the same
-output, the run goes on.
+output, the run resumes.
 """
 
 from __future__ import annotations

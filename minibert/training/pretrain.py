@@ -132,7 +132,7 @@ def pretrain(
     paths, others = [Path(file) for file in files], [Path(file) for file in held_out]
     if not paths:
         raise MinibertError("files ([]) must name at least one text file to learn from")
-    digest = digest_of(paths)
+    digest, held_out_digest = digest_of(paths), digest_of(others)
     with torch.random.fork_rng([]), first_before_others():
         torch.manual_seed(seed)
         trained = _start(model, size or "tiny", vocabulary, paths, digest, vocab_size, length, folder / "training")
@@ -143,15 +143,15 @@ def pretrain(
     masking = Masking.of(tokenizer, mask_rate, whole_words)
     ends = tokenizer.cls_token_id, tokenizer.sep_token_id
 
-    def rows_of(paths: Sequence[Path], name: str) -> Sequences:
+    def rows_of(paths: Sequence[Path], digest: str, name: str) -> Sequences:
         where = folder / "training" / f"{name}.bin"
         with first_before_others():
-            tokens = tokenized((lines_of(path) for path in paths), digest_of(paths), tokenizer, where)
+            tokens = tokenized((lines_of(path) for path in paths), digest, tokenizer, where)
         return Sequences(*tokens, length, *ends)
 
-    rows: Sequence[Any] = rows_of(paths, "tokens")
+    rows: Sequence[Any] = rows_of(paths, digest, "tokens")
     if others:
-        kept: Sequence[Any] = rows_of(others, "held_out")
+        kept: Sequence[Any] = rows_of(others, held_out_digest, "held_out")
         numbers: Sequence[int] = range(len(rows))
     else:
         step = min(max(100, len(rows) // HELD_OUT_ROWS), len(rows))
@@ -180,7 +180,7 @@ def pretrain(
             folder / "training",
             identity={
                 "files": digest,
-                "held out": digest_of(others),
+                "held out": held_out_digest,
                 "model": facts(trained) if model else trained.config.to_dict(),
                 "vocabulary": hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest(),
                 "masking": {"rate": mask_rate, "whole words": whole_words},
