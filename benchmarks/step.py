@@ -30,7 +30,7 @@ import minibert
 from minibert.attention import Packed
 from minibert.training.fast import FastOperations
 from minibert.training.objectives import TextLabels
-from minibert.training.packed import Example
+from minibert.training.packed import Batches, Example
 from minibert.training.vocabulary import CompactTable
 
 BATCHES, LAYERS, HEADS, SIZE = 5, 6, 12, 32
@@ -167,11 +167,21 @@ def projected(examples: Sequence[Example]) -> Projected:
 
 
 def in_groups(lengths: list[int], q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """The same in groups of texts of equal length, without padding: the form that was chosen."""
+    """The same in groups of texts of equal length, without padding."""
     return Packed(lengths).attend(q, k, v, dropout)
 
 
-ATTENTIONS = {"groups of equal length": in_groups, "padded": with_padding, "buckets of 8 tokens": in_buckets}
+def in_batches(lengths: list[int], q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """The same in batches of similar lengths: the form that was chosen."""
+    return Batches(lengths, q.device).attend(q, k, v, dropout)
+
+
+ATTENTIONS = {
+    "groups of equal length": in_groups,
+    "padded": with_padding,
+    "buckets of 8 tokens": in_buckets,
+    "batches of similar lengths": in_batches,
+}
 
 
 def attend(form: str, dropout: float, batches: Sequence[Projected]) -> None:

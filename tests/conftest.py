@@ -53,6 +53,11 @@ if os.environ.get("MINIBERT_TEST_ONEDNN") == "off":  # one of the CPUs that tool
     torch.backends.mkldnn.enabled = False
 
 
+if os.environ.get("ATEN_CPU_CAPABILITY", "").lower() in ("default", "avx2"):  # another of them
+    # torch asks oneDNN, not ATen, whether the CPU has AMX, and then its bfloat16 attention fails without AVX-512
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in jobs that a shell runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

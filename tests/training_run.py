@@ -1,6 +1,8 @@
 """A small training run as a program: `python training_run.py FOLDER` writes its weights there, too.
 
-Under torchrun, `training_run.py FOLDER RANK STEP SIGNAL` sends a signal to the process of this rank at a step.
+`training_run.py FOLDER children` trains in a forked process for each line that it reads, which saves the imports, and
+prints its id and, when it has ended, "ended". Under torchrun, `training_run.py FOLDER RANK STEP SIGNAL` sends a signal
+to the process of this rank at a step.
 """
 
 from __future__ import annotations
@@ -49,11 +51,28 @@ def examples(number: int) -> Any:
     return CASE.examples(number)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    place = Path(sys.argv[1])
-    print("ready", flush=True)
+def run(place: Path) -> None:
+    """Train in a folder, and write the weights."""
     processes.join()
     _, trained = go(place, batches=examples)
     if processes.is_first():
         save_model(trained, str(place / "final.safetensors"))
+
+
+def run_children(place: Path) -> None:
+    """Train in a process of its own for each line of the input."""
+    for _ in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                run(place)
+            finally:
+                os._exit(0)
+        print(child, flush=True)
+        os.waitpid(child, 0)
+        print("ended", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    (run_children if sys.argv[2:] == ["children"] else run)(Path(sys.argv[1]))

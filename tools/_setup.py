@@ -176,7 +176,7 @@ class Environment:
             SetupError: pip failed; the message distinguishes a missing network, a full disk and other errors.
         """
         command = [str(self.python), "-I", "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-input"]
-        command += arguments
+        command += ["--no-compile", *arguments]  # Python compiles what is imported, a small part of all, when it is
         say(f"Installing {what}")
         started = time.monotonic()
         self._unfinished.touch()

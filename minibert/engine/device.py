@@ -6,6 +6,7 @@ import os
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from typing_extensions import Self
@@ -60,8 +61,11 @@ def fastest_dtype(device: torch.device) -> tuple[torch.dtype, str]:
         limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
         if limit.upper() in ISAS_WITHOUT_BFLOAT16:
             return torch.float32, f"ONEDNN_MAX_CPU_ISA={limit} keeps oneDNN from multiplying bfloat16"
+        kernels = os.environ.get("ATEN_CPU_CAPABILITY") or ""
+        if kernels.upper() in ("DEFAULT", "AVX2"):  # with AMX, torch's attention even raises an error then
+            return torch.float32, f"ATEN_CPU_CAPABILITY={kernels} keeps torch from its fast kernels for bfloat16"
         for capability, title in (("amx_bf16", "AMX-BF16"), ("avx512_bf16", "AVX512-BF16")):
-            if _cpu_capabilities().get(capability):
+            if cpu_capabilities().get(capability):
                 return torch.bfloat16, f"this CPU has {title}"
         return torch.float32, "this CPU has neither AMX-BF16 nor AVX512-BF16"
     return torch.float32, f"no gain from bfloat16 is known on {device.type}"
@@ -94,7 +98,8 @@ def without_autocast() -> AbstractContextManager[object]:
     return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
-def _cpu_capabilities() -> dict[str, bool]:
+def cpu_capabilities() -> dict[str, Any]:
+    """What torch knows of the CPU: its name, and whether it has "amx_bf16" and others."""
     if hasattr(torch.cpu, "get_capabilities"):
         return dict(torch.cpu.get_capabilities())
     return {"avx512_bf16": getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()}  # older versions of torch

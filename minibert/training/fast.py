@@ -2,8 +2,9 @@
 
 A step runs under `fast_operations`. The models do not change: torch hands each call of a function to the context.
 
-- Products: torch multiplies float32 by MKL, which took twice the time of oneDNN on an AMD EPYC (Zen 5). The operator is
-  private, so it is checked before it is used; where it is missing or wrong, torch's own products run.
+- Products: torch multiplies float32 by MKL, which took twice the time of oneDNN on an AMD EPYC (Zen 5), but 15 % less
+  on an Intel Xeon, where it stays. The operator is private, so it is checked before it is used; where it is missing or
+  wrong, torch's own products run.
 - Dropout: 16 random bits decide on an element, instead of a floating-point number.
 """
 
@@ -20,16 +21,32 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from minibert.engine.device import cpu_capabilities
+
 logger = logging.getLogger("minibert")
 
 
 def fast_operations(device: torch.device) -> AbstractContextManager[object]:
     """A context in which products and dropout are fast; on other devices than a CPU, torch's own are."""
-    return FastOperations() if device.type == "cpu" else nullcontext()
+    return FastOperations(onednn=not made_for_mkl()) if device.type == "cpu" else nullcontext()
+
+
+def made_for_mkl() -> bool:
+    """Whether torch has MKL and the CPU is Intel's. Measured at run time instead, it could differ from run to run."""
+    has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return has_mkl and str(cpu_capabilities().get("cpu_name")).startswith("Intel")
 
 
 class FastOperations(TorchFunctionMode):
-    """Replaces `F.linear` and `F.dropout` where ours are faster."""
+    """Replaces `F.linear` and `F.dropout` where ours are faster.
+
+    Args:
+        onednn: oneDNN's products replace `F.linear`.
+    """
+
+    def __init__(self, onednn: bool = True) -> None:
+        super().__init__()
+        self.onednn = onednn
 
     def __torch_function__(
         self,
@@ -40,7 +57,7 @@ class FastOperations(TorchFunctionMode):
     ) -> Any:
         """Called by torch in place of `function`."""
         kwargs = kwargs or {}
-        if function is F.linear and not kwargs and _by_onednn(*args):
+        if function is F.linear and self.onednn and not kwargs and _by_onednn(*args):
             return Linear.apply(*args)  # type: ignore[no-untyped-call]
         if function is F.dropout:
             return dropout(*args, **kwargs)

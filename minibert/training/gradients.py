@@ -55,7 +55,10 @@ def gradients(
         with exchange():
             loss.backward(gradient)  # type: ignore[no-untyped-call]
 
-    with fast_operations(device), torch.random.fork_rng(_devices(device)):
+    torch.clear_autocast_cache()  # a context of the caller has the weights of the step before
+    # within an outer context, autocast casts the weights once for all parts
+    keeping = torch.autocast(device.type, enabled=False)
+    with keeping, fast_operations(device), torch.random.fork_rng(_devices(device)):
         if objective.divides or len(examples) == len(parts[0]):
             loss = 0.0
             for part, chosen in enumerate(parts):
@@ -66,6 +69,7 @@ def gradients(
             return total(loss)
         with torch.no_grad():
             computed = [outputs(part) for part in range(len(parts))]
+        torch.clear_autocast_cache()  # weights that were cast without gradients
         whole = gathered(torch.cat(computed)[: len(own)], len(examples)).requires_grad_()
         loss_of_all = objective.loss(model, whole, examples, counts)
         (of_all,) = torch.autograd.grad(loss_of_all, whole)

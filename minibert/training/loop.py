@@ -102,7 +102,7 @@ def train(
     join()
     optimizer = adamw(model, settings) if optimizer is None else optimizer
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    trainee = in_ddp(Trainee(model, objective))
+    trainee = in_ddp(Trainee(model, objective), lambda: batches(start))
     for number in range(start, settings.steps):
         model.train()
         for group in optimizer.param_groups:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -92,15 +92,30 @@ class Trainee(nn.Module):
         return self.objective.outputs(self.model, examples)
 
 
-def in_ddp(trainee: Trainee) -> nn.Module:
-    """The trainee, in DDP if there are several processes; all then have the weights of the first."""
+def in_ddp(trainee: Trainee, examples: Callable[[], Sequence[Example]]) -> nn.Module:
+    """The trainee, in DDP if there are several processes; all then have the weights of the first.
+
+    Args:
+        trainee: a model with its objective.
+        examples: returns some; not called for one process.
+    """
     if rank_and_size()[1] == 1:
         return trainee
     device = next(trainee.parameters()).device
-    # sentence vectors leave out the pooler, so not every parameter has a gradient
     return DistributedDataParallel(
-        trainee, device_ids=None if device.type == "cpu" else [device], find_unused_parameters=True
+        trainee,
+        device_ids=None if device.type == "cpu" else [device],
+        find_unused_parameters=_leaves_out_parameters(trainee, examples()[:1]),
     )
+
+
+def _leaves_out_parameters(trainee: Trainee, examples: Sequence[Example]) -> bool:
+    """Whether parameters have no part in the outputs, as those of the pooler have none in sentence vectors."""
+    with torch.random.fork_rng([]):
+        outputs = trainee(examples)
+    whole = sum(part.sum() for part in (outputs if isinstance(outputs, tuple) else (outputs,)))
+    parameters = [p for p in trainee.parameters() if p.requires_grad]
+    return any(gradient is None for gradient in torch.autograd.grad(whole, parameters, allow_unused=True))
 
 
 def without_exchange(trainee: nn.Module, last: bool) -> AbstractContextManager[object]:

@@ -279,7 +279,7 @@ def test_a_killed_command_resumes_and_writes_the_same_bytes(
     arguments = [sys.executable, "-m", "minibert", name, source, *columns, "--keep", "n", "--model", models[name], "-o"]
     subprocess.run([*arguments, str(once)], check=True, capture_output=True)
     journal, reached = tmp_path / f"out.{kind}.partial" / "journal", [0]
-    for _ in range(2):
+    for _ in range(2 if name == "classify" else 1):
         process = subprocess.Popen([*arguments, str(out)], stderr=subprocess.PIPE)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None and done(journal) <= reached[-1] + 60:
@@ -288,7 +288,7 @@ def test_a_killed_command_resumes_and_writes_the_same_bytes(
         process.communicate()
         assert not out.exists(), "it was never interrupted"
         reached.append(done(journal))
-    assert 0 < reached[1] < reached[2] < len(rows)
+    assert 0 < min(reached[1:]) <= reached[-1] < len(rows)
     last = subprocess.run([*arguments, str(out)], check=True, capture_output=True, text=True)
     assert f"minibert: resuming after {reached[-1]:,} texts" in last.stderr
     assert out.read_bytes() == once.read_bytes()

@@ -412,7 +412,7 @@ def test_a_killed_command_resumes(tmp_path: Path, minilm: Path, how: signal.Sign
     source.write_text("\n".join(texts) + "\n")
     journal = tmp_path / "out.npy.partial" / "journal"
     reached = [0]
-    for _ in range(3):
+    for _ in range(2 if how == signal.SIGKILL else 1):
         process = subprocess.Popen(command(source, out, minilm), stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None and _done(journal) <= reached[-1] + 200:
@@ -425,7 +425,7 @@ def test_a_killed_command_resumes(tmp_path: Path, minilm: Path, how: signal.Sign
             assert process.returncode == 130
             assert re.search(r"minibert: stopped after [\d,]+ texts; give the same command to resume", error)
         reached.append(_done(journal))
-    assert len(reached) > 2, "it was never interrupted"
+    assert len(reached) > (2 if how == signal.SIGKILL else 1), "it was never interrupted"
     done = subprocess.run(command(source, out, minilm), capture_output=True, text=True, check=True)
     assert f"minibert: resuming after {reached[-1]:,} texts" in done.stderr
     assert np.abs(np.load(out) - minibert.load(minilm).encode(texts)).max() < 1e-6

@@ -530,7 +530,7 @@ def test_bfloat16_is_within_the_promise_on_stsb(minilm: Path, evaldata: Path) ->
 
 
 def test_auto_is_bfloat16_where_the_cpu_is_made_for_it(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
     for capabilities, dtype, reason in (
@@ -538,12 +538,17 @@ def test_auto_is_bfloat16_where_the_cpu_is_made_for_it(minilm: Path, monkeypatch
         ({"avx512_bf16": True}, torch.bfloat16, "chosen since this CPU has AVX512-BF16"),
         ({"avx2": True}, torch.float32, "chosen since this CPU has neither AMX-BF16 nor AVX512-BF16"),
     ):
-        monkeypatch.setattr(device, "_cpu_capabilities", lambda found=capabilities: found)
+        monkeypatch.setattr(device, "cpu_capabilities", lambda found=capabilities: found)
         bert = minibert.load(minilm, dtype="auto")
         assert bert.model.dtype == dtype
         assert reason in repr(bert)
         assert bert.encode("one").dtype == np.float32
-    monkeypatch.setattr(device, "_cpu_capabilities", lambda: {"amx_bf16": True, "avx512_bf16": True})
+    monkeypatch.setattr(device, "cpu_capabilities", lambda: {"amx_bf16": True, "avx512_bf16": True})
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert fastest_dtype(torch.device("cpu")) == (
+        torch.float32,
+        "ATEN_CPU_CAPABILITY=avx2 keeps torch from its fast kernels for bfloat16",
+    )
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx512_core")
     assert fastest_dtype(torch.device("cpu")) == (
         torch.float32,

@@ -158,7 +158,7 @@ def test_of_a_frequent_word_the_best_hundredth_counts() -> None:
 
 @pytest.mark.slow
 def test_the_words_of_a_novel_are_no_function_words(bert: minibert.Bert, evaldata: Path) -> None:
-    text = (evaldata / "gutenberg" / "pg1661_sherlock_holmes.txt").read_text("utf-8")[:250_000]
+    text = (evaldata / "gutenberg" / "pg1661_sherlock_holmes.txt").read_text("utf-8")[:180_000]
     lines = [line for line in text.splitlines() if line.strip()]
     function_words = {"a", "an", "the", "and", "of", "to", "in", "it", "he", "she", "his", "i", "your", "s", "was"}
     for word, expected in (("doctor", "medical"), ("husband", "wife")):

@@ -284,7 +284,7 @@ def test_an_edit_that_raises_leaves_nothing_behind(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_thousand_ablated_copies_leak_nothing_into_threads_that_encode(bert: minibert.Bert) -> None:
+def test_hundreds_of_ablated_copies_leak_nothing_into_threads_that_encode(bert: minibert.Bert) -> None:
     texts = ["the cat sat on the mat", "so did the dog", "it rained all day"]
     expected, wrong, stop = bert.encode(texts), [], threading.Event()
 
@@ -296,9 +296,9 @@ def test_a_thousand_ablated_copies_leak_nothing_into_threads_that_encode(bert: m
     for thread in threads:
         thread.start()
     try:
-        for number in range(1000):
+        for number in range(400):
             copied = bert.ablated({number % 6: [number % 12]})
-            if number % 250 == 0:
+            if number % 100 == 0:
                 assert np.abs(copied.encode(texts) - expected).max() > 1e-4
     finally:
         stop.set()

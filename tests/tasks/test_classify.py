@@ -214,7 +214,7 @@ def test_a_head_trained_on_real_vectors_predicts_what_the_pipeline_predicts(
         kinds, texts = zip(*(line.split(" ", 1) for line in lines), strict=True)
         return [kind.partition(":")[0] for kind in kinds], list(texts)
 
-    kinds, texts = questions("train_5500.label")
+    kinds, texts = (half[::3] for half in questions("train_5500.label"))
     names = sorted(set(kinds))
     theirs = transformers.BertForSequenceClassification.from_pretrained(
         minilm, num_labels=len(names), id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}

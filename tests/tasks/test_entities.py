@@ -327,7 +327,7 @@ def test_entities_of_other_tokenizers_have_no_space_around_them(
 def test_a_trained_tagger_finds_what_the_pipeline_finds(
     tmp_path: Path, minilm: Path, bert: minibert.Bert, evaldata: Path
 ) -> None:
-    train = conll(evaldata / "wnut17" / "wnut17train.conll")[:1500]
+    train = conll(evaldata / "wnut17" / "wnut17train.conll")[:1000]
     labels = sorted({label for _, tags in train for label in tags}, key=lambda label: (label != "O", label))
     words = bert.words([words for words, _ in train], pieces="first", truncation="window", show_progress_bar=False)
     x = torch.from_numpy(np.concatenate([one.vectors for one in words]))
@@ -346,7 +346,7 @@ def test_a_trained_tagger_finds_what_the_pipeline_finds(
     transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(tmp_path)
 
     loaded, theirs = minibert.load(tmp_path), pipeline(tmp_path, "simple")
-    texts = [" ".join(words) for words, _ in conll(evaldata / "wnut17" / "emerging.test.annotated")]
+    texts = [" ".join(words) for words, _ in conll(evaldata / "wnut17" / "emerging.test.annotated")[::4]]
     total = 0
     for strategy in ("simple", "first"):
         found = loaded.entities(texts, strategy=strategy)
@@ -355,4 +355,4 @@ def test_a_trained_tagger_finds_what_the_pipeline_finds(
         ):
             assert_same(ours, other, text)
             total += len(ours)
-    assert total > 500
+    assert total > 100

@@ -115,6 +115,34 @@ def test_gradients_do_not_depend_on_the_parts_and_equal_those_of_all_positions(c
             torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("divides", [True, False])
+def test_gradients_in_bfloat16_are_those_of_the_weights_as_they_are_whatever_the_parts(
+    divides: bool, tmp_path: Path
+) -> None:
+    case = CASES[3]
+    ours, _ = pair_of(case.kind, tmp_path, **NO_DROPOUT, **case.config)
+    objective = case.objective if divides else Positives(minibert.Recipe())
+    batch = case.examples(1)
+    if not divides:
+        batch = [Example(one.rows + two.rows) for one, two in zip(batch, case.examples(2), strict=True)]
+
+    def found(**settings: Any) -> list[torch.Tensor]:
+        ours.zero_grad()
+        gradients(Trainee(ours, objective), objective, batch, Settings(steps=1, **settings), 0)
+        return [p.grad.clone() for p in ours.parameters() if p.grad is not None]
+
+    with torch.autocast("cpu", torch.bfloat16):  # the caller's own; it keeps casts of weights until its end
+        for _ in range(2):
+            exact = found()
+            for part_tokens in (4_096, 25):
+                for gradient, expected in zip(found(dtype="bfloat16", part_tokens=part_tokens), exact, strict=True):
+                    if expected.norm() > 1e-4:
+                        assert torch.cosine_similarity(gradient.flatten(), expected.flatten(), dim=0) > 0.99
+            with torch.no_grad():
+                for parameter in ours.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.05)
+
+
 @pytest.mark.parametrize("name", ["CoSENTLoss", "CosineSimilarityLoss", "MultipleNegativesRankingLoss"])
 @pytest.mark.parametrize("part_tokens", [4_096, 60])
 def test_losses_of_sentence_vectors_equal_those_of_sentence_transformers(

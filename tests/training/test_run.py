@@ -136,21 +136,22 @@ def test_kill_9_at_random_moments_changes_no_byte(whole: tuple[bytes, Any], tmp_
     expected = (tmp_path / "alone" / "losses.csv").read_bytes()
     save_model(model, str(tmp_path / "alone" / "final.safetensors"))
     weights = (tmp_path / "alone" / "final.safetensors").read_bytes()
-    folder, drawn, kills = tmp_path / "killed", random.Random(0), 0
-    while kills < 20:
-        process = subprocess.Popen(
-            [sys.executable, training_run.__file__, str(folder)], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(drawn.random() * 0.6)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        kills += 1
-        if (folder / "final.safetensors").exists():
-            assert (folder / "losses.csv").read_bytes() == expected
-            shutil.rmtree(folder)
+    folder, drawn = tmp_path / "killed", random.Random(0)
+    command = [sys.executable, training_run.__file__, str(folder), "children"]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        for _ in range(20):
+            parent.stdin.write("\n")
+            child = int(parent.stdout.readline())
+            time.sleep(drawn.random() * 0.6)
+            os.kill(child, signal.SIGKILL)  # a process that has ended is reaped only after the next line
+            assert parent.stdout.readline() == "ended\n"
+            if (folder / "final.safetensors").exists():
+                assert (folder / "losses.csv").read_bytes() == expected
+                shutil.rmtree(folder)
     subprocess.run([sys.executable, training_run.__file__, str(folder)], env=environment, check=True)
     assert (folder / "losses.csv").read_bytes() == expected
     assert (folder / "final.safetensors").read_bytes() == weights
