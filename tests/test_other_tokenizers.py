@@ -263,7 +263,7 @@ def test_a_vocabulary_that_is_not_read_is_named_with_the_file_to_add(tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_forty_thousand_random_strings_leave_memory_where_it_was(kind: str, tmp_path: Path) -> None:
+def test_a_hundred_thousand_random_strings_leave_memory_where_it_was(kind: str, tmp_path: Path) -> None:
     trained(kind).save(str(tmp_path / "tokenizer.json"))
     script = """
         import random, resource, sys
@@ -281,10 +281,10 @@ def test_forty_thousand_random_strings_leave_memory_where_it_was(kind: str, tmp_
         maker = RowMaker(tokenizer, 64, "warn")
         token_rows(tokenizer, strings(1000), maker)
         before = resident()
-        for _ in range(40):
+        for _ in range(100):
             token_rows(tokenizer, strings(1000), maker)
         print(resident() - before)
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 25
+    assert float(done.stdout) < 50
