@@ -101,13 +101,35 @@ class Packed:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Mix the values within each text; all four tensors are (T, A, D)."""
         self.check(v)
+        # the fused kernel has no dropout on a CPU; torch then falls back on a slower form of `attention`
+        return self.mix(q, k, v, dropout, fused=not dropout)
+
+    def mix(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        dropout: float,
+        *,
+        fused: bool,
+        masks: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """`attend` by the fused kernel, which then ignores dropout, or by the explicit `attention`.
+
+        Args:
+            q, k, v, dropout: as for `attend`.
+            fused: which of them.
+            masks: of each group, (B, 1, 1, S) bool, as for `attention`; None: no text has padding.
+        """
         sizes = [count * length for _, count, length in self.groups]
+        masks = masks or [None] * len(sizes)
         mixed = []
-        for (_, count, length), *parts in zip(self.groups, *(torch.split(x, sizes) for x in (q, k, v)), strict=True):
+        for (_, count, length), mask, *parts in zip(
+            self.groups, masks, *(torch.split(x, sizes) for x in (q, k, v)), strict=True
+        ):
             # (T, A, D) -> (B, S, A, D) -> (B, A, S, D): B texts of S tokens
             q_, k_, v_ = (x.reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in parts)
-            # the fused kernel has no dropout on a CPU; torch then falls back on a slower form of `attention`
-            x = attention(q_, k_, v_, None, dropout)[0] if dropout else fused_attention(q_, k_, v_)
+            x = fused_attention(q_, k_, v_, mask) if fused else attention(q_, k_, v_, mask, dropout)[0]
             mixed.append(x.transpose(1, 2).flatten(0, 1))
         return torch.cat(mixed)
 

@@ -31,8 +31,9 @@ def fast_operations(device: torch.device) -> AbstractContextManager[object]:
     return FastOperations(onednn=not made_for_mkl()) if device.type == "cpu" else nullcontext()
 
 
+@cache
 def made_for_mkl() -> bool:
-    """Whether torch has MKL and the CPU is Intel's. Measured at run time instead, it could differ from run to run."""
+    """Whether torch has MKL and runs on an Intel CPU. A timing could decide otherwise in the next run; this cannot."""
     has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     return has_mkl and str(cpu_capabilities().get("cpu_name")).startswith("Intel")
 

@@ -55,7 +55,7 @@ def gradients(
         with exchange():
             loss.backward(gradient)  # type: ignore[no-untyped-call]
 
-    torch.clear_autocast_cache()  # a context of the caller has the weights of the step before
+    torch.clear_autocast_cache()  # the caller's autocast may hold the weights of the step before
     # within an outer context, autocast casts the weights once for all parts
     keeping = torch.autocast(device.type, enabled=False)
     with keeping, fast_operations(device), torch.random.fork_rng(_devices(device)):

@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minibert.attention import Packed, attention, fused_attention
+from minibert.attention import Packed
 from minibert.engine.engine import positions
 from minibert.model import BertModel, recomputed_states
 from minibert.training.fast import fast_operations
 
 Ids = NDArray[np.integer[Any]]
 
-# In training, attention is dozens of small operations for each batch. A batch of its own costs about as much time as
-# this many scores of a head that are only padding (TREC's questions, 12 heads, AMX and AVX-512).
+# In training, attention is dozens of small operations for each batch. One more batch costs about as much time as this
+# many scores of padding in each head (estimated from a profile of TREC's questions on a Xeon, 12 heads).
 PADDING = 2**14
 
 
@@ -83,55 +83,40 @@ class Batches(Packed):
         device: of the hidden states.
 
     Attributes:
-        batches: (texts, longest) of each.
-        places: where each token is in the padded batches, (T,); they lie one after another.
-        masks: bool, (texts, 1, 1, longest), True = a token; None for a batch without padding.
+        padded: the layout of the texts with their padding, one after another.
+        places: where each token is in it, (T,).
+        masks: of each batch, bool, (texts, 1, 1, longest), True = a token; None for a batch without padding.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
         super().__init__(lengths)
-        self.batches: list[tuple[int, int]] = []
-        padding = PADDING
+        widths: list[int] = []
+        padding = 0
         for length in lengths:
-            padding += self.batches[-1][1] ** 2 - length**2 if self.batches else 0
+            width = widths[-1] if widths else length
+            padding += width**2 - length**2
             if padding >= PADDING:
-                self.batches.append((0, length))
-                padding = 0
-            count, longest = self.batches[-1]
-            self.batches[-1] = (count + 1, longest)
-        counts, longest_ones = np.array(self.batches).T
-        widths = np.repeat(longest_ones, counts)
+                width, padding = length, 0
+            widths.append(width)
+        self.padded = Packed(widths)
         places = np.repeat(np.cumsum(widths) - widths, lengths) + positions(lengths)
-        real = np.zeros(widths.sum(), dtype=bool)
+        real = np.zeros(self.padded.total, dtype=bool)
         real[places] = True
-        self.size = len(real)
         self.places = torch.from_numpy(places).to(device)
-        self.masks = [
-            None if part.all() else torch.from_numpy(part.reshape(count, 1, 1, -1)).to(device)
-            for part, count in zip(np.split(real, np.cumsum(counts * longest_ones)[:-1]), counts, strict=True)
-        ]
+        batches = [real[start : start + n * width].reshape(n, 1, 1, width) for start, n, width in self.padded.groups]
+        self.masks = [None if batch.all() else torch.from_numpy(batch).to(device) for batch in batches]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Mix the values within each text; all four tensors are (T, A, D)."""
         self.check(v)
-        plain = self.size == self.total  # no padding
-        padded = [
-            x if plain else Scattered.apply(x, self.places, self.size)  # type: ignore[no-untyped-call]
-            for x in (q, k, v)
-        ]
-        sizes = [count * longest for count, longest in self.batches]
         # on a CPU, the fused kernel has no dropout, and takes several times as long in bfloat16 (with AMX)
         fused = not dropout and (q.dtype == torch.float32 or q.device.type != "cpu")
-        mixed = []
-        for (count, longest), mask, *parts in zip(
-            self.batches, self.masks, *(torch.split(x, sizes) for x in padded), strict=True
-        ):
-            # (T, A, D) -> (B, S, A, D) -> (B, A, S, D): B texts of S tokens
-            q_, k_, v_ = (x.reshape(count, longest, *x.shape[1:]).transpose(1, 2) for x in parts)
-            x = fused_attention(q_, k_, v_, mask) if fused else attention(q_, k_, v_, mask, dropout)[0]
-            mixed.append(x.transpose(1, 2).flatten(0, 1))
-        found = torch.cat(mixed)
-        return found if plain else Gathered.apply(found, self.places)  # type: ignore[no-untyped-call]
+        if self.padded.total == self.total:
+            return self.padded.mix(q, k, v, dropout, fused=fused)
+        q, k, v = (Scattered.apply(x, self.places, self.padded.total) for x in (q, k, v))  # type: ignore[no-untyped-call]
+        mixed = self.padded.mix(q, k, v, dropout, fused=fused, masks=self.masks)
+        gathered: Tensor = Gathered.apply(mixed, self.places)  # type: ignore[no-untyped-call]
+        return gathered
 
 
 class Scattered(torch.autograd.Function):

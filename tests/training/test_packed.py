@@ -45,8 +45,8 @@ def test_each_text_attends_as_it_does_alone(lengths: list[int], most: int, monke
 
 
 def test_texts_of_similar_lengths_share_a_batch_and_others_do_not() -> None:
-    assert Batches(LENGTHS["questions"], CPU).batches[0][0] > 5
-    assert Batches(LENGTHS["apart"], CPU).batches == [(2, 400), (3, 12)]
+    assert Batches(LENGTHS["questions"], CPU).padded.groups[0][1] > 5
+    assert Batches(LENGTHS["apart"], CPU).padded.groups == [(0, 2, 400), (800, 3, 12)]
     assert Batches(LENGTHS["equal"], CPU).masks == [None]
 
 
@@ -54,7 +54,7 @@ def test_dropout_drops_at_its_rate_in_texts_with_padding() -> None:
     lengths = [30, 20, 20, 10] * 20
     lengths.sort(reverse=True)
     layout = Batches(lengths, CPU)
-    assert len(layout.batches) < 10
+    assert len(layout.padded.groups) < 10
     q, k, _ = (torch.zeros(sum(lengths), 12, 1) for _ in range(3))  # all tokens count alike
     mixed = layout.attend(q, k, torch.ones_like(q), 0.25)
     assert mixed.mean().item() == pytest.approx(1, abs=0.01)
