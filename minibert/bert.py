@@ -500,7 +500,7 @@ class Bert:
         Raises:
             MinibertError: the checkpoint has no classifier; what is not text; a setting that makes no sense.
         """
-        results = classify(self._scorer(**settings), texts, pair, top_k=top_k, threshold=threshold)
+        results = classify(self._scorer("classify", **settings), texts, pair, top_k=top_k, threshold=threshold)
         return results[0] if isinstance(texts, str) else results
 
     def label_scores(
@@ -512,7 +512,7 @@ class Bert:
         """The scores of `classify` as an array, (N, labels), with the labels in the order of `config.id2label`."""
         empty = np.empty((0, self.config.num_labels), np.float32)
         scores: NDArray[np.float32] = np.concatenate(
-            [empty, *map(np.asarray, label_scores(self._scorer(**settings), texts, pair))]
+            [empty, *map(np.asarray, label_scores(self._scorer("label_scores", **settings), texts, pair))]
         )
         return np.asarray(scores[0]) if isinstance(texts, str) else scores
 
@@ -529,7 +529,7 @@ class Bert:
         Raises:
             MinibertError: the checkpoint is no reranker; what is not a pair of texts.
         """
-        scorer = self._scorer(**settings)
+        scorer = self._scorer("score", **settings)
         scores = score(scorer, activation_of(self.config, self.recipe.settings), pairs)
         return np.float32(scores[0]) if is_pair(pairs) else scores
 
@@ -550,11 +550,12 @@ class Bert:
         Raises:
             MinibertError: the checkpoint is no reranker; what is not text.
         """
-        scorer = self._scorer(**settings)
+        scorer = self._scorer("rank", **settings)
         return rank(scorer, activation_of(self.config, self.recipe.settings), query, documents, top_k)
 
     def _scorer(
         self,
+        what: str,
         truncation: Cutting = "warn",
         batch_size: int | None = None,
         batch_tokens: int | None = None,
@@ -569,6 +570,7 @@ class Bert:
             self.engine.plan(None, "mean", batch_tokens, batch_size),
             truncation,
             show_progress_bar,
+            what,
         )
 
     @overload

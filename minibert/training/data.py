@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minibert.errors import MinibertError
 from minibert.pretrained.files import sha256_of
-from minibert.records import Record, decoded, read_csv, read_json_lines, read_parquet
+from minibert.records import ReadFile, Record, decoded, parsed_json, read_csv, read_json_lines, read_parquet, read_tsv
 from minibert.text import check_text, counted, is_table, short
 
-ReadFile = Callable[[str], Iterator[tuple[str, Record]]]  # yields each row with its place, to begin a message with
 Rows = str | Path | Iterable[Mapping[str, Any]]
 
 
@@ -193,20 +190,20 @@ def read_squad(path: str) -> Iterator[tuple[str, Record]]:
     """
     text = "".join(line for _, line in decoded(path))
     try:
-        articles = json.loads(text)["data"]
+        articles = parsed_json(text, path, "fix it, or use .jsonl")["data"]
         for number, article in enumerate(articles):
             for paragraph in article["paragraphs"]:
                 for asked in paragraph["qas"]:
                     place = f"{path}, article {number}, question {asked.get('id', short(asked['question']))},"
                     answers = [] if asked.get("is_impossible") else asked["answers"]
                     yield place, {"question": asked["question"], "context": paragraph["context"], "answers": answers}
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:  # other JSON
         raise MinibertError(f"{path} must be JSON in SQuAD's format ({error!r}); fix it, or use .jsonl") from None
 
 
 READERS: dict[str, ReadFile] = {
     ".csv": read_csv,
-    ".tsv": partial(read_csv, delimiter="\t", quoting=csv.QUOTE_NONE),
+    ".tsv": read_tsv,
     ".jsonl": read_objects,
     ".parquet": read_parquet,
 }
