@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,10 +124,33 @@ def _given(name: str, source: Any) -> Iterator[tuple[str, Record]]:
         raise MinibertError(f"{name} ({kind}) must be a file or dicts, not a table; pass table.to_dict('records')")
     if not isinstance(source, Iterable):
         raise MinibertError(f"{name} ({short(source)}) must be a file or dicts, one for each row")
+    names = _label_names(source)
     for number, record in enumerate(source):
         if not isinstance(record, Mapping):
             raise MinibertError(f"{name}, row {number}, ({short(record)}) must be a dict of columns")
-        yield f"{name}, row {number},", dict(record)
+        yield f"{name}, row {number},", {column: _named(value, names.get(column)) for column, value in record.items()}
+
+
+def _label_names(source: Any) -> dict[str, list[str]]:
+    """The names of numbered labels by column: the ClassLabels of a `datasets.Dataset`, and lists of them."""
+    features = getattr(source, "features", None)
+    found = {}
+    for column, feature in features.items() if isinstance(features, Mapping) else ():
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        if isinstance(names, list):
+            found[column] = names
+    return found
+
+
+def _named(value: Any, names: list[str] | None) -> Any:
+    """The names of labels that are numbers; -1 stands for none."""
+    if names is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_named(one, names) for one in value]
+    if isinstance(value, Integral):
+        return names[int(value)] if 0 <= value < len(names) else None
+    return value
 
 
 def _renamed(place: str, record: Record, columns: Mapping[str, str], absent: Sequence[str]) -> Record:
@@ -147,9 +170,22 @@ def as_number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: None, "", NaN, or pandas' NA and NaT."""
+    if isinstance(value, Real):
+        return bool(value != value)
+    return value is None or (isinstance(value, str) and value == "") or type(value).__name__ in ("NAType", "NaTType")
+
+
+def listed(rows: Sequence[Row]) -> str:
+    """The places of the first five rows, and how many more there are, to begin a message with."""
+    more = f", and {counted(len(rows) - 5, 'other')}," if len(rows) > 5 else ","
+    return "; ".join(row.place.rstrip(",") for row in rows[:5]) + more
 
 
 def read_objects(path: str) -> Iterator[tuple[str, Record]]:
