@@ -14,12 +14,13 @@ from minibert.base import PretrainedModel
 from minibert.bert import Bert
 from minibert.config import BertConfig
 from minibert.engine.device import fastest_dtype
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, warn
 from minibert.model import (
     BertForMultipleChoice,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
+    BertModel,
     fullest_class,
 )
 from minibert.pretrained.arguments import LOADING, LoadingNames, check_device, in_our_words
@@ -78,12 +79,35 @@ def from_repository(repository: Repository, dtype: torch.dtype | str | None, dev
     if dtype == "auto":
         dtype, reason = fastest_dtype(check_device(device))
 
-    model = fullest_class(checkpoint, config).from_checkpoint(checkpoint, config, dtype=dtype, device=device)
+    model = with_head_if_possible(checkpoint, config, dtype, device)
     if recipe.source == Recipe.source:  # the checkpoint says nothing about vectors
         recipe = replace(recipe, untrained=untrained(checkpoint, model, inner.source))
     missing = [name for name in MLM_TENSORS if name not in checkpoint.tensors]
     exact = exact_norms(checkpoint, model) if model.dtype == torch.bfloat16 else None
     return Bert(model, tokenizer, recipe, inner.source, missing, exact, reason)
+
+
+def with_head_if_possible(
+    checkpoint: Checkpoint, config: BertConfig, dtype: torch.dtype | str | None, device: torch.device | str | None
+) -> PretrainedModel:
+    """The model of a checkpoint. If only its head is at fault, its encoder, with a warning: it makes vectors.
+
+    Raises:
+        MinibertError: the encoder is at fault.
+    """
+    kind = fullest_class(checkpoint, config)
+    try:
+        return kind.from_checkpoint(checkpoint, config, dtype=dtype, device=device)
+    except MinibertError as error:
+        if kind is BertModel:
+            raise
+        try:
+            encoder = BertModel.from_checkpoint(checkpoint, config, dtype=dtype, device=device)
+        except MinibertError:
+            raise error from None
+        encoder.head_fault = str(error)
+        warn(f"the head of {checkpoint.source} cannot be used, and its encoder was loaded alone: {error}")
+        return encoder
 
 
 def untrained(checkpoint: Checkpoint, model: PretrainedModel, source: object) -> str:

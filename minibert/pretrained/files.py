@@ -31,12 +31,23 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are for their owner alone
+        temporary.chmod(file_mode())  # mkstemp's files are for their owner alone
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_mode() -> int:
+    """The rights that the umask gives a new file."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def check_readable(path: Path) -> None:
+    """Raise PermissionError if a file must not be read; libraries that map it say something else then."""
+    with path.open("rb"):
+        pass
 
 
 def is_temporary(path: Path, names: Iterable[str]) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 from minibert.errors import MinibertError
 from minibert.pretrained.files import place
 from minibert.pretrained.source import Source
+from minibert.records import parsed_json
 
 T = TypeVar("T")
 READINGS = 10  # of a folder that changes while it is read
@@ -125,8 +126,9 @@ class Repository:
             ConnectionError: the Hub cannot be reached; or a download failed, also after the client's retries, which
                 resume it.
             OSError: the file has another digest than on the Hub.
+            MinibertError: the name leads out of the repository.
         """
-        filename = self._prefix + filename
+        filename = check_inside(self._prefix + filename, self)
         if self.folder is not None:
             path = place(self.folder, filename)
             self._seen[filename] = _identity(path)
@@ -166,12 +168,8 @@ class Repository:
         path = self.file(filename)
         if path is None:
             return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
-        except ValueError as error:
-            raise MinibertError(
-                f"{self._prefix}{filename} of {self} must be valid JSON; it is not ({error}): correct the file"
-            ) from None
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # with or without a byte order mark
+        return parsed_json(content, f"{self._prefix}{filename} of {self}", "correct the file")
 
     def object(self, filename: str) -> dict[str, Any] | None:
         """The content of a JSON file that must hold an object; None where the repository has no such file.
@@ -321,6 +319,22 @@ def broken_connections() -> tuple[type[Exception], ...]:
 
     base: Any = HfHubHTTPError.__bases__[0]  # requests' before version 1 of the client, httpx's since
     return (OSError, base)
+
+
+def check_inside(filename: str, repository: object) -> str:
+    """The name of a file, which another file of the repository may have given, if it stays in the repository.
+
+    Raises:
+        MinibertError: it is absolute, goes up with "..", or is none that every system can have.
+    """
+    parts = filename.split("/")
+    strange = "\\" in filename or ":" in filename or not filename.isprintable() or len(filename) > 1_000
+    if strange or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):
+        raise MinibertError(
+            f"the file name ({filename!r:.60}) in {repository} must lead to a file inside it, without '..' and without "
+            "a drive or a slash at the beginning; use a checkpoint from a source you trust"
+        )
+    return filename
 
 
 def is_name(name: str) -> bool:

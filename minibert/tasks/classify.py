@@ -19,6 +19,7 @@ from minibert.engine.stream import Progress, chunks
 from minibert.engine.twin import evaluating
 from minibert.errors import MinibertError, warn
 from minibert.model import BertForSequenceClassification
+from minibert.tasks.heads import check_fault
 from minibert.text import as_stream, check_choice, counted, whole_number, zip_texts
 from minibert.tokenizer import BertTokenizer
 
@@ -207,6 +208,7 @@ def text_classifier(model: PretrainedModel, source: object) -> BertForSequenceCl
     """
     if isinstance(model, BertForSequenceClassification):
         return model
+    check_fault(model, source)
     kind = type(model).__name__
     can = ", ".join(["encode", "words", *([USES[kind]] if kind in USES else [])])
     raise MinibertError(

@@ -20,6 +20,7 @@ from minibert.engine.twin import evaluating
 from minibert.errors import MinibertError
 from minibert.model import BertForMaskedLM, BertForPreTraining
 from minibert.pretrained.source import Source
+from minibert.tasks.heads import check_fault
 from minibert.text import check_text, whole_number
 from minibert.tokenizer import BertTokenizer
 
@@ -58,6 +59,7 @@ Filled = list[Candidate] | list[list[Candidate]]  # of a text with one [MASK], o
 def check_head(model: PretrainedModel, source: Source, missing: Sequence[str]) -> BertForMaskedLM | BertForPreTraining:
     """Return the model, or raise MinibertError if it lacks a masked-LM head, naming the missing tensors."""
     if not isinstance(model, (BertForMaskedLM, BertForPreTraining)):
+        check_fault(model, source)
         raise MinibertError(
             f"{source} must have a masked-LM head to fill masks; it lacks {', '.join(missing)}: "
             "load a checkpoint that has it, google-bert/bert-base-uncased for one"

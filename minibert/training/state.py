@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from minibert.errors import MinibertError, warn
+from minibert.pretrained.checkpoint import save_tensors
 from minibert.pretrained.files import path_to_disk, sha256_of
 from minibert.records import parsed_json
 
@@ -157,7 +158,7 @@ def _write(path: Path, files: Mapping[str, Mapping[str, Tensor]], facts: Mapping
     try:
         saving.mkdir(parents=True)
         for name, tensors in files.items():
-            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, saving / name)
+            save_tensors(tensors, saving / name)
         content = {**facts, "digests": {name: sha256_of(saving / name) for name in files}}
         text = json.dumps({"state": content, "digest": _digest_of(content)}, indent=1, ensure_ascii=False)
         (saving / FACTS).write_text(text + "\n", encoding="utf-8")

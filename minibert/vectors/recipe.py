@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from minibert.errors import MinibertError, warn
-from minibert.pretrained.checkpoint import converted, is_finite, read_tensors
+from minibert.pretrained.checkpoint import converted, is_finite, read_tensors, save_tensors
 from minibert.pretrained.files import write_text, written_whole
 from minibert.pretrained.hub import Repository
 from minibert.text import check_text, whole_number
@@ -111,7 +110,7 @@ class Dense:
         """Write `config.json` and `model.safetensors` in sentence-transformers' format."""
         tensors = {"linear.weight": self.weight} | ({} if self.bias is None else {"linear.bias": self.bias})
         with written_whole(folder / "model.safetensors") as path:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+            save_tensors(tensors, path)
         module = "linear" if self.activation == "Identity" else "activation"
         config = {
             "in_features": self.weight.shape[1],
