@@ -54,7 +54,7 @@ from minibert.tasks.fill_mask import Filled, MaskFiller, MaskSettings, check_hea
 from minibert.tasks.rank import Ranked, activation_of, is_pair, rank, score
 from minibert.text import as_list, as_stream, whole_number
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.recipe import Recipe, whitening
+from minibert.vectors.recipe import DOCUMENT, QUERY, Recipe, whitening
 from minibert.vectors.sentences import EncodeSettings, SentenceEncoder, check_output, with_prompt
 from minibert.vectors.similarity import Precision, similarity, similarity_pairwise
 from minibert.vectors.words import Pieces, Splitter, WordEncoder, Words, WordSettings
@@ -258,8 +258,8 @@ class Bert:
         )
         return encoder(texts, show_progress_bar, convert_to_tensor, precision, calibration_embeddings)
 
-    encode_query = with_prompt(encode, "query")
-    encode_document = with_prompt(encode, "document", "passage", "corpus")
+    encode_query = with_prompt(encode, *QUERY)
+    encode_document = with_prompt(encode, *DOCUMENT)
 
     @overload
     def words(self, texts: str, **settings: Unpack[WordSettings]) -> Words: ...  # type: ignore[overload-overlap]
@@ -516,11 +516,19 @@ class Bert:
         )
         return np.asarray(scores[0]) if isinstance(texts, str) else scores
 
-    def score(self, pairs: Iterable[Any], **settings: Unpack[ScoreSettings]) -> NDArray[np.float32] | np.float32:
+    def score(
+        self,
+        pairs: Iterable[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **settings: Unpack[ScoreSettings],
+    ) -> NDArray[np.float32] | np.float32:
         """Score pairs of texts with a reranker, as sentence-transformers' `CrossEncoder.predict` does.
 
         Args:
-            pairs: (query, document) for each; or one pair.
+            pairs: (query, document) for each, or an array (N, 2) of texts; or one pair.
+            prompt_name: the reranker's prompt to put before each query; None means its default, if it has one.
+            prompt: the prompt itself.
             settings: as for `classify`.
 
         Returns:
@@ -529,12 +537,18 @@ class Bert:
         Raises:
             MinibertError: the checkpoint is no reranker; what is not a pair of texts.
         """
-        scorer = self._scorer(**settings)
-        scores = score(scorer, activation_of(self.config, self.recipe.settings), pairs)
+        before = self.recipe.reranker_prompt(prompt_name, prompt)
+        scores = score(self._scorer(**settings), activation_of(self.config, self.recipe.settings), pairs, before)
         return np.float32(scores[0]) if is_pair(pairs) else scores
 
     def rank(
-        self, query: str, documents: Iterable[str], top_k: int | None = None, **settings: Unpack[ScoreSettings]
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_k: int | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **settings: Unpack[ScoreSettings],
     ) -> list[Ranked]:
         """Sort documents by how well they answer a query, with a reranker.
 
@@ -542,6 +556,7 @@ class Bert:
             query: a text.
             documents: several texts.
             top_k: how many to return; None means all.
+            prompt_name, prompt: as for `score`.
             settings: as for `classify`.
 
         Returns:
@@ -550,8 +565,9 @@ class Bert:
         Raises:
             MinibertError: the checkpoint is no reranker; what is not text.
         """
-        scorer = self._scorer(**settings)
-        return rank(scorer, activation_of(self.config, self.recipe.settings), query, documents, top_k)
+        before = self.recipe.reranker_prompt(prompt_name, prompt)
+        activation = activation_of(self.config, self.recipe.settings)
+        return rank(self._scorer(**settings), activation, query, documents, top_k, before)
 
     def _scorer(
         self,

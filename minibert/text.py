@@ -95,7 +95,7 @@ def whole_number(name: str, value: Any) -> int:
     except TypeError:
         number = 0
     if number < 1:
-        raise MinibertError(f"{name} ({value!r}) must be a whole number of at least 1")
+        raise MinibertError(f"{name} ({short(value)}) must be a whole number of at least 1")
     return number
 
 
@@ -107,7 +107,7 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
     """
     if value not in choices:
         *most, last = map(repr, choices)
-        raise MinibertError(f"{name} ({value!r}) must be {', '.join(most)} or {last}")
+        raise MinibertError(f"{name} ({short(value)}) must be {', '.join(most)} or {last}")
     return value
 
 
@@ -143,7 +143,10 @@ def is_table(values: object) -> bool:
 
 def short(value: object) -> str:
     """The repr of a value, shortened for error messages."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 40 else text[:37] + "..."
 
 
