@@ -52,7 +52,7 @@ from minibert.tasks.classify import (
 from minibert.tasks.entities import Entity, EntitySettings, Strategy, check_strategy, find_entities, tagger_of
 from minibert.tasks.fill_mask import Filled, MaskFiller, MaskSettings, check_head
 from minibert.tasks.rank import Ranked, activation_of, is_pair, rank, score
-from minibert.text import as_list, as_stream, whole_number
+from minibert.text import as_list, as_stream, unwrapped, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import DOCUMENT, QUERY, Recipe, whitening
 from minibert.vectors.sentences import EncodeSettings, SentenceEncoder, check_output, with_prompt
@@ -306,17 +306,41 @@ class Bert:
         encoder = WordEncoder(
             engine, self.tokenizer, self.max_seq_length, plan=plan, pieces=pieces, split=split, truncation=truncation
         )
+        texts = unwrapped(texts)
         if isinstance(texts, str):
             return encoder([texts], None if spans is None else [spans], show_progress_bar)[0]
         return encoder(texts, spans, show_progress_bar)
 
-    def similarity(self, a: Any, b: Any) -> Tensor:
-        """Compare each vector of `a` with each of `b`, (N, M), by the recipe's similarity; most often the cosine."""
-        return similarity(a, b, self.recipe.similarity)
+    def similarity(
+        self,
+        a: Any,
+        b: Any,
+        *,
+        precision: Precision | None = None,
+        ranges: Any = None,
+        calibration_embeddings: Any = None,
+    ) -> Tensor:
+        """Compare each vector of `a` with each of `b`, (N, M), by the recipe's similarity; most often the cosine.
 
-    def similarity_pairwise(self, a: Any, b: Any) -> Tensor:
-        """Compare the first vector of `a` with the first of `b`, and so on: (N,)."""
-        return similarity_pairwise(a, b, self.recipe.similarity)
+        int8 and uint8 vectors need the `precision` that `encode` had, as for `minibert.similarity`.
+        """
+        kind = self.recipe.similarity
+        return similarity(a, b, kind, precision=precision, ranges=ranges, calibration_embeddings=calibration_embeddings)
+
+    def similarity_pairwise(
+        self,
+        a: Any,
+        b: Any,
+        *,
+        precision: Precision | None = None,
+        ranges: Any = None,
+        calibration_embeddings: Any = None,
+    ) -> Tensor:
+        """Compare the first vector of `a` with the first of `b`, and so on: (N,); the arguments of `similarity`."""
+        kind = self.recipe.similarity
+        return similarity_pairwise(
+            a, b, kind, precision=precision, ranges=ranges, calibration_embeddings=calibration_embeddings
+        )
 
     def explain(
         self,
@@ -392,6 +416,7 @@ class Bert:
         Raises:
             MinibertError: what is not text; a recipe for which there is no such sum: use `explain` with `similar_to`.
         """
+        a, b = unwrapped(a), unwrapped(b)
         if isinstance(a, str) != isinstance(b, str):
             raise MinibertError(f"a and b ({type(a).__name__} and {type(b).__name__}) must be both one text or several")
         self.recipe.check()
@@ -461,6 +486,7 @@ class Bert:
         model = check_head(self.model, self.source, self._missing_mlm)
         plan = self.engine.plan(None, "mean", batch_tokens, batch_size)
         filler = MaskFiller(self.engine, model, self.tokenizer, plan, top_k, targets)
+        texts = unwrapped(texts)
         stream, total = as_stream(texts)
         results = list(filler(stream, total, show_progress_bar))
         return results[0] if isinstance(texts, str) else results
@@ -500,6 +526,7 @@ class Bert:
         Raises:
             MinibertError: the checkpoint has no classifier; what is not text; a setting that makes no sense.
         """
+        texts, pair = unwrapped(texts), unwrapped(pair)
         results = classify(self._scorer(**settings), texts, pair, top_k=top_k, threshold=threshold)
         return results[0] if isinstance(texts, str) else results
 
@@ -510,6 +537,7 @@ class Bert:
         **settings: Unpack[ScoreSettings],
     ) -> NDArray[np.float32]:
         """The scores of `classify` as an array, (N, labels), with the labels in the order of `config.id2label`."""
+        texts, pair = unwrapped(texts), unwrapped(pair)
         empty = np.empty((0, self.config.num_labels), np.float32)
         scores: NDArray[np.float32] = np.concatenate(
             [empty, *map(np.asarray, label_scores(self._scorer(**settings), texts, pair))]
@@ -610,6 +638,7 @@ class Bert:
         Raises:
             MinibertError: what is not text; more tokens than the model has positions; pairs that are not as many.
         """
+        text, pair = unwrapped(text), unwrapped(pair)
         maps = [attention_maps(self.model, self.tokenizer, *both) for both in as_pairs(text, pair)]
         return maps[0] if isinstance(text, str) else maps
 
@@ -648,9 +677,9 @@ class Bert:
         """
         model, engine = tagger_of(self.model, self.source), self.engine
         plan = engine.plan(None, "mean", batch_tokens, batch_size)
-        several = [texts] if isinstance(texts, str) else texts
+        texts = unwrapped(texts)
         found = find_entities(
-            model, engine, self.tokenizer, self.max_seq_length, several, plan, strategy, truncation, show_progress_bar
+            model, engine, self.tokenizer, self.max_seq_length, texts, plan, strategy, truncation, show_progress_bar
         )
         return found[0] if isinstance(texts, str) else found
 
@@ -721,6 +750,7 @@ class Bert:
         plan = engine.plan(None, "mean", batch_tokens, batch_size)
         settings = (self.max_seq_length, plan, max_answer_tokens, no_answer, threshold, truncation)
         reader = Reader(engine, self.tokenizer, model, *settings)
+        question, context = unwrapped(question), unwrapped(context)
         lists = answer(reader, question, context, 1 if top_k is None else top_k, show_progress_bar)
         if top_k is None:
             found = [answers[0] for answers in lists]
@@ -886,6 +916,7 @@ class Bert:
             MinibertError: what is not text; a setting that makes no sense; a long text with `truncation="error"`.
         """
         check_strategy(strategy)
+        texts = unwrapped(texts)
         if pooling is None:
             self._warn_untrained()
         engine, tokenizer, limit = self.engine, self.tokenizer, self.max_seq_length

@@ -71,9 +71,7 @@ def is_pair(value: Any) -> bool:
     return sequence and len(value) == 2 and all(isinstance(text, str) for text in value)
 
 
-def score(
-    scorer: TextScorer, activation: Activation, pairs: Iterable[Any], prompt: str = ""
-) -> NDArray[np.float32]:
+def score(scorer: TextScorer, activation: Activation, pairs: Iterable[Any], prompt: str = "") -> NDArray[np.float32]:
     """The scores of pairs, (N,), with `prompt` before the first text of each.
 
     Raises:

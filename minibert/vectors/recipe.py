@@ -43,10 +43,11 @@ OTHER_ARGUMENTS = ("model_args", "model_kwargs", "config_args", "config_kwargs",
 FOLLOWED = ("model_max_length", *SIDES, *SWITCHES)
 # Arguments that do not change a vector, or are for loading.
 HARMLESS = (
-    "add_pooling_layer attn_implementation cache_dir clean_up_tokenization_spaces code_revision device_map dtype "
-    "local_files_only low_cpu_mem_usage output_attentions output_hidden_states revision subfolder token torch_dtype "
-    "trust_remote_code use_auth_token use_cache use_fast use_safetensors"
-).split()
+    *("add_pooling_layer", "attn_implementation", "cache_dir", "clean_up_tokenization_spaces", "code_revision"),
+    *("device_map", "dtype", "local_files_only", "low_cpu_mem_usage", "output_attentions", "output_hidden_states"),
+    *("revision", "subfolder", "token", "torch_dtype", "trust_remote_code", "use_auth_token", "use_cache", "use_fast"),
+    "use_safetensors",
+)
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # The activations of sentence-transformers' Dense module, by the last part of their class's name.
 DENSE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -92,11 +93,14 @@ class Dense:
         activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
         if activation not in DENSE_ACTIVATIONS:
             raise MinibertError(
-                f"activation_function ({short(activation)}) of {repository} must be one of {', '.join(DENSE_ACTIVATIONS)}"
+                f"activation_function ({short(activation)}) of {repository} must be one of "
+                f"{', '.join(DENSE_ACTIVATIONS)}"
             )
         name = config.get("module_input_name") or "sentence_embedding"
         if name != "sentence_embedding" or (config.get("module_output_name") or name) != name:
-            raise MinibertError(f"the Dense module of {repository} must map sentence_embedding to itself, not {short(name)}")
+            raise MinibertError(
+                f"the Dense module of {repository} must map sentence_embedding to itself, not {short(name)}"
+            )
         if config.get("use_residual"):
             raise MinibertError(
                 f"use_residual of the Dense module of {repository} must be false; it is not implemented"
@@ -505,7 +509,9 @@ def _prompts(settings: dict[str, Any], repository: Repository) -> tuple[dict[str
 def _similarity(settings: dict[str, Any], repository: Repository) -> str:
     name = str(settings.get("similarity_fn_name") or "cosine")
     if name not in SIMILARITIES:
-        raise MinibertError(f"similarity_fn_name of {repository} ({short(name)}) must be one of {', '.join(SIMILARITIES)}")
+        raise MinibertError(
+            f"similarity_fn_name of {repository} ({short(name)}) must be one of {', '.join(SIMILARITIES)}"
+        )
     return name
 
 
@@ -523,9 +529,7 @@ def _modes(config: dict[str, Any], repository: Repository) -> tuple[str, ...]:
         raise MinibertError(f"the pooling mode of {repository} ({short(modes)}) must be a text or a list of texts")
     for mode in modes:
         if not isinstance(mode, str) or mode not in POOLING:
-            raise MinibertError(
-                f"the pooling mode of {repository} ({short(mode)}) must be one of {', '.join(POOLING)}"
-            )
+            raise MinibertError(f"the pooling mode of {repository} ({short(mode)}) must be one of {', '.join(POOLING)}")
     return tuple(modes)
 
 

@@ -17,7 +17,7 @@ from minibert.engine.rows import RowMaker, Rows, Truncation, token_rows
 from minibert.engine.stream import Progress, Truncated, chunks
 from minibert.errors import MinibertError, warn
 from minibert.pretrained.arguments import check_device
-from minibert.text import as_stream
+from minibert.text import as_stream, unwrapped
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.pooling import pool, pooling_modes
 from minibert.vectors.recipe import Recipe
@@ -102,6 +102,7 @@ class SentenceEncoder:
             MinibertError: what is not text; a long text with `truncation="error"`; an unknown precision.
         """
         check_precision(precision)
+        texts = unwrapped(texts)
         single = isinstance(texts, str)
         device = self.engine.model.device
         if as_tensor and precision == "float32":  # these vectors never leave the device
