@@ -145,7 +145,8 @@ def _middles(steps: Any, precision: str, ranges: NDArray[np.float32]) -> Tensor:
     """The numbers in the middle of the steps that `quantize_embeddings` made."""
     levels = as_vectors(steps) + (128 if precision == "int8" else 0)
     low, high = torch.from_numpy(ranges).to(levels.device)
-    return low + (levels + 0.5).clamp(max=255) * ((high - low) / 255)
+    middles: Tensor = low + (levels + 0.5).clamp(max=255) * ((high - low) / 255)
+    return middles
 
 
 def quantize_embeddings(
