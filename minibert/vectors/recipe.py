@@ -48,6 +48,7 @@ HARMLESS = (
     *("revision", "subfolder", "token", "torch_dtype", "trust_remote_code", "use_auth_token", "use_cache", "use_fast"),
     "use_safetensors",
 )
+LONGEST_NAME = 200  # of a module's folder or class; file systems take no more than 255 bytes
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # The activations of sentence-transformers' Dense module, by the last part of their class's name.
 DENSE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -386,10 +387,11 @@ def _modules(repository: Repository) -> list[dict[str, Any]]:
         raise MinibertError(f"modules.json of {repository} must be a list of modules; it is not: correct the file")
     for module in modules:
         for key in ("type", "path"):
-            if not isinstance(module.setdefault(key, ""), str):
+            value = module.setdefault(key, "")
+            if not isinstance(value, str) or len(value) > LONGEST_NAME or not value.isprintable():
                 raise MinibertError(
-                    f"the {key} of a module in modules.json of {repository} ({short(module[key])}) must be a text; "
-                    "correct the file"
+                    f"the {key} of a module in modules.json of {repository} ({short(value)}) must be a text of at most "
+                    f"{LONGEST_NAME} characters that can be printed; correct the file"
                 )
     return modules
 

@@ -1,4 +1,4 @@
-"""Prompts: whichever the files have, each side gets what sentence-transformers gives it, and what is left out is equal."""
+"""Prompts: whichever the files have, each side gets what sentence-transformers gives it."""
 
 from __future__ import annotations
 
