@@ -207,7 +207,7 @@ def test_small_vectors_of_an_unknown_kind_are_refused(bert: minibert.Bert, dtype
         (np.ones((2, 4), "i1"), {"precision": "int8", "ranges": [[0], [1]]}, "ranges (2, 1) must be (2, 4) finite"),
         (np.ones((2, 4), "i1"), {"precision": "bits"}, "precision ('bits') must be one of float32, float16, int8"),
     ],
-    ids=str,
+    ids=["floats", "other bits", "other steps", "no float", "no ranges", "other ranges", "unknown"],
 )
 def test_vectors_that_a_precision_does_not_make_are_refused(vectors: Any, how: Any, message: str) -> None:
     with pytest.raises(minibert.MinibertError, match=re.escape(message)):
