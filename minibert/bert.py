@@ -527,7 +527,7 @@ class Bert:
             MinibertError: the checkpoint has no classifier; what is not text; a setting that makes no sense.
         """
         texts, pair = unwrapped(texts), unwrapped(pair)
-        results = classify(self._scorer(**settings), texts, pair, top_k=top_k, threshold=threshold)
+        results = classify(self._scorer("classify", **settings), texts, pair, top_k=top_k, threshold=threshold)
         return results[0] if isinstance(texts, str) else results
 
     def label_scores(
@@ -540,7 +540,7 @@ class Bert:
         texts, pair = unwrapped(texts), unwrapped(pair)
         empty = np.empty((0, self.config.num_labels), np.float32)
         scores: NDArray[np.float32] = np.concatenate(
-            [empty, *map(np.asarray, label_scores(self._scorer(**settings), texts, pair))]
+            [empty, *map(np.asarray, label_scores(self._scorer("label_scores", **settings), texts, pair))]
         )
         return np.asarray(scores[0]) if isinstance(texts, str) else scores
 
@@ -566,7 +566,8 @@ class Bert:
             MinibertError: the checkpoint is no reranker; what is not a pair of texts.
         """
         before = self.recipe.reranker_prompt(prompt_name, prompt)
-        scores = score(self._scorer(**settings), activation_of(self.config, self.recipe.settings), pairs, before)
+        scorer = self._scorer("score", **settings)
+        scores = score(scorer, activation_of(self.config, self.recipe.settings), pairs, before)
         return np.float32(scores[0]) if is_pair(pairs) else scores
 
     def rank(
@@ -594,11 +595,12 @@ class Bert:
             MinibertError: the checkpoint is no reranker; what is not text.
         """
         before = self.recipe.reranker_prompt(prompt_name, prompt)
-        activation = activation_of(self.config, self.recipe.settings)
-        return rank(self._scorer(**settings), activation, query, documents, top_k, before)
+        scorer = self._scorer("rank", **settings)
+        return rank(scorer, activation_of(self.config, self.recipe.settings), query, documents, top_k, before)
 
     def _scorer(
         self,
+        what: str,
         truncation: Cutting = "warn",
         batch_size: int | None = None,
         batch_tokens: int | None = None,
@@ -613,6 +615,7 @@ class Bert:
             self.engine.plan(None, "mean", batch_tokens, batch_size),
             truncation,
             show_progress_bar,
+            what,
         )
 
     @overload

@@ -20,9 +20,9 @@ DETAILS = """\
 Prints the answer on one line: its score, its start and end in characters, and its text, separated by tabs; the text is
 empty for "no answer". With --top-k, prints several, the best first. The model must have a head for answers.
 
-With -o, all arguments are files of pairs, .csv, .jsonl or .parquet, or - for JSON lines on standard input. A .jsonl
-file has a line for each question, with its list of answers; a .csv or .parquet file has a row for each answer. An
-interrupted run resumes."""
+With -o, all arguments are files of pairs, .csv, .tsv, .jsonl or .parquet, or - for JSON lines on standard input. A
+.jsonl file has a line for each question, with its list of answers; a .csv or .parquet file has a row for each answer.
+An interrupted run resumes."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

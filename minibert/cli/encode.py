@@ -17,7 +17,7 @@ DETAILS = """\
 Prints one line per text: the text, a tab, and the numbers of its vector separated by spaces. With --json, a line is
 {"text": ..., "vector": [...]}. Texts are the arguments, or the lines of standard input if there are none.
 
-With -o, the arguments are files: .txt (one text per line), .csv, .jsonl or .parquet. OUT is a .npy, .safetensors,
+With -o, the arguments are files: .txt (one text per line), .csv, .tsv, .jsonl or .parquet. OUT is a .npy, .safetensors,
 .jsonl or .parquet file. To resume an interrupted run, give the same command again."""
 CHUNK = 1024  # texts between two prints
 

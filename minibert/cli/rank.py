@@ -19,8 +19,8 @@ DETAILS = """\
 Prints one line per document, the best first: its score, its number, and the text, separated by tabs. The model must be
 a reranker. Documents are the arguments, or the lines of standard input if there are none.
 
-With -o, all arguments are files of pairs, .csv, .jsonl or .parquet, or - for JSON lines on standard input. OUT is a
-.jsonl, .csv or .parquet file with each query, its passage and their score, in the order of the files. An interrupted
+With -o, all arguments are files of pairs, .csv, .tsv, .jsonl or .parquet, or - for JSON lines on standard input. OUT is
+a .jsonl, .csv or .parquet file with each query, its passage and their score, in the order of the files. An interrupted
 run resumes."""
 
 

@@ -7,11 +7,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +37,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path, names: Iterable[str]) -> bool:
+    """Whether a file is one that a killed process left of `written_whole`, for a file of one of these names."""
+    return any(re.fullmatch(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}", path.name) for name in names) and path.is_file()
 
 
 @contextmanager

@@ -89,7 +89,7 @@ class Reader(NamedTuple):
         """
         cut = Truncated(self.limit, self.truncation)
         found: list[list[Answer]] = []
-        with Progress(total, shown) as progress:
+        with Progress(total, shown, "answer") as progress:
             for chunk in chunks(asked, TOKENIZED_AT_ONCE):
                 rows, prefixes, offsets = self.rows(chunk, len(found))
                 cut.note(rows.lost, len(found))

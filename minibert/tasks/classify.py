@@ -77,6 +77,7 @@ class TextScorer:
         plan: how much to compute in each pass.
         truncation: whether longer ones are truncated with a warning or rejected.
         shown: whether to show a progress bar.
+        what: the name of the method that computes, which the bar shows.
     """
 
     engine: Engine
@@ -86,6 +87,7 @@ class TextScorer:
     plan: Plan
     truncation: Cutting
     shown: bool | None
+    what: str
 
     def __call__(self, texts: Iterable[Any], total: int | None) -> Iterator[Tensor]:
         """The logits of each chunk of a stream, (N, labels) float32.
@@ -99,7 +101,7 @@ class TextScorer:
         """
         check_choice("truncation", self.truncation, ("warn", "error"))
         count = truncated = dropped = 0
-        with Progress(total, self.shown) as progress:
+        with Progress(total, self.shown, self.what) as progress:
             for chunk in chunks(texts):
                 rows = rows_of(self.tokenizer, chunk, self.limit)
                 if rows.lost and self.truncation == "error":

@@ -249,7 +249,7 @@ def find_entities(
     stream, total = as_stream(texts)
     scheme, cut = Scheme(model.config.id2label or {}), Truncated(max_tokens, truncation)
     found: list[list[Entity]] = []
-    with Progress(total, show_progress_bar) as progress:
+    with Progress(total, show_progress_bar, "entities") as progress:
         for chunk in chunks(stream, TOKENIZED_AT_ONCE):
             encodings, rows = tokenizer.backend.encode_batch(chunk, add_special_tokens=False), Rows()
             for number, encoding in enumerate(encodings):

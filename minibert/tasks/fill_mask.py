@@ -148,7 +148,7 @@ class MaskFiller:
             MinibertError: a text without [MASK], or too long; an impossible target.
         """
         count = 0
-        with Progress(total, shown) as progress:
+        with Progress(total, shown, "fill_mask") as progress:
             for chunk in chunks(texts, TOKENIZED_AT_ONCE):
                 pairs = zip(chunk, self.tokenizer.encode_texts(chunk), strict=True)
                 masks = [self._masks(text, encoding, number) for number, (text, encoding) in enumerate(pairs, count)]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from minibert.errors import MinibertError, warn
 from minibert.pretrained.files import path_to_disk, sha256_of
+from minibert.records import parsed_json
 
 SAVING = ".saving"
 FACTS, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
@@ -56,6 +57,14 @@ class Checkpoints:
         end = states.index(newest) + 1
         for path in states[: max(0, end - self.keep)] + states[end:]:
             shutil.rmtree(path)
+
+    def tidy(self, best: int | None) -> None:
+        """Delete what a killed process has left beside the newest states and the best weights of a run that ended."""
+        shutil.rmtree(self.folder / SAVING, ignore_errors=True)
+        for path in self._all()[: -self.keep]:
+            shutil.rmtree(path)
+        if best is not None:
+            self.forget_best(best)
 
     def save_best(self, step: int, model: nn.Module, facts: Mapping[str, Any]) -> None:
         """Write the weights after `step` steps, the best ones so far. The older ones stay until `forget_best`."""
@@ -182,9 +191,9 @@ def _read(path: Path, files: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
-        written = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        written = parsed_json((path / FACTS).read_bytes(), FACTS)
         content: dict[str, Any] = written["state"]
-        whole = written["digest"] == _digest_of(content)
+        whole = isinstance(content, dict) and written["digest"] == _digest_of(content)
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:

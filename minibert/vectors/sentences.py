@@ -127,7 +127,7 @@ class SentenceEncoder:
     def _chunks(self, texts: str | Iterable[str] | None, device: torch.device, shown: bool | None) -> Iterator[Tensor]:
         stream, total = as_stream(texts)
         count = 0
-        with Progress(total, shown) as progress:
+        with Progress(total, shown, "encode") as progress:
             for chunk in chunks(stream):
                 prompted = [self.prompt + text for text in chunk] if self.prompt else chunk
                 rows = token_rows(self.tokenizer, prompted, self.row_maker)

@@ -342,7 +342,7 @@ class WordEncoder:
         """
         stream, total = as_stream(texts, words=True)
         found: list[Words] = []
-        with Progress(total, shown) as progress:
+        with Progress(total, shown, "words") as progress:
             for chunk in chunks(stream, TOKENIZED_AT_ONCE):  # small: its vectors all stay in memory
                 first = len(found)
                 own = None if spans is None else spans[first : first + len(chunk)]

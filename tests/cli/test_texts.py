@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from oracle import with_real_vocabulary
 
 import minibert
@@ -294,6 +295,58 @@ def test_a_killed_command_resumes_and_writes_the_same_bytes(
     assert f"minibert: resuming after {reached[-1]:,} texts" in last.stderr
     assert out.read_bytes() == once.read_bytes()
     assert not journal.parent.exists()
+
+
+def with_other(part: str, model: str, folder: Path) -> None:
+    """Save a model in a folder, with another part of the head."""
+    bert = minibert.load(model)
+    network: Any = bert.model
+    with torch.no_grad():
+        if part == "labels":
+            network.config = network.config.replace(
+                id2label={number: f"other {number}" for number in range(network.config.num_labels)}
+            )
+        elif part == "pooler":
+            network.bert.pooler.dense.bias[3] += 0.5
+        elif part == "head":
+            head = getattr(network, "classifier", None) or network.span_head
+            head.weight[0, 1] += 0.5
+    bert.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("classify", "head"), ("classify", "pooler"), ("classify", "labels"), ("rank", "head"), ("entities", "head"),
+     ("entities", "labels"), ("answer", "head")],
+)  # fmt: skip
+def test_results_of_another_head_are_not_resumed(
+    models: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    part: str,
+) -> None:
+    monkeypatch.setattr(files, "MOST_TEXTS", 1)
+    source = write_lines(
+        tmp_path / "in.jsonl", [{"question": "one", "context": "two"}, {"question": "", "context": "a"}]
+    )
+    columns = ["--text", "context"] if name in ("classify", "entities") else ["--columns", "question", "context"]
+    out, folder = tmp_path / "out.jsonl", tmp_path / "model"
+    arguments = [name, source, *columns, "--model", str(folder), "-o", str(out)]
+    with_other("nothing", models[name], folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Output, "finish", lambda output: (_ for _ in ()).throw(OSError("the power fails")))
+        assert main(arguments) == 2
+    with_other(part, models[name], folder)
+    capsys.readouterr()
+    assert main(arguments) == 2
+    what = "config" if part == "labels" else "head"
+    assert f"must be from the same command to be resumed, but they differ ({what}: " in capsys.readouterr().err
+    assert not out.exists()
+    with_other("nothing", models[name], folder)
+    assert main(arguments) == 0
+    assert len(lines_of(out)) == 2
 
 
 def test_other_settings_or_texts_are_not_resumed(
