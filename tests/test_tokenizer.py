@@ -466,9 +466,9 @@ def test_ids_of_any_integer_type_are_understood(both: tuple[BertTokenizer, Any])
 def test_a_broken_or_foreign_tokenizer_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text("{")
-    with pytest.raises(ValueError, match="must be a tokenizer of the tokenizers library; it is not"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json must be valid JSON"):
         BertTokenizer.from_pretrained(tmp_path)
-    path.write_text('{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}')
+    path.write_text('{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}')
     with pytest.raises(ValueError, match=r"tokenizer\.json \(no special tokens\) must put one token before a text and"):
         BertTokenizer.from_pretrained(tmp_path)
 
