@@ -29,7 +29,7 @@ from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import MLM_TENSORS, to_checkpoint
 from minibert.pretrained.prompts import known_prompts
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.recipe import Recipe
+from minibert.vectors.recipe import Recipe, tokenizer_settings
 
 
 def load(
@@ -72,7 +72,7 @@ def from_repository(repository: Repository, dtype: torch.dtype | str | None, dev
     recipe = replace(recipe, family_prompts=known_prompts(repository.source.name))
     inner = repository.inside(recipe.folder)
     config = BertConfig.from_repository(inner)
-    tokenizer = BertTokenizer.from_repository(inner)
+    tokenizer = BertTokenizer.from_repository(inner, **tokenizer_settings(repository, recipe))
     check_vocabulary(tokenizer, config, repository)
     checkpoint = Checkpoint.open(inner)
     reason = ""

@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -304,6 +305,12 @@ def test_broken_settings_are_refused_with_file_and_value(
         ({"a"}, "texts ({'a'})"),
         (["a", None, "b"], "text 1 (None) must be str, not NoneType; leave missing texts out, or pass ''"),
         (["a", 3], "text 1 (3) must be str, not int; convert it with str()"),
+        (["a", float("nan")], "text 1 (nan) must be str, not float; drop missing texts, with dropna() in pandas, or"),
+        (["a", np.float32("nan")], "must be str, not float32; drop missing texts, with dropna() in pandas, or pass ''"),
+        (["a", pd.NA], "text 1 (<NA>) must be str, not NAType; drop missing texts, with dropna() in pandas, or pass"),
+        (["a", pd.NaT], "text 1 (NaT) must be str, not NaTType; drop missing texts, with dropna() in pandas, or"),
+        (pd.Series(["a", None, "b"], dtype="string"), "; drop missing texts, with dropna() in pandas, or pass ''"),
+        (np.array(3), "texts (3) must be a str or a list of str, not int"),
         ([b"a"], "text 0 (b'a') must be str, not bytes; decode it: text.decode('utf-8')"),
         ("\udc80", "text 0 holds a lone surrogate ('\\udc80' at 0), but must be valid Unicode"),
     ],

@@ -26,7 +26,7 @@ from minibert.pretrained.source import Source
 from minibert.records import parsed_json
 from minibert.text import check_text, several, whole_number
 from minibert.vectors.fingerprint import fingerprint
-from minibert.vectors.similarity import ALL_PAIRS, LONGEST, as_vectors, check_lengths, unit_vectors
+from minibert.vectors.similarity import ALL_PAIRS, LONGEST, as_vectors, check_lengths, check_plain, unit_vectors
 
 FORMAT = 2  # 1 used another digest of the model
 MANIFEST = "manifest.json"
@@ -203,8 +203,10 @@ class Index:
             count: the number of texts; None for queries.
 
         Raises:
-            MinibertError: the vectors have another shape, or `as_vectors` or `check_lengths` rejects them.
+            MinibertError: the vectors have another shape, or `as_vectors`, `check_plain` or `check_lengths` rejects
+                them.
         """
+        check_plain(vectors)
         values = as_vectors(vectors).detach().cpu()
         if values.shape != (len(values) if count is None and values.ndim else count, self.bert.dimension):
             wanted = f"(Q, {self.bert.dimension})" if count is None else f"({count}, {self.bert.dimension})"
