@@ -29,7 +29,7 @@ from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import MLM_TENSORS, to_checkpoint
 from minibert.pretrained.prompts import known_prompts
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.recipe import Recipe, tokenizer_settings
+from minibert.vectors.recipe import Recipe, tokenizer_settings, transformer_folder
 
 
 def load(
@@ -68,11 +68,20 @@ def load(
 def from_repository(repository: Repository, dtype: torch.dtype | str | None, device: torch.device | str | None) -> Bert:
     """Load an opened checkpoint."""
     repository.file("config.json")  # fixes the commit, of which all else is asked
-    recipe = Recipe.read(repository)
+    try:
+        recipe = Recipe.read(repository)
+        settings = tokenizer_settings(repository, recipe)
+    except (
+        MinibertError,
+        FileNotFoundError,
+    ) as error:  # of sentence-transformers' files, which the rest can do without
+        refusal = f"the files of {repository} for sentence vectors must be right to encode texts: {error}"
+        warn(refusal)
+        recipe, settings = Recipe(refusal=refusal, folder=transformer_folder(repository)), {}
     recipe = replace(recipe, family_prompts=known_prompts(repository.source.name))
     inner = repository.inside(recipe.folder)
     config = BertConfig.from_repository(inner)
-    tokenizer = BertTokenizer.from_repository(inner, **tokenizer_settings(repository, recipe))
+    tokenizer = BertTokenizer.from_repository(inner, **settings)
     check_vocabulary(tokenizer, config, repository)
     checkpoint = Checkpoint.open(inner)
     reason = ""

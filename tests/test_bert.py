@@ -266,13 +266,44 @@ def test_vectors_that_cannot_be_made_as_asked_are_refused_but_the_rest_works(
         ("1_Pooling/config.json", [1], "1_Pooling/config.json of"),
         ("modules.json", {"a": 1}, "must be a list of modules; it is not"),
         ("modules.json", [["a"]], "must be a list of modules; it is not"),
+        ("modules.json", [{"type": "x.Transformer", "path": "../../etc"}], "must lead to a file inside it"),
+        ("modules.json", [{"type": "x.Transformer", "path": "/etc"}], "must lead to a file inside it"),
         ("sentence_bert_config.json", {"max_seq_length": 1}, "(1) must be a whole number of at least 3"),
         ("sentence_bert_config.json", {"max_seq_length": "16"}, "('16')"),
+    ],
+)
+def test_faults_of_files_for_sentence_vectors_leave_the_rest(
+    bert: minibert.Bert, tmp_path: Path, minilm: Path, file: str, content: Any, message: str
+) -> None:
+    shutil.copytree(minilm, tmp_path, dirs_exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=re.escape(message)):
+        loaded = minibert.load(tmp_path)
+    with pytest.raises(minibert.MinibertError, match=re.escape(message)):
+        loaded.encode("a")
+    assert np.array_equal(loaded.words("a bank").vectors, bert.words("a bank").vectors)
+
+
+def test_a_missing_module_leaves_the_rest(tmp_path: Path, minilm: Path) -> None:
+    shutil.copytree(minilm, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "1_Pooling")
+    with pytest.warns(UserWarning, match=r"must hold 1_Pooling/config\.json"):
+        loaded = minibert.load(tmp_path)
+    with pytest.raises(minibert.MinibertError, match=r"must hold 1_Pooling/config\.json"):
+        loaded.encode("a")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
         ("tokenizer_config.json", [1], "tokenizer_config.json of"),
         ("tokenizer_config.json", {"model_max_length": "512"}, "('512')"),
         ("tokenizer_config.json", {"model_max_length": -1}, "(-1) must be a whole number of at least 3"),
-        ("tokenizer_config.json", {"unk_token": {"foo": 1}}, "({'foo': 1}) must be a token"),
-        ("config.json", {"model_type": "bert", "id2label": ["a"]}, "id2label (['a']) must be an object of labels"),
+        (
+            "tokenizer_config.json",
+            {"unk_token": {"foo": 1}, "added_tokens_decoder": {}},
+            "({'foo': 1}) must be a token",
+        ),
         (
             "config.json",
             {"model_type": "bert", "layer_norm_eps": "1e-12"},
@@ -280,7 +311,17 @@ def test_vectors_that_cannot_be_made_as_asked_are_refused_but_the_rest_works(
         ),
         ("config.json", {"model_type": "bert", "quantization_config": {"bits": 4}}, "quantised weights are not"),
         ("config.json", {"model_type": "bert", "add_cross_attention": True}, "add_cross_attention (True) must be"),
-        ("config.json", {"model_type": "bert", "num_labels": 3, "id2label": {"0": "a"}}, "num_labels (3) must be"),
+        ("config.json", {"model_type": "bert", "architectures": "BertModel"}, "architectures ('BertModel') must be"),
+        ("config.json", {"model_type": "bert", "hidden_act": ["gelu"]}, "hidden_act (['gelu']) must be one of"),
+        ("config.json", {"model_type": "bert", "num_labels": 10**9}, "num_labels (1,000,000,000) must be at most"),
+        ("config.json", {"model_type": "bert", "num_labels": 10**400}, "num_labels (a number of more than 30 digits)"),
+        (
+            "config.json",
+            {"model_type": "bert", "hidden_size": 2**40},
+            "hidden_size (1,099,511,627,776) must be at most",
+        ),
+        ("config.json", {"model_type": "bert", "num_hidden_layers": 10**5}, "num_hidden_layers (100,000) must be at"),
+        ("config.json", {"model_type": "bert", "num_hidden_layers": 9000}, "num_hidden_layers (9,000) must fit the"),
     ],
 )
 def test_broken_settings_are_refused_with_file_and_value(

@@ -315,8 +315,8 @@ def _check_unpacked(path: Path) -> None:
             packed = [info.filename for info in archive.infolist() if info.file_size > info.compress_size]
         if packed:
             raise MinibertError(
-                f"{path} must hold its files without compression, as torch saves them; {packed[0]!r:.60} is compressed: "
-                "use a safetensors file from a source you trust"
+                f"{path} must hold its files without compression, as torch saves them, and {packed[0]!r:.60} is "
+                "compressed; use a safetensors file from a source you trust"
             )
 
 

@@ -149,7 +149,7 @@ def _named(value: Any, names: list[str] | None) -> Any:
     if isinstance(value, (list, tuple)):
         return [_named(one, names) for one in value]
     if isinstance(value, Integral):
-        return names[int(value)] if 0 <= value < len(names) else None
+        return names[int(value)] if 0 <= int(value) < len(names) else None
     return value
 
 

@@ -53,8 +53,10 @@ class History:
 MARKER = "output.json"  # in the subfolder `training`: says that the folder is a run's own, and whether it has ended
 WEIGHTS = "model.safetensors"
 # What a killed process may leave unfinished in the subfolder, besides states.
-TEMPORARY = (MARKER, "losses.csv", "metrics.csv", "curve.png", "result.json", "tokens.bin", "tokens.json")
-TEMPORARY += ("held_out.bin", "held_out.json")
+TEMPORARY = (
+    *(MARKER, "losses.csv", "metrics.csv", "curve.png", "result.json"),
+    *("tokens.bin", "tokens.json", "held_out.bin", "held_out.json"),
+)
 
 
 def folder_of(output: str | Path) -> Path:

@@ -395,6 +395,16 @@ def _modules(repository: Repository) -> list[dict[str, Any]]:
     return modules
 
 
+def transformer_folder(repository: Repository) -> str:
+    """The folder of the transformer, as far as `modules.json` can be read; "" is the repository itself."""
+    try:
+        modules = _modules(repository)
+        folder = str(modules[0]["path"]) if modules else ""
+        return folder if repository.inside(folder).file("config.json") else ""
+    except MinibertError:
+        return ""
+
+
 def _refusal(kinds: list[str], repository: Repository) -> str:
     """Why this list of modules is not supported; empty if it is."""
     maps = ["Dense"] * kinds.count("Dense")
