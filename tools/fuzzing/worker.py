@@ -257,7 +257,7 @@ def serve(targets: dict[str, Target] = TARGETS, keep: bool = False) -> None:
         answer = worker.case(name, int(number), int(seed))
         print(json.dumps(answer), file=answers, flush=True)
         if answer.get("ended"):  # after a panic, a library may be in any state
-            return
+            os._exit(0)
 
 
 if __name__ == "__main__":
