@@ -166,6 +166,14 @@ def test_finds_are_counted_by_outcome_and_place(fuzz: ModuleType, capsys: pytest
     assert summary == "tools/fuzz: 3 cases in 0 s, 1 kind of finds"
 
 
+def test_targets_and_cases_that_there_are_not_are_told(fuzz: ModuleType) -> None:
+    fuzz.check_targets(["index"], {"index": 1, "rows": 1})
+    with pytest.raises(fuzz._setup.SetupError, match=r"the target \(indexes\) must be one of index, rows"):
+        fuzz.check_targets(["indexes"], {"index": 1, "rows": 1})
+    with pytest.raises(fuzz._setup.SetupError, match=r"the case \(index\) must be a target and a number"):
+        fuzz.again([], "index", 0)
+
+
 def test_rounds_give_every_target_its_share(fuzz: ModuleType) -> None:
     shares = {"a": 2, "b": 1}
     expected = [("a", 0), ("a", 1), ("b", 0), ("a", 2), ("a", 3), ("b", 1)]

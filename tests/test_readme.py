@@ -131,7 +131,7 @@ def test_the_page_on_attention_shows_what_is_printed(
     assert len(shown) == 22
 
 
-TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
