@@ -46,6 +46,7 @@ LANGUAGE = "the river bank is open closed he sat by where can i fish ? . ##s 北
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LANGUAGE.split()]
 TEXTS = ["The bank  is open.", "He sat by the river banks.", "北 where can I fish?"]
 ROWS = [{"text": text, "label": "ab"[i % 2], "id": i} for i, text in enumerate(TEXTS * 2)]
+PARSER = build_parser()
 SIZES: dict[str, Any] = {
     **{"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
     **{"max_position_embeddings": 32, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
@@ -74,7 +75,7 @@ def write_rows(path: Path, rows: list[Any]) -> None:
 
 def command(*arguments: Any) -> str:
     """Run one of minibert's commands; returns what it prints, which must not control a terminal."""
-    options = build_parser().parse_args([str(argument) for argument in arguments])
+    options = PARSER.parse_args([str(argument) for argument in arguments])
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(io.StringIO()):
         options.run(options)
     if any(unicodedata.category(character) == "Cc" and character not in "\n\t" for character in printed.getvalue()):
