@@ -13,6 +13,7 @@ from oracle import with_real_vocabulary
 
 import minibert
 from minibert.cli import build_parser, main
+from minibert.pretrained import tokenizer_checks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -129,6 +130,14 @@ def test_the_page_on_attention_shows_what_is_printed(
     shown = re.findall(r"^(?:print\(.*\)  )?# (.+)$", code, re.MULTILINE)
     assert capsys.readouterr().out.splitlines() == shown
     assert len(shown) == 22
+
+
+def test_the_limits_of_the_page_on_security_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    shown = [int(number.replace(",", "")) for number in re.findall(r"^\| .* \| ([\d,]+) \|$", page, re.MULTILINE)]
+    checks = tokenizer_checks
+    longest = [checks.LONGEST_TOKEN, checks.LONGEST_WORD, checks.LONGEST_INSERTION]
+    assert shown == [checks.MOST_TOKENS, *longest, checks.MOST_GROWTH, checks.DEEPEST]
 
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES]
