@@ -221,3 +221,13 @@ def test_digests_are_put_right_wherever_they_stand(changes: ModuleType, tmp_path
     written = json.loads((tmp_path / "state.json").read_text())
     assert written["state"] == {"digests": {"data": digest(b"new")}}
     assert written["digest"] == digest(json.dumps(written["state"]).encode())
+
+
+@pytest.mark.parametrize("content", ["", "1e9", "[]", "{}", '{"state": [1e400]}', '"\\ud800"', "[" * 100_000])
+@pytest.mark.parametrize("name", ["state.json", "journal"])
+def test_what_has_no_place_for_digests_stays_as_it_is(
+    changes: ModuleType, tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    changes.put_digests_right(tmp_path, {})
+    assert (tmp_path / name).exists()

@@ -181,7 +181,7 @@ def put_digests_right(folder: Path, before: dict[Path, str]) -> None:
             content = path.read_bytes()
             for old, new in changed.items():
                 content = content.replace(old, new)
-            with suppress(ValueError, KeyError, TypeError, RecursionError):
+            with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no longer of that form
                 content = SEALS.get(path.name, bytes)(content)
             path.write_bytes(content)
 
