@@ -19,6 +19,8 @@ from minibert.pretrained.source import Source
 from minibert.records import parsed_json
 
 T = TypeVar("T")
+# What the Hub's client raises when an answer is not that of a Hub: it looks into the answer without a check.
+JUNK = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, AssertionError)
 OWNER = "sentence-transformers"  # of the models that people call "all-MiniLM-L6-v2"; their library adds it, too
 READINGS = 10  # of a folder that changes while it is read
 
@@ -254,8 +256,10 @@ class Repository:
             return None
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:  # gated ones among them
             raise self._no_access(error) from None
-        except (*broken_connections(), ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-            self._raise_broken(filename, error)  # the last ones are the client's answer to junk
+        except broken_connections() as error:
+            self._raise_broken(filename, error)
+        except JUNK as error:
+            self._raise_broken(filename, error)
 
     def _no_access(self, error: Exception) -> OSError:
         """The error for a repository or revision that does not exist or is not accessible."""

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TypedDict
 
 from minibert.errors import MinibertError
-from minibert.pretrained.hub import broken_connections, first_line, is_name
+from minibert.pretrained.hub import JUNK, broken_connections, first_line, is_name
 
 
 class PushSettings(TypedDict, total=False):
@@ -85,7 +85,7 @@ def push(
             ) from None
         except errors.LocalTokenNotFoundError as error:
             raise _refused(repo_id, error) from None
-        except junk_answers() as error:
+        except JUNK as error:
             raise ConnectionError(
                 f"the answers of {api.endpoint} must be those of a Hub to push to {repo_id}; they are not "
                 f"({first_line(error)}): check HF_ENDPOINT, nothing was committed"
@@ -101,11 +101,6 @@ def push(
                 "was committed"
             ) from error
     return str(done.pr_url or done.commit_url)
-
-
-def junk_answers() -> tuple[type[Exception], ...]:
-    """What the client raises when a server's answer is not that of a Hub: it looks into the answer without a check."""
-    return (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, AssertionError)
 
 
 def _refused(repo_id: str, error: Exception) -> PermissionError:

@@ -99,7 +99,7 @@ def test_a_run_killed_anywhere_within_a_save_ends_as_if_it_had_not_been(
         return run
 
     originals = {
-        (state, "save_file"): state.save_file,
+        (state, "save_tensors"): state.save_tensors,
         (state, "path_to_disk"): state.path_to_disk,
         (Path, "rename"): Path.rename,
         (Path, "write_text"): Path.write_text,
