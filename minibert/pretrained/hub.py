@@ -237,6 +237,7 @@ class Repository:
         import huggingface_hub as hub
         from huggingface_hub import errors
 
+        refuse_paths_as_etags()
         try:
             return Path(
                 hub.hf_hub_download(
@@ -338,6 +339,27 @@ class Repository:
                 f"{filename} of {self} must have the digest {blob.name}; what arrived has {digest.hexdigest()}: "
                 "it was removed, run again"
             )
+
+
+def refuse_paths_as_etags() -> None:
+    """Make the Hub's client refuse ETags that are no plain names.
+
+    The client names a file in its cache after the ETag that the server sends, unchecked, so "../../x" would be written
+    outside the cache. It has no option for this.
+    """
+    from huggingface_hub import file_download
+
+    original = file_download._normalize_etag
+    if original.__module__ == __name__:  # done before
+        return
+
+    def normalized(etag: str | None) -> str | None:
+        name = original(etag)
+        if name is not None and not re.fullmatch(r"\w[\w.+=-]{0,199}", name, re.ASCII):
+            raise MinibertError(f"the ETag ({name!r:.60}) must be a plain name")
+        return name
+
+    file_download._normalize_etag = normalized
 
 
 def _identity(path: Path | None) -> tuple[Any, ...] | None:

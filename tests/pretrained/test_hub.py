@@ -433,3 +433,15 @@ def test_a_pointer_of_git_lfs_is_called_what_it_is(name: str, small: Path) -> No
     (small / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90868376\n")
     with pytest.raises(minibert.MinibertError, match=f"{name} must hold weights, but it is a pointer of Git LFS"):
         minibert.BertForMaskedLM.from_pretrained(small)
+
+
+@pytest.mark.parametrize("etag", ["../../../outside", "/tmp/outside", "..", "a/b", "a" * 5000, "a b", "C:x"])
+def test_an_etag_is_no_path(etag: str, hub: HubServer, small: Path, cache: Path, tmp_path: Path) -> None:
+    for repository in hub._repositories.values():
+        for tree in repository.commits.values():
+            tree["config.json"] = replace(tree["config.json"], etag=etag)
+    with pytest.raises(ConnectionError, match=r"the download of config\.json .* the ETag \(.* must be a plain name"):
+        minibert.BertForMaskedLM.from_pretrained(SMALL, cache_dir=cache)
+    assert not list(tmp_path.rglob("outside*"))
+    assert not Path("/tmp/outside").exists()
+    assert not [path for path in cache.rglob("*") if path.is_file() and "lock" not in path.name and path.stat().st_size]
