@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -172,9 +173,10 @@ def _without_vocabulary(repository: Repository) -> FileNotFoundError:
 def _spelled(token: Any, name: str, repository: Repository) -> str:
     """A special token, written as a string or, as an AddedToken, as an object."""
     content = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(content, str) or not 0 < len(content) <= LONGEST_TOKEN:
-        raise MinibertError(f"{name} of {repository} ({short(token)}) must be a token; correct tokenizer_config.json")
-    return content
+    whole = isinstance(content, str) and content == content.encode("utf-8", "ignore").decode()  # no lone surrogate
+    if whole and isinstance(content, str) and 0 < len(content) <= LONGEST_TOKEN:
+        return content
+    raise MinibertError(f"{name} of {repository} ({short(token)}) must be a token; correct tokenizer_config.json")
 
 
 def _limit(value: Any, repository: Repository) -> int | None:
@@ -306,16 +308,23 @@ def _read_lines(path: Path) -> dict[str, int]:
         raise MinibertError(f"the vocabulary ({path}) must be UTF-8; it is not ({error})") from None
 
 
-def _read_json(path: Path, decided: Mapping[str, Any], settings: Mapping[str, Any]) -> Tokenizer:
-    text = path.read_bytes()
-    check_tokenizer(parsed_json(text, str(path), "fetch it again"), str(path))
+@contextmanager
+def library_errors(path: Path) -> Iterator[None]:
+    """Errors of the library become MinibertError; it raises nothing more exact, and its panics are no `Exception`."""
     try:
-        backend = Tokenizer.from_buffer(text)
-    except BaseException as error:  # the library raises nothing more exact, and its panics are no `Exception`
+        yield
+    except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MinibertError(f"{path} must be a tokenizer of the tokenizers library; it is not: {reason}") from None
+
+
+def _read_json(path: Path, decided: Mapping[str, Any], settings: Mapping[str, Any]) -> Tokenizer:
+    text = path.read_bytes()
+    check_tokenizer(parsed_json(text, str(path), "fetch it again"), str(path))
+    with library_errors(path):
+        backend = Tokenizer.from_buffer(text)
     normalizer = backend.normalizer
     if isinstance(normalizer, normalizers.BertNormalizer):
         for ours, theirs in SWITCHES.items():
@@ -342,7 +351,8 @@ def _roles(backend: Tokenizer, path: Path) -> dict[str, str]:
         return held  # `prepared` adds BERT's
     backend.no_truncation()
     backend.no_padding()
-    around = backend.post_process(backend.encode("", add_special_tokens=False)).tokens
+    with library_errors(path):
+        around = backend.post_process(backend.encode("", add_special_tokens=False)).tokens
     if len(around) != 2:
         raise MinibertError(
             f"the post_processor of {path} ({' '.join(around) or 'no special tokens'}) must put one token before a "
