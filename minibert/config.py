@@ -22,9 +22,9 @@ from typing_extensions import Self
 from minibert.errors import MinibertError, warn
 from minibert.pretrained.mixin import PretrainedConfig
 
-# Fields that are written only if they are set.
-# Larger ones than any model has: a file that claims more would take all memory or time before it is found wrong.
+# No model is larger. A file that claims more could take all memory before it is found to be wrong.
 LARGEST_SIZE, MOST_LAYERS, MOST_LABELS = 2**24, 10_000, 1_000_000
+# Fields that are written only if they are set.
 _WRITE_ONLY_IF_SET = ("output_hidden_states", "output_attentions", "problem_type", "architectures")
 
 

@@ -21,6 +21,10 @@ class PushSettings(TypedDict, total=False):
     create_pr: bool
 
 
+class WrongRepositoryError(ConnectionError):
+    """The server answers for another repository than the one that was asked for."""
+
+
 def push(
     save: Callable[[Path], None],
     repo_id: str,
@@ -68,7 +72,7 @@ def push(
         try:
             repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if repo != repo_id and not ("/" not in repo_id and repo.endswith(f"/{repo_id}")):
-                raise ConnectionError(
+                raise WrongRepositoryError(
                     f"{api.endpoint} must make the repository that is asked for, {repo_id}; it answers for "
                     f"{repo!r:.60}: nothing was sent, check HF_ENDPOINT"
                 )
@@ -90,9 +94,9 @@ def push(
                 f"the answers of {api.endpoint} must be those of a Hub to push to {repo_id}; they are not "
                 f"({first_line(error)}): check HF_ENDPOINT, nothing was committed"
             ) from error
+        except WrongRepositoryError:
+            raise
         except broken_uploads() as error:
-            if isinstance(error, ConnectionError) and error.errno is None and repo_id in str(error):
-                raise  # from above
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status in (401, 403, 404):
                 raise _refused(repo_id, error) from None

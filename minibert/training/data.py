@@ -175,13 +175,6 @@ def as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: None, "", NaN, or pandas' NA and NaT."""
-    if isinstance(value, Real):
-        return bool(value != value)
-    return value is None or (isinstance(value, str) and value == "") or type(value).__name__ in ("NAType", "NaTType")
-
-
 def listed(rows: Sequence[Row]) -> str:
     """The places of the first five rows, and how many more there are, to begin a message with."""
     more = f", and {counted(len(rows) - 5, 'other')}," if len(rows) > 5 else ","

@@ -30,8 +30,8 @@ from minibert.records import ReadFile, parsed_json
 from minibert.tasks.answer import Reader, reader_of
 from minibert.tasks.classify import rows_of
 from minibert.tasks.entities import OUTSIDE, Tokens, changes
-from minibert.text import check_choice, counted, short
-from minibert.training.data import Data, Row, as_number, is_missing, listed, read_conll, read_squad
+from minibert.text import check_choice, counted, is_missing, short
+from minibert.training.data import Data, Row, as_number, listed, read_conll, read_squad
 from minibert.training.metrics import (
     Metrics,
     answer_metrics,
@@ -470,8 +470,8 @@ def label_of(row: Row) -> Any:
         with suppress(MinibertError):  # a text that begins with a bracket
             label = parsed_json(label, row.place)
     if isinstance(label, (list, tuple, np.ndarray)):
-        return None if any(map(is_missing, label)) else [str(one) for one in label]
-    return None if is_missing(label) else label
+        return None if any(is_missing(one) or one == "" for one in label) else [str(one) for one in label]
+    return None if is_missing(label) or label == "" else label
 
 
 def labels_of(data: Data) -> list[Any]:
