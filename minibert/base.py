@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +40,26 @@ def initialize(module: nn.Module, std: float) -> None:
         bias = getattr(part, "bias", None)
         if isinstance(bias, Tensor):
             nn.init.zeros_(bias)
+
+
+def check_memory(config: BertConfig) -> None:
+    """Compare the parameters of an encoder with this machine's memory, before any is taken for them.
+
+    Raises:
+        MinibertError: they are larger.
+    """
+    if torch.empty(0).device.type != "cpu" or not hasattr(os, "sysconf"):  # Windows has no sysconf
+        return
+    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    layer = 4 * config.hidden_size + 2 * config.intermediate_size  # H times this is the size of its six matrices
+    size = config.hidden_size * (rows + config.num_hidden_layers * layer) * torch.get_default_dtype().itemsize
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        raise MinibertError(
+            f"an encoder of this configuration ({size / 1e9:,.0f} GB) must fit into this machine's memory "
+            f"({memory / 1e9:,.0f} GB); choose a smaller vocab_size, hidden_size, intermediate_size or "
+            "num_hidden_layers"
+        )
 
 
 class PretrainedModel(Pretrained, nn.Module):

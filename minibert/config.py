@@ -22,8 +22,9 @@ from typing_extensions import Self
 from minibert.errors import MinibertError, warn
 from minibert.pretrained.mixin import PretrainedConfig
 
-# No model is larger. A file that claims more could take all memory before it is found to be wrong.
-LARGEST_SIZE, MOST_LAYERS, MOST_LABELS = 2**24, 10_000, 1_000_000
+# No model is larger. A file that claims more could take all memory or time before it is found to be wrong.
+LARGEST_SIZE, MOST_LAYERS, MOST_LABELS = 2**24, 1_000, 1_000_000
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 # Fields that are written only if they are set.
 _WRITE_ONLY_IF_SET = ("output_hidden_states", "output_attentions", "problem_type", "architectures")
 
@@ -137,7 +138,7 @@ class BertConfig(PretrainedConfig):
             value = getattr(self, name)
             if not _number(value) or not 0 <= value < 1e30:  # so NaN is none, and every one is a float
                 raise MinibertError(
-                    f"{name} ({value!r}) must be a finite number of at least 0; correct the configuration"
+                    f"{name} ({value!r:.40}) must be a finite number of at least 0; correct the configuration"
                 )
         sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         for name in (*sizes, "max_position_embeddings", "type_vocab_size", "num_labels"):
@@ -165,7 +166,7 @@ class BertConfig(PretrainedConfig):
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
             if value is not None and not (_number(value) and 0 <= value <= 1):
-                raise MinibertError(f"{name} ({value!r}) must be between 0 and 1; correct the configuration")
+                raise MinibertError(f"{name} ({value!r:.40}) must be between 0 and 1; correct the configuration")
 
     @property
     def head_size(self) -> int:
@@ -177,14 +178,19 @@ class BertConfig(PretrainedConfig):
         return self
 
     def check_labels(self) -> None:
-        """Reject labels whose numbers are not 0, 1, 2, ...; a head that names them needs one for each output.
+        """Reject what a head that names labels cannot use; the encoder does without.
 
         Raises:
-            MinibertError: the numbers are others.
+            MinibertError: the numbers of the labels are not 0, 1, 2, ..., or `problem_type` is unknown.
         """
+        if self.problem_type not in (None, *PROBLEM_TYPES):
+            raise MinibertError(
+                f"problem_type ({self.problem_type!r:.40}) must be {', '.join(PROBLEM_TYPES)} or null; correct the "
+                "configuration"
+            )
         if self.id2label is not None and set(self.id2label) != set(range(self.num_labels)):
             raise MinibertError(
-                f"the numbers of id2label ({', '.join(map(str, list(self.id2label)[:5]))}, ...) must be 0 to "
+                f"the numbers of id2label ({', '.join(map(str, list(self.id2label)[:5])):.40}, ...) must be 0 to "
                 f"{self.num_labels - 1}; correct the configuration"
             )
 
@@ -206,7 +212,7 @@ class BertConfig(PretrainedConfig):
         # null is the default, but for the one field that can do without a number where the default is one
         given = {n: v for n, v in values.items() if n in known and (v is not None or n == "pad_token_id")}
         labels, count = given.get("id2label"), given.get("num_labels")
-        if labels is not None and (not isinstance(labels, Mapping) or count not in (None, len(labels))):
+        if labels is not None and (not isinstance(labels, Mapping) or count not in (None, len(labels)) or not labels):
             warn(
                 f"id2label ({labels!r:.60}) must be an object with num_labels ({count!r:.20}) labels by number; it is "
                 "not, so the labels are called LABEL_0, LABEL_1, ..."

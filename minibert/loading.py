@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -111,7 +112,7 @@ def from_repository(
 def with_head_if_possible(
     checkpoint: Checkpoint, config: BertConfig, dtype: torch.dtype | str | None, device: torch.device | str | None
 ) -> PretrainedModel:
-    """The model of a checkpoint. If only its head is at fault, its encoder, with a warning: it makes vectors.
+    """The model of a checkpoint. If only a head or the pooler is at fault, its encoder, with a warning.
 
     Raises:
         MinibertError: the encoder is at fault.
@@ -120,15 +121,13 @@ def with_head_if_possible(
     try:
         return kind.from_checkpoint(checkpoint, config, dtype=dtype, device=device)
     except MinibertError as error:
-        if kind is BertModel:
-            raise
-        try:
-            encoder = BertModel.from_checkpoint(checkpoint, config, dtype=dtype, device=device)
-        except MinibertError:
-            raise error from None
-        encoder.head_fault = str(error)
-        warn(f"the head of {checkpoint.source} cannot be used, and its encoder was loaded alone: {error}")
-        return encoder
+        for part in (checkpoint, checkpoint.of_encoder()):  # the pooler may be sound
+            with suppress(MinibertError):
+                encoder = BertModel.from_checkpoint(part, config, dtype=dtype, device=device)
+                encoder.head_fault = str(error)
+                warn(f"the head of {checkpoint.source} cannot be used, and its encoder was loaded alone: {error}")
+                return encoder
+        raise
 
 
 def untrained(checkpoint: Checkpoint, model: PretrainedModel, source: object) -> str:

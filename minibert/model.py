@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import Unpack
 
 from minibert.attention import Packed, Padded
-from minibert.base import PretrainedModel, initialize
+from minibert.base import PretrainedModel, check_memory, initialize
 from minibert.config import BertConfig
 from minibert.embeddings import Embeddings
 from minibert.encoder import Encoder
@@ -34,6 +34,7 @@ class BertModel(PretrainedModel):
 
     def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
+        check_memory(config)
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config) if add_pooling_layer else None

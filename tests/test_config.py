@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 from minibert import BertConfig, BertModel, BertTokenizer, MinibertError
@@ -108,6 +109,23 @@ def test_values_that_cannot_be_honoured_are_refused(tmp_path: Path, fields: dict
 def test_an_unknown_activation_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"hidden_act \('mish'\) must be one of gelu, gelu_new, "):
         BertModel(BertConfig(hidden_act="mish"))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_size": 2**20, "num_attention_heads": 1},
+        {"vocab_size": 2**24, "num_hidden_layers": 999, "hidden_size": 12288},
+    ],
+)
+def test_a_model_larger_than_the_memory_is_refused_before_it_is_made(sizes: dict[str, int]) -> None:
+    config = BertConfig(**sizes)
+    with pytest.raises(
+        MinibertError, match=r"an encoder of this configuration \([\d,]+ GB\) must fit into this machine's"
+    ):
+        BertModel(config)
+    with torch.device("meta"):
+        BertModel(config.replace(num_hidden_layers=1))
 
 
 def test_a_json_that_is_no_configuration_is_refused(tmp_path: Path) -> None:

@@ -21,11 +21,14 @@ from minibert.errors import MinibertError, warn
 from minibert.pretrained.files import check_readable, file_mode
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import BUFFERS, canonical, to_checkpoint, to_ours
+from minibert.text import counted
 
 logger = logging.getLogger("minibert")
 
 FLOAT_TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# How often tensors of a pickle may use the same numbers: tied tables and, in some models, shared layers do.
+MOST_SHARED = 32
 TOKEN_TABLE = "embeddings.word_embeddings.weight"
 DECODER = "cls.predictions.decoder.weight"
 DECODER_BIAS = "cls.predictions.decoder.bias"
@@ -97,16 +100,23 @@ class Checkpoint:
         return cls(str(repository), read_tensors(repository))
 
     def check_size(self, layers: int) -> None:
-        """Compare the layers of a configuration with the tensors that are there, before a model is built from it.
+        """Compare the layers of a configuration with those that are there, before a model is built from it.
 
         Raises:
-            MinibertError: it has more layers than there are tensors, so that building them would be in vain.
+            MinibertError: it has more layers than there are, so that building them would be in vain.
         """
-        if layers > len(self.tensors):
+        there = len({name.split(".")[2] for name in self.tensors if name.startswith("encoder.layer.")})
+        if layers > there:
             raise MinibertError(
                 f"num_hidden_layers ({layers:,}) must fit the weights of {self.source}, which have "
-                f"{len(self.tensors):,} tensors; use the config.json that the weights were saved with"
+                f"{counted(there, 'layer')}; use the config.json that the weights were saved with"
             )
+
+    def of_encoder(self) -> Checkpoint:
+        """The tensors of the encoder alone, without those of heads and of the pooler."""
+        return Checkpoint(
+            self.source, {n: t for n, t in self.tensors.items() if n.startswith(("embeddings.", "encoder."))}
+        )
 
     def drop_absent(self, model: nn.Module, parts: Iterable[str]) -> None:
         """Set the parts of the model to None of which the checkpoint has no tensor."""
@@ -244,9 +254,9 @@ def _parameters(model: nn.Module, part: str, full: bool = False) -> list[tuple[s
     return list(model.get_submodule(part).named_parameters(prefix=part if full else ""))
 
 
-def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor in another dtype; itself, if it has that one. Starts no threads."""
-    if tensor.dtype == dtype:
+def converted(tensor: Tensor, dtype: torch.dtype, copy: bool = False) -> Tensor:
+    """A tensor in another dtype; without `copy` itself, if it has that one. Starts no threads."""
+    if tensor.dtype == dtype and not copy:
         return tensor
     new = torch.empty(tensor.shape, dtype=dtype, device=tensor.device)
     for part, source in zip(_parts(new), _parts(tensor), strict=True):
@@ -339,4 +349,23 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise MinibertError(
             f"{path} must hold tensors by name; it holds {type(values).__name__}: save model.state_dict()"
         )
+    _check_numbers(path, values)
     return dict(values)
+
+
+def _check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Reject tensors whose numbers are not in the file: a pickle can repeat one number as often as it likes."""
+    total = 0
+    for name, tensor in tensors.items():
+        usual = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+        if not usual or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise MinibertError(
+                f"{path} must hold every number of its tensors; {name!r:.60} is sparse, has no memory or repeats its "
+                "numbers: save it with contiguous(), or use a safetensors file from a source you trust"
+            )
+        total += tensor.nbytes
+    if total > MOST_SHARED * path.stat().st_size:
+        raise MinibertError(
+            f"the tensors of {path} ({total:,} bytes) must be at most {MOST_SHARED} times as large as the file; too "
+            "many share their numbers: use a safetensors file from a source you trust"
+        )

@@ -385,14 +385,15 @@ def check_inside(filename: str, repository: object) -> str:
     Raises:
         MinibertError: it is absolute, goes up with "..", or is none that every system can have.
     """
-    parts = filename.split("/")
-    strange = "\\" in filename or ":" in filename or not filename.isprintable() or len(filename) > 1_000
-    if strange or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):
+    parts = [part for part in filename.split("/") if part not in ("", ".")]
+    strange = filename.startswith("/") or "\\" in filename or ":" in filename
+    strange = strange or not filename.isprintable() or len(filename) > 1_000
+    if strange or any(part == ".." or len(part.encode()) > 255 for part in parts):
         raise MinibertError(
             f"the file name ({filename!r:.60}) in {repository} must lead to a file inside it, without '..' and without "
             "a drive or a slash at the beginning; use a checkpoint from a source you trust"
         )
-    return filename
+    return "/".join(parts)
 
 
 def is_name(name: str) -> bool:

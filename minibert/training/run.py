@@ -62,10 +62,14 @@ TEMPORARY = (
 def folder_of(output: str | Path) -> Path:
     """The folder for a run: one that does not exist yet, is empty, or was made by an earlier call.
 
+    Of several processes, the first one checks it; when a slower one comes, the first may have begun to write.
+
     Raises:
         MinibertError: it is a file, or holds something else.
     """
     folder = Path(output)
+    if not is_first():
+        return folder
     if folder.exists() and not folder.is_dir():
         raise MinibertError(f"the output ({folder}) must be a folder, not a file; choose another name")
     inner = folder / "training"

@@ -199,8 +199,9 @@ def _read(path: Path, files: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
         if sha256_of(path / name) != facts["digests"].get(name):
             raise MinibertError(f"{name} is not what was written")
     try:
-        return facts, {name: load_file(path / name) for name in files}
-    except SafetensorError as error:
+        # copies: an optimizer keeps its tensors, and must not depend on a mapped file
+        return facts, {name: {k: t.clone() for k, t in load_file(path / name).items()} for name in files}
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:  # torch's among them
         raise MinibertError(f"its tensors cannot be read ({error})") from None
 
 

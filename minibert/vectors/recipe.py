@@ -114,9 +114,10 @@ class Dense:
                 f"linear.bias {tuple(bias.shape)} of {repository} must be ({len(weight)},), a number for each row of "
                 "linear.weight; fetch it again"
             )
-        dense = cls(
-            converted(weight, torch.float32), None if bias is None else converted(bias, torch.float32), activation
-        )
+        # copies, which do not depend on a mapped file
+        weight = converted(weight, torch.float32, copy=True)
+        bias = None if bias is None else converted(bias, torch.float32, copy=True)
+        dense = cls(weight, bias, activation)
         for name, tensor in (("linear.weight", dense.weight), ("linear.bias", dense.bias)):
             if tensor is not None and not is_finite(tensor):
                 raise MinibertError(

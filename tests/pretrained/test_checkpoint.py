@@ -25,7 +25,7 @@ from oracle import HEADS, assert_identical, batch, pair_of, rewrite, theirs_of, 
 from safetensors.torch import load_file, save_file
 
 import minibert
-from minibert.pretrained.checkpoint import Checkpoint
+from minibert.pretrained.checkpoint import Checkpoint, without_storage
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import TABLE, canonical, to_checkpoint, to_ours
 
@@ -593,6 +593,91 @@ def test_an_index_of_safetensors_names_no_pickle(tiny: Path) -> None:
         minibert.BertModel.from_pretrained(tiny)
 
 
+@pytest.mark.parametrize(
+    "path", ["./half.safetensors", "parts//half.safetensors", "parts/./half.safetensors"], ids=["dot", "slash", "both"]
+)
+def test_a_name_that_stays_in_the_folder_may_be_written_in_any_way(tiny: Path, path: str) -> None:
+    expected = minibert.BertModel.from_pretrained(tiny)(IDS).last_hidden_state
+    (tiny / path).parent.mkdir(exist_ok=True)
+    (tiny / "model.safetensors").rename(tiny / path)
+    (tiny / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": path}}))
+    assert torch.equal(minibert.BertModel.from_pretrained(tiny)(IDS).last_hidden_state, expected)
+
+
+def test_links_that_a_user_made_are_followed(tiny: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for file in tiny.iterdir():
+        (linked / file.name).symlink_to(file)
+    ours, same = (minibert.BertModel.from_pretrained(folder)(IDS).last_hidden_state for folder in (linked, tiny))
+    assert torch.equal(ours, same)
+
+
+def huge(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(1).expand(tensor.shape)
+
+
+FORGED = {
+    "repeated": huge,
+    "sparse": torch.Tensor.to_sparse,
+    "compressed": torch.Tensor.to_sparse_csr,
+    "without memory": lambda tensor: torch.empty_like(tensor, device="meta"),
+    "nested": lambda tensor: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta", "ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
+def test_a_pickle_whose_tensors_are_not_in_it_is_refused(tiny: Path, change: Any) -> None:
+    name = "bert.encoder.layer.2.output.dense.weight"
+    tensors = load_file(tiny / "model.safetensors")
+    (tiny / "model.safetensors").unlink()
+    torch.save({**tensors, name: change(tensors[name])}, tiny / "pytorch_model.bin")
+    with pytest.raises(minibert.MinibertError, match=f"must hold every number of its tensors; '{re.escape(name)}' is"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_a_small_pickle_of_a_huge_model_is_refused_before_work(tiny: Path) -> None:
+    path = tiny / "config.json"
+    sizes = {"vocab_size": 2**24, "hidden_size": 2**16, "num_attention_heads": 1, "num_hidden_layers": 1}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **sizes}))
+    with without_storage():
+        model = minibert.BertModel(minibert.BertConfig.from_pretrained(tiny))
+    tensors = {to_checkpoint(name): huge(parameter) for name, parameter in model.named_parameters()}
+    (tiny / "model.safetensors").unlink()
+    torch.save(tensors, tiny / "pytorch_model.bin")
+    with pytest.raises(minibert.MinibertError, match="repeats its numbers"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_tensors_of_a_pickle_share_their_numbers_only_a_few_times(tiny: Path) -> None:
+    shared = torch.zeros(10_000)
+    (tiny / "model.safetensors").unlink()
+    torch.save({f"a.{number}": shared for number in range(100)}, tiny / "pytorch_model.bin")
+    with pytest.raises(
+        minibert.MinibertError, match=r"\(4,000,000 bytes\) must be at most 32 times as large as the file"
+    ):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_layers_that_share_their_weights_load_from_a_pickle(tiny: Path) -> None:
+    tensors = load_file(tiny / "model.safetensors")
+    tied = {name: tensors[re.sub(r"layer\.\d", "layer.0", name)] for name in tensors}
+    (tiny / "model.safetensors").unlink()
+    torch.save(tied, tiny / "pytorch_model.bin")
+    layers = minibert.BertModel.from_pretrained(tiny).encoder.layers
+    assert torch.equal(layers[0].feed_forward.up.weight, layers[2].feed_forward.up.weight)
+
+
+def test_layers_are_counted_before_they_are_built(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewrite(tiny, lambda t: {**t, **{f"x.{number}": torch.zeros(0) for number in range(1_000)}})
+    path = tiny / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 1_000}))
+    monkeypatch.setattr("minibert.model.Encoder", lambda config: pytest.fail("it is built"))
+    with pytest.raises(minibert.MinibertError, match=r"num_hidden_layers \(1,000\) must fit .* which have 3 layers;"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
 def test_a_compressed_pickle_is_not_unpacked(tiny: Path) -> None:
     (tiny / "model.safetensors").unlink()
     with zipfile.ZipFile(tiny / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -684,3 +769,44 @@ def test_a_head_of_another_shape_leaves_the_encoder(tmp_path: Path, minilm: Path
         bert = minibert.load(folder)
     with pytest.raises(minibert.MinibertError, match=r"classifier\.weight has shape \(3, 32\)"):
         bert.classify("a")
+
+
+@pytest.mark.parametrize("change", [lambda t: t[:, :3].contiguous(), lambda t: t.to(torch.int8), None])
+def test_a_fault_of_the_pooler_leaves_the_encoder(change: Any, tmp_path: Path, minilm: Path) -> None:
+    with_real_vocabulary(tmp_path, minilm, "BertModel")
+    expected = minibert.load(tmp_path).encode("a bank")
+    name = "pooler.dense.weight"
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        weight = tensors.pop(name)
+        return tensors if change is None else {**tensors, name: change(weight)}
+
+    rewrite(tmp_path, spoil)
+    with pytest.warns(UserWarning, match=rf"its encoder was loaded alone: .*{re.escape(name)}"):
+        bert = minibert.load(tmp_path)
+    assert bert.encoder.pooler is None
+    assert (bert.encode("a bank") == expected).all()
+    with pytest.raises(minibert.MinibertError, match=re.escape(name)):
+        bert.classify("a")
+    with pytest.raises(minibert.MinibertError, match=re.escape(name)):
+        minibert.BertModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("problem", ["banana", ["regression"], 3])
+def test_an_unknown_problem_type_leaves_the_encoder(problem: Any, tmp_path: Path, minilm: Path) -> None:
+    folder = classifier_with(tmp_path, minilm, problem_type=problem)
+    message = re.escape(f"problem_type ({problem!r}) must be regression, single_label_classification, ")
+    with pytest.warns(UserWarning, match=message):
+        bert = minibert.load(folder)
+    assert "pooler" in bert.heads
+    assert bert.words("a bank").vectors.shape == (2, 32)
+    with pytest.raises(minibert.MinibertError, match=message):
+        bert.classify("a")
+
+
+def test_no_labels_are_labels_without_names(tmp_path: Path, minilm: Path) -> None:
+    folder = with_real_vocabulary(tmp_path, minilm, "BertModel")
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "id2label": {}}))
+    with pytest.warns(UserWarning, match="the labels are called LABEL_0"):
+        assert minibert.load(folder).words("a bank").vectors.shape == (2, 32)

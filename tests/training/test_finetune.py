@@ -35,6 +35,7 @@ from minibert.training.card import card
 from minibert.training.data import Data, read_conll
 from minibert.training.loop import DivergenceError
 from minibert.training.order import DistinctEpochs, Epochs
+from minibert.training.run import folder_of
 from minibert.training.tasks import as_bio
 
 TEXTS = ["Who wrote Hamlet?", "Where is Rome?", "When did he die?", "Who was it?", "Where are they?", "When is it?"]
@@ -199,6 +200,16 @@ def test_a_folder_with_something_else_is_left_alone(name: str, tiny: minibert.Be
     )
     assert contents(tmp_path / "run").keys() == {name}
     assert path.read_text() == "mine"
+
+
+def test_of_several_processes_the_first_one_checks_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "losses.csv").write_text("of the first process, which is further")
+    monkeypatch.setattr("minibert.training.run.is_first", lambda: False)
+    assert folder_of(tmp_path) == tmp_path
+    monkeypatch.undo()
+    with pytest.raises(MinibertError, match=r"must be empty or hold a run of its own"):
+        folder_of(tmp_path)
 
 
 def test_the_folder_of_the_base_model_is_left_alone(tiny: minibert.Bert, tmp_path: Path) -> None:

@@ -151,3 +151,19 @@ def test_a_value_is_named_in_a_few_characters(value: Any) -> None:
     for _ in range(2_000):
         value = [value]
     assert len(short(value)) <= 40
+
+
+def test_a_map_does_not_depend_on_its_file_once_it_is_read(tmp_path: Path) -> None:
+    weight, bias = torch.ones(64, 64), torch.ones(64)
+    write_dense(tmp_path / "a", weight, bias)
+    dense = read(tmp_path / "a")
+    zero(tmp_path / "a" / "model.safetensors")
+    assert torch.equal(dense.weight, weight)
+    assert dense.bias is not None
+    assert torch.equal(dense.bias, bias)
+
+
+def zero(path: Path) -> None:
+    """Change a file in place, as no program should; where it is mapped, the numbers in memory change, too."""
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
