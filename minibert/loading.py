@@ -28,6 +28,7 @@ from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import MLM_TENSORS, to_checkpoint
 from minibert.pretrained.prompts import known_prompts
+from minibert.text import check_choice
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe, tokenizer_settings, transformer_folder
 
@@ -41,13 +42,15 @@ def load(
     local_files_only: bool = False,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
+    do_lower_case: bool | None = None,
     **theirs: Unpack[LoadingNames],
 ) -> Bert:
     """Load a BERT checkpoint: tokenizer, encoder, the masked-LM head if there is one, and how to pool.
 
     The arguments are those of `BertModel.from_pretrained`. In addition, `dtype="auto"` chooses bfloat16 where the
-    hardware is fast with it, and float32 elsewhere; printing the result shows the choice and the reason. transformers'
-    names of arguments, such as `torch_dtype`, are also accepted: see `pretrained.arguments.LOADING`.
+    hardware is fast with it, and float32 elsewhere; printing the result shows the choice and the reason.
+    `do_lower_case` says whether texts are lower-cased, in place of the checkpoint's files. transformers' names of
+    arguments, such as `torch_dtype`, are also accepted: see `pretrained.arguments.LOADING`.
 
     Raises:
         FileNotFoundError: no such folder, repository, revision or file.
@@ -59,13 +62,19 @@ def load(
     dtype, cache_dir, token = in_our_words(
         "load", LOADING, theirs, dtype=dtype, cache_dir=cache_dir, token=token
     ).values()
+    check_choice("do_lower_case", do_lower_case, (True, False, None))
     repository = Repository.open(
         name_or_folder, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
     )
-    return repository.read_whole(partial(from_repository, repository, dtype, device))
+    return repository.read_whole(partial(from_repository, repository, dtype, device, do_lower_case))
 
 
-def from_repository(repository: Repository, dtype: torch.dtype | str | None, device: torch.device | str | None) -> Bert:
+def from_repository(
+    repository: Repository,
+    dtype: torch.dtype | str | None,
+    device: torch.device | str | None,
+    do_lower_case: bool | None = None,
+) -> Bert:
     """Load an opened checkpoint."""
     repository.file("config.json")  # fixes the commit, of which all else is asked
     try:
@@ -79,6 +88,8 @@ def from_repository(repository: Repository, dtype: torch.dtype | str | None, dev
         warn(refusal)
         recipe, settings = Recipe(refusal=refusal, folder=transformer_folder(repository)), {}
     recipe = replace(recipe, family_prompts=known_prompts(repository.source.name))
+    if do_lower_case is not None:
+        recipe, settings = replace(recipe, lower_case=do_lower_case), {**settings, "do_lower_case": do_lower_case}
     inner = repository.inside(recipe.folder)
     config = BertConfig.from_repository(inner)
     tokenizer = BertTokenizer.from_repository(inner, **settings)

@@ -41,7 +41,17 @@ def add_loading(parser: argparse.ArgumentParser, model: str | None = MINILM, def
         help="dtype of the weights (default: float32; auto: bfloat16 where the hardware computes in it)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
+    add_lower_case(parser)
     add_json(parser)
+
+
+def add_lower_case(parser: argparse.ArgumentParser) -> None:
+    """Declare `--do-lower-case` and `--no-do-lower-case`."""
+    parser.add_argument(
+        "--do-lower-case",
+        action=argparse.BooleanOptionalAction,
+        help="whether texts are lower-cased (default: as the model's files say)",
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +67,7 @@ def load(options: argparse.Namespace) -> minibert.Bert:
         local_files_only=options.offline,
         dtype=options.dtype,
         device=options.device,
+        do_lower_case=options.do_lower_case,
     )
 
 

@@ -87,21 +87,21 @@ def claimed_ids(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 def _check_model(content: Mapping[str, Any], source: str) -> None:
     model = content["model"]
     vocab = model.get("vocab")
+    ids: list[Any] = []
     if isinstance(vocab, dict):
         tokens, ids = list(vocab), list(vocab.values())
-    elif isinstance(vocab, list) and all(isinstance(row, list) and len(row) == 2 for row in vocab):  # Unigram
-        tokens, ids = [token for token, _ in vocab], list(range(len(vocab)))
+    elif isinstance(vocab, list) and set(map(type, vocab)) <= {list} and set(map(len, vocab)) <= {2}:  # Unigram
+        tokens = [token for token, _ in vocab]
     else:
         raise MinibertError(f"the vocab of {source} ({short(vocab)}) must be tokens with ids or scores; fetch it again")
     if not tokens or len(tokens) > MOST_TOKENS:
         raise MinibertError(f"the vocab of {source} ({len(tokens):,} tokens) must have 1 to {MOST_TOKENS:,} tokens")
-    for token in tokens:
-        if not isinstance(token, str) or len(token) > LONGEST_TOKEN:
-            raise MinibertError(
-                f"a token of {source} ({short(token)}) must be text of at most {LONGEST_TOKEN} characters"
-            )
-    if not all(type(number) is int and 0 <= number < MOST_TOKENS for number in ids):
-        wrong = next(number for number in ids if not (type(number) is int and 0 <= number < MOST_TOKENS))
+    # whole lists at once, since a vocabulary may have 250,000 tokens
+    if set(map(type, tokens)) != {str} or max(map(len, tokens)) > LONGEST_TOKEN:
+        wrong = next(token for token in tokens if not isinstance(token, str) or len(token) > LONGEST_TOKEN)
+        raise MinibertError(f"a token of {source} ({short(wrong)}) must be text of at most {LONGEST_TOKEN} characters")
+    if ids and (set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) >= MOST_TOKENS):
+        wrong = next(number for number in ids if type(number) is not int or not 0 <= number < MOST_TOKENS)
         raise MinibertError(f"an id of {source} ({short(wrong)}) must be a whole number from 0 to {MOST_TOKENS - 1:,}")
     if len(set(ids)) < len(ids):
         raise MinibertError(

@@ -16,12 +16,14 @@ import pytest
 import sentence_transformers
 import sentencepiece
 import transformers
+from oracle import theirs_of
 from other_tokenizers import SCRIPTS, trained
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 import minibert
 from minibert import BertTokenizer
+from minibert.cli import main
 from minibert.errors import MinibertError
 
 TEXTS = [
@@ -254,6 +256,46 @@ def test_capitals_in_names_of_tokens_do_not_make_a_vocabulary_cased(tmp_path: Pa
     (tmp_path / "vocab.txt").write_text("\n".join(lines) + "\n")
     with pytest.warns(UserWarning, match="pass do_lower_case=False"):
         BertTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.fixture
+def cased(tmp_path: Path) -> Path:
+    """A cased checkpoint whose files do not say so."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Berlin", "berlin", "is"]
+    theirs_of("BertModel", tmp_path, vocab_size=len(words))
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    return tmp_path
+
+
+def test_load_takes_what_the_warning_about_capitals_advises(cased: Path) -> None:
+    with pytest.warns(UserWarning, match=r"pass do_lower_case=False \(--no-do-lower-case\) if the model is cased"):
+        assert minibert.load(cased).tokenizer.tokenize("Berlin") == ["berlin"]
+    assert minibert.load(cased, do_lower_case=False).tokenizer.tokenize("Berlin") == ["Berlin"]
+    assert minibert.load(cased, do_lower_case=True).tokenizer.tokenize("Berlin") == ["berlin"]
+    with pytest.raises(MinibertError, match=r"do_lower_case \('no'\) must be True, False or None"):
+        minibert.load(cased, do_lower_case="no")  # type: ignore[arg-type]
+
+
+def test_load_decides_the_case_whatever_the_files_say(cased: Path) -> None:
+    write(cased / "tokenizer_config.json", {"do_lower_case": True})
+    write(cased / "sentence_bert_config.json", {"do_lower_case": True})
+    write(cased / "modules.json", [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ])  # fmt: skip
+    (cased / "1_Pooling").mkdir()
+    write(cased / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
+    assert minibert.load(cased).tokenizer.tokenize("Berlin") == ["berlin"]
+    assert minibert.load(cased, do_lower_case=False).tokenizer.tokenize("Berlin") == ["Berlin"]
+
+
+def test_commands_take_the_case(cased: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vectors = []
+    for lower in (True, False):
+        main(["encode", "Berlin is", "--model", str(cased), "--do-lower-case" if lower else "--no-do-lower-case"])
+        vectors.append([float(number) for number in capsys.readouterr().out.split("\t")[1].split()])
+        np.testing.assert_allclose(vectors[-1], minibert.load(cased, do_lower_case=lower).encode("Berlin is"), 1e-5)
+    assert vectors[0] != vectors[1]
 
 
 def hostile(minilm: Path) -> dict[str, tuple[Any, str]]:
