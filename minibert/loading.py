@@ -28,7 +28,7 @@ from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import MLM_TENSORS, to_checkpoint
 from minibert.pretrained.prompts import known_prompts
-from minibert.text import check_choice
+from minibert.text import check_choice, counted
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe, tokenizer_settings, transformer_folder
 
@@ -48,9 +48,9 @@ def load(
     """Load a BERT checkpoint: tokenizer, encoder, the masked-LM head if there is one, and how to pool.
 
     The arguments are those of `BertModel.from_pretrained`. In addition, `dtype="auto"` chooses bfloat16 where the
-    hardware is fast with it, and float32 elsewhere; printing the result shows the choice and the reason.
-    `do_lower_case` says whether texts are lower-cased, in place of the checkpoint's files. transformers' names of
-    arguments, such as `torch_dtype`, are also accepted: see `pretrained.arguments.LOADING`.
+    hardware is fast with it, and float32 elsewhere; printing the result shows the choice and the reason. With
+    `do_lower_case`, the tokenizer ignores what the files say of lower case, as for `BertTokenizer`. transformers' names
+    of arguments, such as `torch_dtype`, are also accepted: see `pretrained.arguments.LOADING`.
 
     Raises:
         FileNotFoundError: no such folder, repository, revision or file.
@@ -62,7 +62,6 @@ def load(
     dtype, cache_dir, token = in_our_words(
         "load", LOADING, theirs, dtype=dtype, cache_dir=cache_dir, token=token
     ).values()
-    check_choice("do_lower_case", do_lower_case, (True, False, None))
     repository = Repository.open(
         name_or_folder, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
     )
@@ -73,7 +72,7 @@ def from_repository(
     repository: Repository,
     dtype: torch.dtype | str | None,
     device: torch.device | str | None,
-    do_lower_case: bool | None = None,
+    do_lower_case: bool | None,
 ) -> Bert:
     """Load an opened checkpoint."""
     repository.file("config.json")  # fixes the commit, of which all else is asked
@@ -89,7 +88,9 @@ def from_repository(
         recipe, settings = Recipe(refusal=refusal, folder=transformer_folder(repository)), {}
     recipe = replace(recipe, family_prompts=known_prompts(repository.source.name))
     if do_lower_case is not None:
-        recipe, settings = replace(recipe, lower_case=do_lower_case), {**settings, "do_lower_case": do_lower_case}
+        check_choice("do_lower_case", do_lower_case, (True, False))
+        settings["do_lower_case"] = do_lower_case
+        recipe = replace(recipe, lower_case=recipe.lower_case and do_lower_case)
     inner = repository.inside(recipe.folder)
     config = BertConfig.from_repository(inner)
     tokenizer = BertTokenizer.from_repository(inner, **settings)
@@ -172,9 +173,13 @@ def exact_norms(checkpoint: Checkpoint, model: PretrainedModel) -> dict[str, Ten
 
 
 def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:
-    """Raise an error for token ids without a row in the token table; rows without a token are usual padding."""
-    if max(tokenizer.vocab.values()) >= config.vocab_size:
-        raise MinibertError(
-            f"the vocabulary of {source} ({len(tokenizer)} tokens) must not exceed vocab_size ({config.vocab_size}), "
-            "the rows of the token table; use the tokenizer that belongs to the weights"
+    """Warn of token ids without a row in the token table; rows without a token are usual padding.
+
+    Such a token may never occur. If it does, the model raises an error.
+    """
+    without = sum(number >= config.vocab_size for number in tokenizer.vocab.values())
+    if without:
+        warn(
+            f"the vocabulary of {source} has {counted(without, 'token')} without a row in the token table (vocab_size "
+            f"{config.vocab_size}); a text with one of them is rejected: use the tokenizer that belongs to the weights"
         )

@@ -60,7 +60,7 @@ def parsed_json(text: str | bytes, what: str, remedy: str = "fix it", *, unique:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("an object has a name twice")
+        raise MinibertError("an object has a name twice")
     return values
 
 

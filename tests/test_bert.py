@@ -333,6 +333,13 @@ def test_broken_settings_are_refused_with_file_and_value(
         minibert.load(tmp_path)
 
 
+def test_lower_case_can_be_chosen_at_load(minilm: Path, bert: minibert.Bert) -> None:
+    assert minibert.load(minilm, do_lower_case=False).tokenizer.tokenize("Bank") == ["[UNK]"]
+    assert minibert.load(minilm, do_lower_case=True).tokenizer.tokenize("Bank") == ["bank"]
+    with pytest.raises(minibert.MinibertError, match=r"do_lower_case \('no'\) must be True or False"):
+        minibert.load(minilm, do_lower_case="no")  # type: ignore[arg-type]
+
+
 # Bad input
 
 
@@ -431,13 +438,21 @@ def test_tensors_that_do_not_fit_are_refused(bert: minibert.Bert, arguments: Any
         bert.encoder(**arguments)
 
 
-def test_a_vocabulary_must_not_have_more_tokens_than_the_table_has_rows(tmp_path: Path, minilm: Path) -> None:
+def test_a_token_without_a_row_in_the_table_is_rejected_when_it_occurs(
+    tmp_path: Path, minilm: Path, bert: minibert.Bert
+) -> None:
     shutil.copytree(minilm, tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer.json").unlink()
     lines = (minilm / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    (tmp_path / "vocab.txt").write_text("\n".join([*lines, "no-such-token"]) + "\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=re.escape("(30523 tokens) must not exceed vocab_size (30522)")):
-        minibert.load(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join([*lines, "zyxwvut"]) + "\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"has 1 token without a row in the token table \(vocab_size 30522\)"):
+        loaded = minibert.load(tmp_path)
+    assert np.array_equal(loaded.encode(TEXTS), bert.encode(TEXTS))
+    for used in (lambda: loaded.encode("a zyxwvut"), lambda: loaded.encode([*TEXTS, "zyxwvut"])):
+        with pytest.raises(
+            minibert.MinibertError, match=r"a token id \(30522\) must be less than vocab_size \(30522\)"
+        ):
+            used()
     (tmp_path / "vocab.txt").write_text("\n".join(lines[:-2]) + "\n", encoding="utf-8")
     with warnings.catch_warnings():  # tables are often padded to a round number of rows
         warnings.simplefilter("error")

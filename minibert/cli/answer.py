@@ -8,7 +8,7 @@ from typing import Any
 
 import minibert
 from minibert.cli.loading import add_loading, load
-from minibert.cli.texts import add_pairs, add_truncation, read_texts, write_rows
+from minibert.cli.texts import add_pairs, add_truncation, print_row, read_texts, write_rows
 from minibert.corpus import files
 from minibert.errors import MinibertError
 from minibert.records import Record
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             print(json.dumps(one._asdict(), ensure_ascii=False))
         else:
-            print(f"{one.score:.4f}\t{one.start}\t{one.end}\t{' '.join(one.text.split())}")
+            print_row(f"{one.score:.4f}", one.start, one.end, one.text)
 
 
 def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import minibert
 from minibert.cli.loading import add_loading, load
-from minibert.cli.texts import add_inputs, numbers, read_texts, write_vectors
+from minibert.cli.texts import add_inputs, numbers, print_row, read_texts, write_vectors
 from minibert.corpus import files
 from minibert.records import Record
 
@@ -49,4 +49,4 @@ def run(options: argparse.Namespace) -> None:
             if options.json:
                 print(json.dumps({"text": text, "vector": vector}, ensure_ascii=False))
             else:
-                print(f"{' '.join(text.split())}\t{numbers(vector)}")
+                print_row(text, numbers(vector))

@@ -7,7 +7,7 @@ import json
 import sys
 
 import minibert
-from minibert.cli.loading import add_checkpoint, add_lower_case
+from minibert.cli.loading import LOWER_CASE, add_checkpoint, add_lower_case
 from minibert.errors import MinibertError
 from minibert.training.processes import is_first, join
 from minibert.training.tasks import TASKS
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
         revision=options.revision,
         local_files_only=options.offline,
         device=options.device,
-        do_lower_case=options.do_lower_case,
+        do_lower_case=LOWER_CASE.get(options.lower_case),
     )
     made = bert.finetune(
         options.train,

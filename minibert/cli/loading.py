@@ -14,6 +14,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BERT_BASE = "google-bert/bert-base-uncased"  # has the masked-LM head that all-MiniLM-L6-v2 lacks
 CLASSIFIER = "nlptown/bert-base-multilingual-uncased-sentiment"
 RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
+LOWER_CASE: dict[str | None, bool] = {"yes": True, "no": False}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -46,11 +47,11 @@ def add_loading(parser: argparse.ArgumentParser, model: str | None = MINILM, def
 
 
 def add_lower_case(parser: argparse.ArgumentParser) -> None:
-    """Declare `--do-lower-case` and `--no-do-lower-case`."""
+    """Declare `--lower-case`."""
     parser.add_argument(
-        "--do-lower-case",
-        action=argparse.BooleanOptionalAction,
-        help="whether texts are lower-cased (default: as the model's files say)",
+        "--lower-case",
+        choices=tuple(LOWER_CASE),
+        help="whether the tokenizer ignores capitals (default: as the model's files say)",
     )
 
 
@@ -67,7 +68,7 @@ def load(options: argparse.Namespace) -> minibert.Bert:
         local_files_only=options.offline,
         dtype=options.dtype,
         device=options.device,
-        do_lower_case=options.do_lower_case,
+        do_lower_case=LOWER_CASE.get(getattr(options, "lower_case", None)),
     )
 
 

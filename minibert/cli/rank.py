@@ -10,7 +10,7 @@ import numpy as np
 
 import minibert
 from minibert.cli.loading import RERANKER, add_loading, load
-from minibert.cli.texts import add_pairs, add_truncation, read_texts, reject_with_output, write_rows
+from minibert.cli.texts import add_pairs, add_truncation, print_row, read_texts, reject_with_output, write_rows
 from minibert.corpus import files
 from minibert.records import Record
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             print(json.dumps(one._asdict(), ensure_ascii=False))
         else:
-            print(f"{one.score:.4f}\t{one.index}\t{' '.join(one.text.split())}")
+            print_row(f"{one.score:.4f}", one.index, one.text)
 
 
 def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:

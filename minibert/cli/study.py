@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="DIR", help="folder with agreement/, ud_pud/ and stsb/ as they were published"
     )
     add_json(parser)
-    parser.set_defaults(dtype="float32", device="cpu", do_lower_case=None)
+    parser.set_defaults(dtype="float32", device="cpu")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -404,7 +404,7 @@ class Output:
 
     def records(self) -> Iterator[Record]:
         """The rows, in order."""
-        with (self.folder / "rows").open(encoding="utf-8") as file:
+        with (self.folder / "rows").open("rb") as file:
             for line in file:
                 yield parsed_json(line, str(self.folder / "rows"))
 

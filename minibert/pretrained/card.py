@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from typing import Any
+
+from minibert.errors import printable
 
 # For each class: the Hub's name of its task, and the lines that use it.
 USES = {
@@ -21,6 +25,12 @@ USES = {
 }
 SENTENCES = ("sentence-similarity", 'bert.encode(["He sat by the river.", "She went to the bank."])')
 RERANKER = ("text-ranking", 'bert.rank("Where can I fish?", ["The lake is open.", "The bank is closed."])')
+
+
+def in_markdown(text: object) -> str:
+    """A text of somebody else as one line of plain text in Markdown: without markup, HTML or links."""
+    escaped = html.escape(printable(str(text)), quote=False)
+    return re.sub(r"[\\`\[\]|]", lambda character: "\\" + character[0], escaped)
 
 
 def card(
@@ -54,7 +64,7 @@ def card(
     shape = f"{config.num_hidden_layers} layers, {config.hidden_size} dimensions, {config.num_attention_heads} heads"
     texts = f" {sentences}" if sentences else ""
     labeller = kind in ("BertForSequenceClassification", "BertForTokenClassification")
-    labels = ", ".join((config.id2label or {}).values()) if labeller else ""
+    labels = ", ".join(map(in_markdown, (config.id2label or {}).values())) if labeller else ""
     listed = f"\nLabels: {labels}.\n" if labels and len(labels) < 2_000 else ""
     name = json.dumps(repo_id)
     code = f"import minibert\n\nbert = minibert.load({name})\n{line}"

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from minibert.errors import MinibertError
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -45,9 +47,18 @@ def file_mode() -> int:
 
 
 def check_readable(path: Path) -> None:
-    """Raise PermissionError if a file must not be read; libraries that map it say something else then."""
-    with path.open("rb"):
-        pass
+    """Reject a file of weights that is none, before a library that maps it says something else.
+
+    Raises:
+        PermissionError: it may not be read.
+        MinibertError: it is what Git leaves in its place if Git LFS is not installed.
+    """
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise MinibertError(
+                f"{path} must hold weights, but it is a pointer of Git LFS to them; install git-lfs, and run "
+                "`git lfs pull` in the repository"
+            )
 
 
 def is_temporary(path: Path, names: Iterable[str]) -> bool:
@@ -133,6 +144,7 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 SAVING, SAVED, LOCK = ".minibert-saving", ".minibert-saved", ".minibert-lock"
 
 

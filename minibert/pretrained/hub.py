@@ -13,12 +13,15 @@ from typing import Any, NoReturn, TypedDict, TypeVar
 
 from typing_extensions import Unpack
 
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, warn
 from minibert.pretrained.files import place
 from minibert.pretrained.source import Source
 from minibert.records import parsed_json
 
 T = TypeVar("T")
+# What the Hub's client raises when an answer is not that of a Hub: it looks into the answer without a check.
+JUNK = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, AssertionError)
+OWNER = "sentence-transformers"  # of the models that people call "all-MiniLM-L6-v2"; their library adds it, too
 READINGS = 10  # of a folder that changes while it is read
 
 
@@ -135,6 +138,19 @@ class Repository:
             return path
         return self._fetch(filename)
 
+    def instead(self) -> str:
+        """What a folder holds that is no checkpoint, to end a message with; empty where nothing special is there."""
+        if self.folder is None or not self.folder.is_dir():
+            return ""
+        if place(self.folder, "adapter_config.json"):
+            return (
+                ": it holds a PEFT adapter alone; load its base model with peft, call merge_and_unload(), and save "
+                "that model here"
+            )
+        if not any(self.folder.iterdir()):
+            return ": it is empty; if you mean a repository of the Hub of this name, rename or remove the folder"
+        return ""
+
     def read_whole(self, read: Callable[[], T]) -> T:
         """The result of `read`, with all files from the same save.
 
@@ -203,10 +219,25 @@ class Repository:
         return path
 
     def _download(self, filename: str, revision: str) -> Path | None:
+        """The path of a file. A name without an owner that the Hub does not have is one of sentence-transformers'."""
+        if self.commit is not None or "/" in self.name:
+            return self._ask(filename, revision)
+        try:
+            return self._ask(filename, revision)
+        except FileNotFoundError as error:
+            short, self.name = self.name, f"{OWNER}/{self.name}"
+            try:
+                return self._ask(filename, revision)
+            except FileNotFoundError:
+                self.name = short
+                raise error from None
+
+    def _ask(self, filename: str, revision: str) -> Path | None:
         """Ask the Hub's client for a file, and raise Python's own errors instead of the client's."""
         import huggingface_hub as hub
         from huggingface_hub import errors
 
+        refuse_paths_as_etags()
         try:
             return Path(
                 hub.hf_hub_download(
@@ -227,6 +258,8 @@ class Repository:
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:  # gated ones among them
             raise self._no_access(error) from None
         except broken_connections() as error:
+            self._raise_broken(filename, error)
+        except JUNK as error:
             self._raise_broken(filename, error)
 
     def _no_access(self, error: Exception) -> OSError:
@@ -291,6 +324,10 @@ class Repository:
         elif re.fullmatch(r"[0-9a-f]{40}", blob.name):  # small files: the sha1 of their git blob
             digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
         else:
+            warn(
+                f"the server of {self} gives no digest of {filename} (its ETag is {blob.name!r:.40}), so what "
+                "arrived cannot be compared with what was sent; load it from the Hub itself to be sure"
+            )
             return
         with blob.open("rb") as stream:
             while block := stream.read(1 << 20):
@@ -302,6 +339,27 @@ class Repository:
                 f"{filename} of {self} must have the digest {blob.name}; what arrived has {digest.hexdigest()}: "
                 "it was removed, run again"
             )
+
+
+def refuse_paths_as_etags() -> None:
+    """Make the Hub's client refuse ETags that are no plain names.
+
+    The client names a file in its cache after the ETag that the server sends, unchecked, so "../../x" would be written
+    outside the cache. It has no option for this.
+    """
+    from huggingface_hub import file_download
+
+    original = file_download._normalize_etag
+    if original.__module__ == __name__:  # done before
+        return
+
+    def normalized(etag: str | None) -> str | None:
+        name = original(etag)
+        if name is not None and not re.fullmatch(r"\w[\w.+=-]{0,199}", name, re.ASCII):
+            raise MinibertError(f"the ETag ({name!r:.60}) must be a plain name")
+        return name
+
+    file_download._normalize_etag = normalized
 
 
 def _identity(path: Path | None) -> tuple[Any, ...] | None:

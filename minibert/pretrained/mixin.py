@@ -97,6 +97,7 @@ class PretrainedConfig(Pretrained):
         if values is None:
             raise FileNotFoundError(
                 f"{repository} must hold config.json; it does not, so it is not a checkpoint that can be loaded"
+                f"{repository.instead()}"
             )
         try:
             config = cls.from_dict(values)

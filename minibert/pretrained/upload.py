@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TypedDict
 
 from minibert.errors import MinibertError
-from minibert.pretrained.hub import broken_connections, first_line, is_name
+from minibert.pretrained.hub import JUNK, broken_connections, first_line, is_name
 
 
 class PushSettings(TypedDict, total=False):
@@ -61,13 +61,19 @@ def push(
     if not isinstance(repo_id, str) or not is_name(repo_id):
         raise MinibertError(f"repo_id ({repo_id!r}) must be a name like 'me/my-model'; choose another one")
     api = hub.HfApi(token=token)
+    text = card()
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         save(folder)
         try:
             repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            if repo != repo_id and not ("/" not in repo_id and repo.endswith(f"/{repo_id}")):
+                raise ConnectionError(
+                    f"{api.endpoint} must make the repository that is asked for, {repo_id}; it answers for "
+                    f"{repo!r:.60}: nothing was sent, check HF_ENDPOINT"
+                )
             if not api.file_exists(repo, "README.md", revision=revision):
-                (folder / "README.md").write_text(card(), encoding="utf-8")
+                (folder / "README.md").write_text(text, encoding="utf-8")
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             operations = [hub.CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
             done = api.create_commit(
@@ -79,7 +85,14 @@ def push(
             ) from None
         except errors.LocalTokenNotFoundError as error:
             raise _refused(repo_id, error) from None
+        except JUNK as error:
+            raise ConnectionError(
+                f"the answers of {api.endpoint} must be those of a Hub to push to {repo_id}; they are not "
+                f"({first_line(error)}): check HF_ENDPOINT, nothing was committed"
+            ) from error
         except broken_uploads() as error:
+            if isinstance(error, ConnectionError) and error.errno is None and repo_id in str(error):
+                raise  # from above
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status in (401, 403, 404):
                 raise _refused(repo_id, error) from None

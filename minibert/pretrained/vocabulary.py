@@ -165,7 +165,7 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
     if capitals and "do_lower_case" not in decided:
         warn(
             f"{repository} does not say do_lower_case, and its vocabulary has capitals, which lower-casing (BERT's "
-            "default, used here) never finds; pass do_lower_case=False (--no-do-lower-case) if the model is cased",
+            "default, used here) never finds; pass do_lower_case=False (--lower-case no) if the model is a cased one",
         )
     _add_tokens(backend, added, repository, in_file={})
     return backend, {name: value for name, value in decided.items() if name not in SWITCHES}

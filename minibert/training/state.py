@@ -187,7 +187,10 @@ def _read(path: Path, files: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
     for name in files:
         if sha256_of(path / name) != facts["digests"].get(name):
             raise MinibertError(f"{name} is not what was written")
-    return facts, {name: load_file(path / name) for name in files}
+    try:
+        return facts, {name: load_file(path / name) for name in files}
+    except SafetensorError as error:
+        raise MinibertError(f"its tensors cannot be read ({error})") from None
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -395,3 +395,38 @@ def test_wrong_uses_are_told_in_one_sentence(
         assert message in error
         assert len(error.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.txt"]
+
+
+HOSTILE = "a \x1b[31mred\x1b[0m b\x07ank \x9b2J \u202egnp\u202c word\x7f"
+
+
+def test_control_characters_do_not_reach_a_terminal(
+    models: dict[str, str], minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = str(tmp_path / "index")
+    bert = minibert.load(minilm)
+    made = minibert.Index(bert)
+    made.add([HOSTILE], [HOSTILE])
+    made.save(index)
+    write_lines(tmp_path / "in.jsonl", [{"text": HOSTILE}])
+    commands = [
+        ["search", index, HOSTILE, "--model", str(minilm)],
+        ["encode", HOSTILE, "--model", str(minilm)],
+        ["words", HOSTILE, "--model", str(minilm)],
+        ["explain-similarity", HOSTILE, HOSTILE, "--model", str(minilm)],
+        ["classify", HOSTILE, "--model", models["classify"]],
+        ["rank", HOSTILE, HOSTILE, "--model", models["rank"]],
+        ["entities", HOSTILE, "--model", models["entities"]],
+        ["answer", HOSTILE, HOSTILE, "--model", models["answer"]],
+        ["attention", HOSTILE, "--model", str(minilm)],
+        ["expand", "bank", "--corpus", str(tmp_path / "in.jsonl"), "--model", str(minilm)],
+        ["encode", "x", "--model", f"no such {HOSTILE}"],
+        ["encode", f"{HOSTILE}.txt", "-o", str(tmp_path / "out.npy")],
+    ]
+    for command in commands:
+        assert main(command) in (0, 2), command
+        shown = "".join(capsys.readouterr())
+        assert shown, command
+        assert not set(shown) & set("\x1b\x07\x9b\x7f\u202e\u202c\r"), command
+    assert main(["search", index, "a", "--json", "--model", str(minilm)]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == HOSTILE

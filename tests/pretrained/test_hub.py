@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -388,3 +389,59 @@ def test_a_family_whose_files_name_no_prompts_has_those_of_its_model_card(
     np.testing.assert_array_equal(bert.encode_query("w1 w2"), plain)  # only where it is asked for by name
     assert not np.array_equal(asked, plain)
     assert re.search(r"prompts +document, passage, query", repr(bert))
+
+
+def test_a_name_without_an_owner_is_one_of_sentence_transformers(hub: HubServer, small: Path, cache: Path) -> None:
+    hub.add_repo("sentence-transformers/tiny-model", small)
+    ours = minibert.BertForMaskedLM.from_pretrained("tiny-model", cache_dir=cache)
+    assert isinstance(ours, minibert.BertForMaskedLM)
+    minibert.BertForMaskedLM.from_pretrained("tiny-model", cache_dir=cache, local_files_only=True)
+    with pytest.raises(FileNotFoundError, match=r"'no-such-model' must be a local folder or a repository of the Hub"):
+        minibert.BertForMaskedLM.from_pretrained("no-such-model", cache_dir=cache)
+
+
+def test_a_file_without_a_digest_is_not_taken_in_silence(hub: HubServer, small: Path, cache: Path) -> None:
+    name = "me/undigested"
+    hub.add_repo(name, small)
+    for repository in hub._repositories.values():
+        for tree in repository.commits.values():
+            tree["config.json"] = replace(tree["config.json"], etag="version-7")
+    with pytest.warns(UserWarning, match=r"gives no digest of config\.json \(its ETag is 'version-7'\)"):
+        minibert.BertForMaskedLM.from_pretrained(name, cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "it is empty; if you mean a repository of the Hub of this name, rename or remove the folder"),
+        ({"adapter_config.json": "{}"}, "it holds a PEFT adapter alone; load its base model with peft"),
+    ],
+    ids=["empty", "adapter"],
+)
+def test_a_folder_that_is_no_checkpoint_is_called_what_it_is(
+    files: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(FileNotFoundError, match=f"must hold config.json; .*: {message}"):
+        minibert.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_called_what_it_is(name: str, small: Path) -> None:
+    (small / "model.safetensors").unlink()
+    (small / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90868376\n")
+    with pytest.raises(minibert.MinibertError, match=f"{name} must hold weights, but it is a pointer of Git LFS"):
+        minibert.BertForMaskedLM.from_pretrained(small)
+
+
+@pytest.mark.parametrize("etag", ["../../../outside", "/tmp/outside", "..", "a/b", "a" * 5000, "a b", "C:x"])
+def test_an_etag_is_no_path(etag: str, hub: HubServer, small: Path, cache: Path, tmp_path: Path) -> None:
+    for repository in hub._repositories.values():
+        for tree in repository.commits.values():
+            tree["config.json"] = replace(tree["config.json"], etag=etag)
+    with pytest.raises(ConnectionError, match=r"the download of config\.json .* the ETag \(.* must be a plain name"):
+        minibert.BertForMaskedLM.from_pretrained(SMALL, cache_dir=cache)
+    assert not list(tmp_path.rglob("outside*"))
+    assert not Path("/tmp/outside").exists()
+    assert not [path for path in cache.rglob("*") if path.is_file() and "lock" not in path.name and path.stat().st_size]

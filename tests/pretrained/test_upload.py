@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import transformers
+import yaml
 from hub_server import HubServer
 from huggingface_hub import ModelCard, constants
+from markdown_it import MarkdownIt
 from oracle import theirs_of, with_real_vocabulary
+from saved_models import made
 from sentence_transformers import SentenceTransformer
 
 import minibert
 from minibert.pretrained.card import card
+from minibert.pretrained.source import Source
+from minibert.training.card import card as training_card
+from minibert.training.data import Data
 
 TOKEN = "hf_of_me"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the client's own code
@@ -128,3 +137,87 @@ def test_each_class_has_a_card() -> None:
         assert f"transformers.{kind}.from_pretrained" in text
     reranker = card("me/x", minibert.BertConfig(architectures=("BertForSequenceClassification",), num_labels=1))
     assert 'pipeline_tag: "text-ranking"' in reranker
+
+
+HOSTILE = (
+    "\n---\n# a heading",
+    "<img src=x onerror=alert(1)>",
+    "[a](javascript:alert(1))",
+    "![a](http://x/y)",
+    "a | b \\| c",
+    "`code`",
+    "\u202etxt.exe",
+    "<script>",
+    "a\r\nb: c",
+)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_names_of_others_are_plain_text_in_cards(hostile: str) -> None:
+    config = minibert.BertConfig(architectures=("BertForTokenClassification",), id2label={0: hostile, 1: "B"})
+    data = [Data("train", hostile, "abc", [])]
+    cards = [
+        card("me/x", config),
+        training_card(Source(hostile, revision="main"), "classify", data, {"file": hostile}, {}),
+        training_card(Source(f"/a/{hostile}"), "classify", data, {"file": hostile}, {}),
+    ]
+    for text in cards:
+        _, front, body = text.split("---\n", 2)
+        assert yaml.safe_load(front).get("base_model", hostile) == hostile
+        tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(body)
+        inner = [token for block in tokens for token in [block, *(block.children or [])]]
+        assert {token.tag for token in inner} <= {"h1", "p", "code", "table", "thead", "tbody", "tr", "th", "td", ""}
+        assert not [token for token in inner if token.type in ("html_block", "html_inline", "link_open", "image")]
+        assert len([token for token in tokens if token.type == "heading_open"]) == 1
+        rows = [token for token in tokens if token.type == "tr_open"]
+        cells = [token for token in tokens if token.type in ("th_open", "td_open")]
+        assert not rows or len(cells) == 2 * 4 + 2 * 2  # a table of data and one of settings
+        assert "\u202e" not in text
+
+
+JUNK = [b"", b"not json", b"[]", b"null", b"3", b'"x"', b"{}", b'{"url": 3}', b'{"url": "http://[::"}', b"[" * 100_000]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
+def test_junk_answers_are_those_of_a_broken_connection(
+    junk: bytes, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = HubServer.receive
+    asked: list[str] = []
+    broken_at = [0]
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 5)
+    small = made(1)
+
+    def broken(self: HubServer, method: str, *arguments: Any) -> Any:
+        asked.append(method)
+        right = receive(self, method, *arguments)
+        return replace(right, body=junk) if len(asked) == broken_at[0] else right
+
+    monkeypatch.setattr(HubServer, "receive", broken)
+    failed = []
+    for broken_at[0] in range(1, 7):  # create, ask how to upload, ask where to, upload, verify, commit
+        asked.clear()
+        try:
+            small.push_to_hub("me/small", token=TOKEN)
+        except ConnectionError as error:
+            failed.append(str(error))
+    assert len(failed) >= 2
+    assert all("me/small" in message for message in failed)
+
+
+def test_only_the_repository_that_was_asked_for_is_written(
+    hub: HubServer, bert: minibert.Bert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = huggingface_hub.HfApi.create_repo
+
+    def other(self: Any, repo_id: str, **settings: Any) -> Any:
+        create(self, repo_id, **settings)
+        return create(self, "me/other", **settings)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", other)
+    for name in ("me/minilm", "minilm"):
+        with pytest.raises(
+            ConnectionError, match=f"must make the repository that is asked for, {name}; it answers for"
+        ):
+            bert.push_to_hub(name, token=TOKEN)
+    assert hub.files_of("me/other") == {}

@@ -268,11 +268,11 @@ def cased(tmp_path: Path) -> Path:
 
 
 def test_load_takes_what_the_warning_about_capitals_advises(cased: Path) -> None:
-    with pytest.warns(UserWarning, match=r"pass do_lower_case=False \(--no-do-lower-case\) if the model is cased"):
+    with pytest.warns(UserWarning, match=r"pass do_lower_case=False \(--lower-case no\) if the model is a cased"):
         assert minibert.load(cased).tokenizer.tokenize("Berlin") == ["berlin"]
     assert minibert.load(cased, do_lower_case=False).tokenizer.tokenize("Berlin") == ["Berlin"]
     assert minibert.load(cased, do_lower_case=True).tokenizer.tokenize("Berlin") == ["berlin"]
-    with pytest.raises(MinibertError, match=r"do_lower_case \('no'\) must be True, False or None"):
+    with pytest.raises(MinibertError, match=r"do_lower_case \('no'\) must be True or False"):
         minibert.load(cased, do_lower_case="no")  # type: ignore[arg-type]
 
 
@@ -292,7 +292,7 @@ def test_load_decides_the_case_whatever_the_files_say(cased: Path) -> None:
 def test_commands_take_the_case(cased: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vectors = []
     for lower in (True, False):
-        main(["encode", "Berlin is", "--model", str(cased), "--do-lower-case" if lower else "--no-do-lower-case"])
+        main(["encode", "Berlin is", "--model", str(cased), "--lower-case", "yes" if lower else "no"])
         vectors.append([float(number) for number in capsys.readouterr().out.split("\t")[1].split()])
         np.testing.assert_allclose(vectors[-1], minibert.load(cased, do_lower_case=lower).encode("Berlin is"), 1e-5)
     assert vectors[0] != vectors[1]

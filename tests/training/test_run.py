@@ -99,7 +99,7 @@ def test_a_run_killed_anywhere_within_a_save_ends_as_if_it_had_not_been(
         return run
 
     originals = {
-        (state, "save_file"): state.save_file,
+        (state, "save_tensors"): state.save_tensors,
         (state, "path_to_disk"): state.path_to_disk,
         (Path, "rename"): Path.rename,
         (Path, "write_text"): Path.write_text,
@@ -284,7 +284,7 @@ def test_a_run_in_another_thread_leaves_signals_alone(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_state_before_and_says_so(
     whole: tuple[bytes, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, saves = state.save_file, 0
+    original, saves = state.save_tensors, 0
 
     def full(*arguments: Any) -> None:
         nonlocal saves
@@ -294,7 +294,7 @@ def test_a_full_disk_keeps_the_state_before_and_says_so(
             raise OSError(28, "No space left on device")
         original(*arguments)
 
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(state, "save_tensors", full)
     with pytest.raises(OSError, match=r"the state after step 6 could not be written .*No space left on device") as told:
         go(tmp_path)
     assert str(tmp_path / "states") in str(told.value)
