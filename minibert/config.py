@@ -13,7 +13,6 @@ Masks are bool everywhere past the public boundary, True = may be attended to.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from typing import Any
@@ -136,7 +135,7 @@ class BertConfig(PretrainedConfig):
     def _check_numbers(self) -> None:
         for name in ("layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
-            if not _number(value) or not 0 <= value < math.inf:  # so NaN is none
+            if not _number(value) or not 0 <= value < 1e30:  # so NaN is none, and every one is a float
                 raise MinibertError(
                     f"{name} ({value!r}) must be a finite number of at least 0; correct the configuration"
                 )

@@ -438,6 +438,9 @@ class VectorOutput(Output):
         self.width = width
         super().__init__(path, what | {"width": width}, [self.names[0]])
 
+    def _is_block(self, entry: Record) -> bool:
+        return super()._is_block(entry) and bool(entry["bytes"]["vectors"] == 4 * self.width * entry["rows"])
+
     def add(self, items: Sequence[Item], results: Any) -> None:
         """Append the results for the next items: vectors (n, H), and a row for each vector."""
         vectors, rows = results

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from types import NoneType
@@ -410,18 +411,25 @@ def _check_size(path: Path) -> None:
         raise MinibertError(f"{path} ({size:,} bytes) must have at most {MOST_BYTES:,}; use that of a real tokenizer")
 
 
+@contextmanager
+def library_errors(path: Path) -> Iterator[None]:
+    """Errors of the library become MinibertError; it raises nothing more exact, and its panics are no `Exception`."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MinibertError(f"{path} must be a tokenizer of the tokenizers library; it is not: {reason}") from None
+
+
 def _read_json(path: Path, decided: Mapping[str, Any], settings: Mapping[str, Any]) -> Tokenizer:
     _check_size(path)
     text = path.read_bytes()
     content = parsed_json(text, str(path), "fetch it again", unique=True)
     check_tokenizer(content, str(path))
-    try:
+    with library_errors(path):
         backend = Tokenizer.from_buffer(text)
-    except BaseException as error:  # the library raises nothing more exact, and its panics are no `Exception`
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MinibertError(f"{path} must be a tokenizer of the tokenizers library; it is not: {reason}") from None
     for token, number in claimed_ids(content):
         if backend.token_to_id(token) != number:
             raise MinibertError(
@@ -454,7 +462,8 @@ def _roles(backend: Tokenizer, path: Path) -> dict[str, str]:
         return held  # `prepared` adds BERT's
     backend.no_truncation()
     backend.no_padding()
-    around = _around(backend)[0].tokens
+    with library_errors(path):
+        around = _around(backend)[0].tokens
     if len(around) != 2:
         raise MinibertError(
             f"the post_processor of {path} ({' '.join(around) or 'no special tokens'}) must put one token before a "

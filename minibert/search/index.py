@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
+from types import NoneType
 from typing import Any, NamedTuple, overload
 from uuid import uuid4
 
@@ -676,7 +677,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = parsed_json(path.read_bytes(), str(path))
         version, parts = manifest["format"], manifest["files"]
         valid = version != FORMAT or (
-            isinstance(Source(**manifest["model"]).name, str)
+            all(isinstance(value, (str, NoneType)) for value in vars(Source(**manifest["model"])).values())
             and parts.keys() == {"vectors", "texts"}
             and all(OURS.fullmatch(part["name"]) for part in parts.values())
             and all(

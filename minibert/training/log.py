@@ -42,8 +42,11 @@ class Log:
                     f"{path} must have the losses of the {start} steps that are done, as they were written, to resume "
                     "there; restore it, or choose another folder"
                 )
-            rows = csv.reader(content.decode().splitlines()[1:])
-            self.steps = [Step(int(r[0]), float(r[1]), float(r[2]), float(r[3]), int(r[4])) for r in rows]
+            try:
+                rows = [line.split(",") for line in content.decode().splitlines()[1:]]
+                self.steps = [Step(int(r[0]), float(r[1]), float(r[2]), float(r[3]), int(r[4])) for r in rows]
+            except (ValueError, IndexError) as error:
+                raise MinibertError(f"{path} must be as it was written ({error}); choose another folder") from None
         self._digest.update(content)
         self._waiting: list[Step] = []
         if writes:

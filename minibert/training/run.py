@@ -174,7 +174,7 @@ def run_in_folder(
         start = state["step"] if state else 0
         if total(start) != start * rank_and_size()[1]:
             raise MinibertError(f"the folder ({folder}) must be the same for all processes; use a disk that they share")
-        history = History(**state["history"]) if state else History()
+        history = _history(state["history"], folder) if state else History()
         digest = state.get("losses") if state else None
         start, done_before = settings.steps if history.stopped_early else start, start
         ended = start == settings.steps
@@ -239,6 +239,19 @@ def run_in_folder(
         wait()  # until the first has written
         if history.best:
             kept.load_best(int(history.best["step"]), model)
+    return history
+
+
+def _history(found: dict[str, Any], folder: Path) -> History:
+    """What a state says of the evaluations so far."""
+    try:
+        history = History(**found)
+        rows = [*history.evaluations, *([history.best] if history.best is not None else [])]
+        right = all(isinstance(row.get("step"), int) for row in rows) and isinstance(history.stopped_early, bool)
+    except (TypeError, AttributeError):
+        right = False
+    if not right:
+        raise MinibertError(f"the history in a state of {folder} must be as it was written; choose another folder")
     return history
 
 

@@ -86,12 +86,14 @@ class Checkpoints:
         damaged = []
         for path in reversed(self._all()):
             try:
-                facts, tensors = _read(path, (WEIGHTS, OPTIMIZER))
+                found, tensors = _read(path, (WEIGHTS, OPTIMIZER))
+                _check_fit(model, tensors[WEIGHTS])
+                load_optimizer(model, optimizer, tensors[OPTIMIZER])
             except (OSError, ValueError) as error:
                 damaged.append(f"{path} is damaged ({error})")
                 continue
             model.load_state_dict(tensors[WEIGHTS])
-            load_optimizer(model, optimizer, tensors[OPTIMIZER])
+            facts = found
             break
         if damaged:
             rest = f"resumes from the state after step {facts['step']}" if facts else "starts over, without a state"
@@ -112,6 +114,7 @@ class Checkpoints:
         path = self._best(step)
         try:
             _, tensors = _read(path, (WEIGHTS,))
+            _check_fit(model, tensors[WEIGHTS])
         except (OSError, ValueError) as error:
             raise MinibertError(
                 f"the best weights ({path}) must be as they were written ({error}); train again in another folder"
@@ -141,8 +144,16 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Undo `optimizer_tensors`."""
+    """Undo `optimizer_tensors`.
+
+    Raises:
+        MinibertError: the tensors are of another model; nothing was changed then.
+    """
     parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        parameter, _, key = name.rpartition(":")
+        if parameter not in parameters or (key != "step" and tensor.shape != parameters[parameter].shape):
+            raise MinibertError(f"{OPTIMIZER} does not fit the model at {name!r:.60}")
     optimizer.state.clear()
     for name, tensor in tensors.items():
         parameter, _, key = name.rpartition(":")
@@ -193,12 +204,24 @@ def _read(path: Path, files: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
         raise MinibertError(f"its tensors cannot be read ({error})") from None
 
 
+def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raise MinibertError if weights are those of another model."""
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if own != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise MinibertError(f"{WEIGHTS} does not fit the model")
+
+
+# What the facts of a state hold, if they have it.
+KINDS: dict[str, type] = {"identity": dict, "machine": dict, "history": dict, "digests": dict, "step": int}
+
+
 def _facts(path: Path) -> dict[str, Any]:
     try:
         written = parsed_json((path / FACTS).read_bytes(), FACTS)
         content: dict[str, Any] = written["state"]
-        whole = isinstance(content, dict) and written["digest"] == _digest_of(content)
-    except (KeyError, TypeError, ValueError):
+        whole = written["digest"] == _digest_of(content) and {"digests", "step"} <= content.keys()
+        whole = whole and all(isinstance(content[name], KINDS[name]) for name in KINDS.keys() & content.keys())
+    except (KeyError, TypeError, ValueError, AttributeError):
         whole = False
     if not whole:
         raise MinibertError(f"{FACTS} is not what was written")

@@ -243,6 +243,8 @@ def limited() -> Iterator[None]:
 
 def serve(targets: dict[str, Target] = TARGETS, keep: bool = False) -> None:
     """Answer the lines of standard input. The first answer has the targets and their shares of a round."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in jobs that a shell runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever is printed is no answer
     faulthandler.enable()
