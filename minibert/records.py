@@ -36,24 +36,32 @@ def decoded(path: str) -> Iterator[tuple[int, str]]:
                 ) from None
 
 
-def parsed_json(text: str | bytes, what: str, remedy: str = "fix it") -> Any:
+def parsed_json(text: str | bytes, what: str, remedy: str = "fix it", *, unique: bool = False) -> Any:
     """The value of JSON that somebody else may have written.
 
     Args:
         text: the JSON; bytes are UTF-8.
         what: what it is, to begin the message with.
         remedy: what to do about it, to end the message with.
+        unique: refuse an object that has a name twice, of which another reader may take another one.
 
     Raises:
         MinibertError: it is not JSON, is nested too deeply, or has a number with thousands of digits.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_duplicates if unique else None)
     except RecursionError:
         reason = "it is nested too deeply"
     except ValueError as error:  # UnicodeDecodeError is one, and so is Python's limit on digits
         reason = str(error)
     raise MinibertError(f"{what} must be valid JSON ({reason}); {remedy}") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise MinibertError("an object has a name twice")
+    return values
 
 
 def read_csv(path: str, **dialect: Any) -> Iterator[tuple[str, Record]]:

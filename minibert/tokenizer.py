@@ -131,7 +131,7 @@ class BertTokenizer(Pretrained):
     def _save(self, folder: Path) -> None:
         settings = {name: getattr(self, name) for name in (*vocabulary.SIDES, "model_max_length")}
         known = {name: value for name, value in settings.items() if value is not None}
-        vocabulary.save(self.backend, {**self.special_tokens, **known}, folder)
+        vocabulary.save(self.backend, self.special_tokens, known, folder)
 
     # Vocabulary
 

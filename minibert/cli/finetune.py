@@ -7,7 +7,7 @@ import json
 import sys
 
 import minibert
-from minibert.cli.loading import add_checkpoint
+from minibert.cli.loading import LOWER_CASE, add_checkpoint, add_lower_case
 from minibert.errors import MinibertError
 from minibert.training.processes import is_first, join
 from minibert.training.tasks import TASKS
@@ -73,6 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="dtype of the products; weights are float32 (default: float32)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
+    add_lower_case(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
@@ -80,7 +81,11 @@ def run(options: argparse.Namespace) -> None:
     """Fine-tune a model, and print its metrics."""
     join()  # before the model is loaded, since each process may have a device of its own
     bert = minibert.load(
-        options.model, revision=options.revision, local_files_only=options.offline, device=options.device
+        options.model,
+        revision=options.revision,
+        local_files_only=options.offline,
+        device=options.device,
+        do_lower_case=LOWER_CASE.get(options.lower_case),
     )
     made = bert.finetune(
         options.train,

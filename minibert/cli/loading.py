@@ -14,6 +14,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BERT_BASE = "google-bert/bert-base-uncased"  # has the masked-LM head that all-MiniLM-L6-v2 lacks
 CLASSIFIER = "nlptown/bert-base-multilingual-uncased-sentiment"
 RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
+LOWER_CASE: dict[str | None, bool] = {"yes": True, "no": False}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -41,12 +42,17 @@ def add_loading(parser: argparse.ArgumentParser, model: str | None = MINILM, def
         help="dtype of the weights (default: float32; auto: bfloat16 where the hardware computes in it)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
+    add_lower_case(parser)
+    add_json(parser)
+
+
+def add_lower_case(parser: argparse.ArgumentParser) -> None:
+    """Declare `--lower-case`."""
     parser.add_argument(
         "--lower-case",
-        choices=("yes", "no"),
+        choices=tuple(LOWER_CASE),
         help="whether the tokenizer ignores capitals (default: as the model's files say)",
     )
-    add_json(parser)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +68,7 @@ def load(options: argparse.Namespace) -> minibert.Bert:
         local_files_only=options.offline,
         dtype=options.dtype,
         device=options.device,
-        do_lower_case={"yes": True, "no": False, None: None}[getattr(options, "lower_case", None)],
+        do_lower_case=LOWER_CASE.get(getattr(options, "lower_case", None)),
     )
 
 
