@@ -14,6 +14,7 @@ from oracle import with_real_vocabulary
 import minibert
 from minibert import config, errors
 from minibert.cli import build_parser, main
+from minibert.pretrained import checkpoint
 from minibert.pretrained import tokenizer_checks as checks
 
 ROOT = Path(__file__).parent.parent
@@ -136,9 +137,10 @@ def test_the_page_on_attention_shows_what_is_printed(
 def test_the_limits_of_the_page_on_security_are_those_of_the_code() -> None:
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     shown = [int(number.replace(",", "")) for number in re.findall(r"^\| .* \| ([\d,]+) \|$", page, re.MULTILINE)]
-    sizes = [config.LARGEST_SIZE, config.MOST_LAYERS, config.MOST_LABELS, checks.MOST_TOKENS]
-    longest = [checks.LONGEST_TOKEN, checks.LONGEST_WORD, checks.LONGEST_INSERTION]
-    assert shown == [*sizes, *longest, checks.MOST_GROWTH, checks.DEEPEST, errors.LONGEST_MESSAGE]
+    sizes = [config.LARGEST_SIZE, config.MOST_LAYERS, config.MOST_LABELS, checkpoint.MOST_SHARED]
+    most = [checks.MOST_BYTES, checks.MOST_TOKENS, checks.LONGEST_TOKEN, checks.LONGEST_PATTERN, checks.LONGEST_WORD]
+    rules = [checks.LONGEST_INSERTION, checks.MOST_RULES, checks.MOST_GROWTH, checks.DEEPEST]
+    assert shown == [*sizes, *most, *rules, errors.LONGEST_MESSAGE]
 
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES]
