@@ -53,17 +53,33 @@ def read_csv(path: str, **dialect: Any) -> Iterator[tuple[str, Record]]:
         raise MinibertError(f"{path}, line {reader.line_num}, must be valid CSV ({error}); fix it") from None
 
 
+def parsed_json(text: str | bytes, what: str, remedy: str = "fix it") -> Any:
+    """The value that JSON stands for.
+
+    Args:
+        text: the JSON; as bytes, UTF-8 with or without a byte order mark.
+        what: what it is, for the message.
+        remedy: what to do about it, for the message.
+
+    Raises:
+        MinibertError: it is not JSON, or nested too deeply for Python's reader.
+    """
+    try:
+        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    raise MinibertError(f"{what} must be valid JSON ({reason}); {remedy}")
+
+
 def read_json_lines(path: str) -> Iterator[tuple[str, Any]]:
     """The value on each line of a file; blank lines are none."""
     for number, line in decoded(path):
         place = f"{path}, line {number},"
         if not line.strip():
             continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise MinibertError(f"{place} must be valid JSON ({error}); fix it") from None
-        yield place, value
+        yield place, parsed_json(line, place)
 
 
 def read_parquet(path: str) -> Iterator[tuple[str, Record]]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from minibert.errors import MinibertError, warn
+from minibert.pretrained.files import check_no_pointer
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import BUFFERS, canonical, to_checkpoint, to_ours
 
@@ -207,6 +208,7 @@ def read_tensors(repository: Repository) -> dict[str, Tensor]:
     for name in WEIGHTS:
         path = repository.file(name)
         if path is not None:
+            check_no_pointer(path)
             return _read(path)
         index = repository.object(f"{name}.index.json")
         if index is not None:
@@ -266,6 +268,7 @@ def _read_shards(repository: Repository, name: str, index: Mapping[str, Any]) ->
         path = repository.file(shard)
         if path is None:
             raise FileNotFoundError(f"{repository} must hold {shard}, which its index names; it does not")
+        check_no_pointer(path)
         tensors.update(_read(path))
     return tensors
 

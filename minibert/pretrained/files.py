@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import warnings
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from minibert.errors import MinibertError
 
 
 @contextmanager
@@ -152,7 +155,61 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 def place(folder: Path, name: str) -> Path | None:
     """The path of a file of a folder, also after an interrupted `folder_written_whole`; None if there is none."""
-    return next((path for path in (folder / SAVED / name, folder / name) if path.is_file()), None)
+    return next((path for path in (folder / SAVED / name, folder / name) if is_file(path)), None)
+
+
+# A path with one of these errors has no file or folder, as for pathlib.
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a file.
+
+    Raises:
+        PermissionError: a folder on the way to it may not be read; pathlib's own says False there since Python 3.14.
+    """
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder.
+
+    Raises:
+        PermissionError: as for `is_file`.
+    """
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except PermissionError:
+        raise PermissionError(
+            f"{path} must be readable by this user; it or its folder is not: change its rights"
+        ) from None
+    except ValueError:  # a NUL in it
+        return 0
+    except OSError as error:
+        if error.errno not in ABSENT:
+            raise
+        return 0
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1"
+
+
+def check_no_pointer(path: Path) -> None:
+    """Reject the text that Git LFS leaves in the place of a large file until it is fetched.
+
+    Raises:
+        MinibertError: the file is one.
+    """
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise MinibertError(
+                f"{path} must be the file itself; it is the pointer to it that git clones without LFS: run "
+                "`git lfs pull` in its folder, or load the repository by its name"
+            )
 
 
 def _settle(folder: Path) -> None:

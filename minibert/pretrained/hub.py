@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable
 from copy import copy
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypedDict, TypeVar
 
 from typing_extensions import Unpack
 
-from minibert.errors import MinibertError
-from minibert.pretrained.files import place
+from minibert.errors import MinibertError, warn
+from minibert.pretrained.answers import AnswerRefused, Answers, checked
+from minibert.pretrained.files import check_no_pointer, is_file, is_folder, place
 from minibert.pretrained.source import Source
+from minibert.records import parsed_json
 
 T = TypeVar("T")
 READINGS = 10  # of a folder that changes while it is read
+# Whose repository a name without an owner means where the Hub has none of that name; sentence-transformers does so, too.
+OWNER = "sentence-transformers"
 
 
 class Where(TypedDict, total=False):
@@ -37,7 +41,7 @@ class Repository:
     the first one, so files of two versions are never mixed.
 
     Attributes:
-        name: as the user gave it.
+        name: as the user gave it; with `OWNER` in front once a file was found there.
         commit: 40 hex digits, once known; None for a local folder.
         unknown: files that were asked for offline, and of which the cache does not say whether they exist.
     """
@@ -57,6 +61,7 @@ class Repository:
         self.revision = revision or "main"
         self.commit: str | None = None
         self.unknown: set[str] = set()
+        self._unchecked: set[str] = set()  # new downloads that could not be compared with a digest
         self._prefix = ""
         self._seen: dict[str, tuple[Any, ...] | None] = {}
         self._cache_dir = cache_dir
@@ -69,6 +74,7 @@ class Repository:
 
         Raises:
             FileNotFoundError: a path that does not exist.
+            PermissionError: a path that may not be read.
             MinibertError: neither a folder nor a possible name; a revision of a folder.
         """
         if not isinstance(name_or_folder, (str, Path)):
@@ -85,11 +91,11 @@ class Repository:
                 f"the checkpoint ({name[:40]}...) must be a folder or a name; it is too long for either"
             )
         folder = Path(name).expanduser()
-        if name and folder.is_dir():
+        if name and is_folder(folder):
             if where.get("revision") is not None:
                 raise MinibertError(f"revision ({where['revision']!r}) must be left out for a local folder ({name})")
             return cls(name, folder=folder)
-        if folder.is_file():
+        if is_file(folder):
             raise MinibertError(f"the checkpoint ({name}) must be a folder; pass {folder.parent}, which holds the file")
         if isinstance(name_or_folder, Path) or name.startswith((".", "~", os.sep)) or name.count("/") > 1:
             raise FileNotFoundError(f"the folder ({name}) must exist; check the path")
@@ -121,9 +127,10 @@ class Repository:
 
         Raises:
             FileNotFoundError: no such repository or revision; or no network, and the file is not in the cache.
-            PermissionError: a gated or private repository, and no token that opens it.
+            PermissionError: a gated or private repository, and no token that opens it; or a folder that may not be
+                read.
             ConnectionError: the Hub cannot be reached; or a download failed, also after the client's retries, which
-                resume it.
+                resume it; or it was too slow (see `answers`); or a server answered what no Hub does.
             OSError: the file has another digest than on the Hub.
         """
         filename = self._prefix + filename
@@ -166,12 +173,8 @@ class Repository:
         path = self.file(filename)
         if path is None:
             return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
-        except ValueError as error:
-            raise MinibertError(
-                f"{self._prefix}{filename} of {self} must be valid JSON; it is not ({error}): correct the file"
-            ) from None
+        check_no_pointer(path)
+        return parsed_json(path.read_bytes(), f"{self._prefix}{filename} of {self}", "correct the file")
 
     def object(self, filename: str) -> dict[str, Any] | None:
         """The content of a JSON file that must hold an object; None where the repository has no such file.
@@ -186,6 +189,23 @@ class Repository:
             )
         return values
 
+    def lacking(self, filename: str) -> FileNotFoundError:
+        """The error for a file that every checkpoint has and this one has not; it says what there is instead."""
+        hidden = self.folder is not None and is_name(self.name)
+        hides = f"; it hides the repository {self.name} of the Hub, if you mean that: rename the folder" if hidden else ""
+        if self.folder is not None and not any(self.folder.iterdir()):
+            return FileNotFoundError(f"the folder ({self}) must hold a checkpoint; it is empty{hides}")
+        adapter = self.object("adapter_config.json")
+        if adapter is not None:
+            base = adapter.get("base_model_name_or_path")
+            return FileNotFoundError(
+                f"{self} must be a whole checkpoint; it is a PEFT adapter alone, for the model {base}: load that, apply "
+                "the adapter with peft, and save what merge_and_unload() gives"
+            )
+        return FileNotFoundError(
+            f"{self} must hold {filename}; it does not, so it is not a checkpoint that can be loaded{hides}"
+        )
+
     def _fetch(self, filename: str) -> Path | None:
         """The path of a file in the cache, downloaded first if need be; None where the repository has no such file."""
         import huggingface_hub as hub
@@ -195,43 +215,73 @@ class Repository:
         cached = hub.try_to_load_from_cache(self.name, filename, cache_dir=self._cache_dir, revision=revision)
         if cached is not None and not isinstance(cached, str) and (self.commit or self._offline):
             return None  # known not to exist
-        path = self._download(filename, revision)
+        answers = Answers(f"the download of {filename} of {self}")
+        path = self._download(filename, revision, answers)
         if path is None:
             return None
         if self.commit is None:
             self.commit = _commit_of(path)
         if not isinstance(cached, str):
-            self._verify(path, filename)
+            self._verify(path, filename, answers.etag)
         return path
 
-    def _download(self, filename: str, revision: str) -> Path | None:
+    def _download(self, filename: str, revision: str, answers: Answers) -> Path | None:
         """Ask the Hub's client for a file, and raise Python's own errors instead of the client's."""
-        import huggingface_hub as hub
         from huggingface_hub import errors
 
-        try:
+        refusal: errors.RepositoryNotFoundError | errors.LocalEntryNotFoundError | None = None
+        for name in self._names:
+            # what cannot be asked for under one name need not be asked for under another
+            only_cached = self._local_files_only or isinstance(refusal, errors.LocalEntryNotFoundError)
+            try:
+                path = self._ask(name, filename, revision, only_cached, answers)
+            except errors.GatedRepoError as error:
+                raise self._no_access(error) from None
+            except (errors.RepositoryNotFoundError, errors.LocalEntryNotFoundError) as error:
+                refusal = refusal or error
+            except errors.RevisionNotFoundError as error:
+                raise self._no_access(error) from None
+            except errors.EntryNotFoundError as error:
+                self.name, self.commit = name, self.commit or _commit_in(error)
+                return None
+            except AnswerRefused:
+                raise
+            except broken_connections() as error:
+                self._raise_broken(filename, error)
+            except MISREADINGS as error:
+                raise ConnectionError(
+                    f"the download of {filename} of {self} must be answered as by a Hub; {_endpoint()} answers something "
+                    f"else ({first_line(error)}): check the address (HF_ENDPOINT)"
+                ) from error
+            else:
+                self.name = name
+                return path
+        if isinstance(refusal, errors.LocalEntryNotFoundError):
+            self._refuse_unless_offline(filename, refusal)
+            return None
+        raise self._no_access(refusal) from None
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """What the repository may be called on the Hub; one name as soon as a file was found."""
+        return (self.name,) if "/" in self.name or self.commit else (self.name, f"{OWNER}/{self.name}")
+
+    def _ask(self, name: str, filename: str, revision: str, only_cached: bool, answers: Answers) -> Path:
+        import huggingface_hub as hub
+
+        with checked(answers):
             return Path(
                 hub.hf_hub_download(
-                    self.name,
+                    name,
                     filename,
                     revision=revision,
                     cache_dir=self._cache_dir,
                     token=self._token,
-                    local_files_only=self._local_files_only,
+                    local_files_only=only_cached,
                 )
             )
-        except errors.LocalEntryNotFoundError as error:
-            self._refuse_unless_offline(filename, error)
-            return None
-        except errors.EntryNotFoundError as error:
-            self.commit = self.commit or _commit_in(error)
-            return None
-        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:  # gated ones among them
-            raise self._no_access(error) from None
-        except broken_connections() as error:
-            self._raise_broken(filename, error)
 
-    def _no_access(self, error: Exception) -> OSError:
+    def _no_access(self, error: Exception | None) -> OSError:
         """The error for a repository or revision that does not exist or is not accessible."""
         from huggingface_hub import errors
 
@@ -241,9 +291,10 @@ class Repository:
                 "then pass token= or set HF_TOKEN"
             )
         if isinstance(error, errors.RepositoryNotFoundError):
+            nor = "".join(f", and there is no {name!r}" for name in self._names[1:])
             return FileNotFoundError(
                 f"{self.name!r} must be a local folder or a repository of the Hub that you may read; "
-                "it is neither: check the name, and pass token= or set HF_TOKEN if it is private"
+                f"it is neither{nor}: check the name, and pass token= or set HF_TOKEN if it is private"
             )
         return FileNotFoundError(
             f"revision ({self.revision}) of {self.name} must be one of its branches, tags or commits; "
@@ -276,8 +327,9 @@ class Repository:
             self.unknown.add(filename)
             return
         if self._offline:
+            nor = "".join(f", nor is that of {name}" for name in self._names[1:])
             raise FileNotFoundError(
-                f"{filename} of {self} must be in the cache to be loaded offline; it is not: load it once with a "
+                f"{filename} of {self} must be in the cache to be loaded offline; it is not{nor}: load it once with a "
                 "network, without local_files_only and HF_HUB_OFFLINE"
             ) from error
         raise ConnectionError(
@@ -285,23 +337,30 @@ class Repository:
             f"({first_line(error.__cause__ or error)}): check the network, or pass a local folder"
         ) from error
 
-    def _verify(self, path: Path, filename: str) -> None:
-        """Compare a new download with its digest on the Hub, which is its name in the cache."""
+    def _verify(self, path: Path, filename: str, etag: str | None) -> None:
+        """Compare a new download with its digest on the Hub, which is its ETag and its name in the cache."""
         blob = path.resolve()
-        if re.fullmatch(r"[0-9a-f]{64}", blob.name):  # large files: their sha256
+        name = etag or blob.name
+        if re.fullmatch(r"[0-9a-f]{64}", name):  # large files: their sha256
             digest = hashlib.sha256()
-        elif re.fullmatch(r"[0-9a-f]{40}", blob.name):  # small files: the sha1 of their git blob
+        elif re.fullmatch(r"[0-9a-f]{40}", name):  # small files: the sha1 of their git blob
             digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
-        else:
+        else:  # mirrors on other stores than the Hub's
+            if not self._unchecked:
+                warn(
+                    f"the ETag of {filename} of {self} ({name}) is no digest, so new downloads from {_endpoint()} are "
+                    "compared by their length alone; compare the files yourself, or load them from the Hub"
+                )
+            self._unchecked.add(filename)
             return
         with blob.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-        if digest.hexdigest() != blob.name:
+        if digest.hexdigest() != name:
             path.unlink()
-            blob.unlink()
+            blob.unlink(missing_ok=True)  # they are one where the system has no symbolic links
             raise OSError(
-                f"{filename} of {self} must have the digest {blob.name}; what arrived has {digest.hexdigest()}: "
+                f"{filename} of {self} must have the digest {name}; what arrived has {digest.hexdigest()}: "
                 "it was removed, run again"
             )
 
@@ -315,12 +374,27 @@ def _identity(path: Path | None) -> tuple[Any, ...] | None:
     return None if status is None else (path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+# What the client raises where it takes an answer for that of a Hub, and the answer is something else: a list for an
+# object, no JSON, a key or a header that is not there, a number that is none. Nothing but calls of the client is tried.
+MISREADINGS = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(AssertionError, NameError, RuntimeError),  # "etag must have been retrieved", a variable not set, RecursionError
+)
+
+
+def _endpoint() -> str:
+    """The address of the Hub."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
 def broken_connections() -> tuple[type[Exception], ...]:
-    """What the client raises when a connection breaks: OSError, or the base class of its HTTP library's errors."""
+    """What the client raises when a connection breaks: OSError, or one of its HTTP library's errors."""
     from huggingface_hub.errors import HfHubHTTPError
 
     base: Any = HfHubHTTPError.__bases__[0]  # requests' before version 1 of the client, httpx's since
-    return (OSError, base)
+    return (OSError, base, import_module(base.__module__.partition(".")[0]).InvalidURL)
 
 
 def is_name(name: str) -> bool:

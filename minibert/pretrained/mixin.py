@@ -95,9 +95,7 @@ class PretrainedConfig(Pretrained):
         """The configuration of an opened checkpoint, with some fields changed."""
         values = repository.object("config.json")
         if values is None:
-            raise FileNotFoundError(
-                f"{repository} must hold config.json; it does not, so it is not a checkpoint that can be loaded"
-            )
+            raise repository.lacking("config.json")
         try:
             config = cls.from_dict(values)
         except (ValueError, TypeError) as error:
