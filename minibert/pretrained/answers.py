@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 SLOWEST = 1_000  # bytes a second that must arrive, on average over WINDOW: slower lines do not load models
@@ -79,9 +81,11 @@ class Answers:
                 setattr(answer, name, self._counted(getattr(answer, name)))
 
     def _check_name(self, header: str, value: str) -> None:
-        name = _stripped(value)
+        commit = header == "X-Repo-Commit"
+        name = value if commit else _stripped(value)
         folder = os.path.abspath("folder")
-        inside = os.path.abspath(os.path.join(folder, name)).startswith(folder + os.sep)
+        path = os.path.abspath(os.path.join(folder, name))
+        inside = path.startswith(folder + os.sep) and not (commit and "/" in name)
         if not inside or not name.isprintable() or len(name) > LONGEST_NAME:
             raise AnswerRefused(
                 f"{self.what} must be answered with a name for a file of the cache as its {header}; it is "
@@ -143,34 +147,43 @@ def _on_request(request: Any) -> None:
         request.extensions["timeout"] = {k: SILENCE if limit is None else limit for k, limit in limits.items()}
 
 
+FACTORY = "_GLOBAL_CLIENT_FACTORY"
+FACTORY_BEFORE_1 = "_GLOBAL_BACKEND_FACTORY"
+_watching = threading.Lock()
+
+
 def _watch() -> None:
-    """Let each session of the client call the functions above.
+    """Let each session of the client call the two functions above.
 
     The client makes a new session after some errors, so it is not enough to change the session that is there: what
     makes the sessions, which may be the user's own, is wrapped.
     """
     import huggingface_hub as hub
-    from huggingface_hub.utils import _http  # type: ignore[attr-defined]
+    from huggingface_hub import utils
 
-    if hasattr(hub, "set_client_factory"):
-        make, replace = _http._GLOBAL_CLIENT_FACTORY, hub.set_client_factory
-    else:  # before version 1
-        make, replace = _http._GLOBAL_BACKEND_FACTORY, hub.configure_http_backend  # type: ignore[attr-defined]
-    if getattr(make, "_watched", False):
-        return
+    replace = getattr(hub, "set_client_factory", None) or hub.configure_http_backend  # type: ignore[attr-defined]
+    with _watching:
+        http = import_module("huggingface_hub.utils._http")
+        make = getattr(http, FACTORY, None) or getattr(http, FACTORY_BEFORE_1, None)
+        if make is None:  # a version of the client that keeps it elsewhere: watch the session that is there
+            _watched(utils.get_session())
+        elif getattr(make, "func", None) is not _made:
+            replace(partial(_made, make))
 
-    @wraps(make)
-    def watched() -> Any:
-        session = make()
-        if hasattr(session, "event_hooks"):
-            hooks = session.event_hooks
+
+def _made(make: Callable[[], Any]) -> Any:
+    return _watched(make())
+
+
+def _watched(session: Any) -> Any:
+    """The session, which calls the functions above."""
+    if hasattr(session, "event_hooks"):  # httpx's
+        hooks = session.event_hooks
+        if _on_answer not in hooks["response"]:
             session.event_hooks = {
-                "request": [*hooks.get("request", ()), _on_request],
-                "response": [*hooks.get("response", ()), _on_answer],
+                "request": [*hooks["request"], _on_request],
+                "response": [*hooks["response"], _on_answer],
             }
-        else:
-            session.hooks["response"].append(_on_answer)
-        return session
-
-    watched._watched = True  # type: ignore[attr-defined]
-    replace(watched)
+    elif _on_answer not in session.hooks["response"]:  # requests'
+        session.hooks["response"].append(_on_answer)
+    return session
