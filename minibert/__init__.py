@@ -10,6 +10,7 @@ To read the code, follow the data; no file imports a later one:
 
     errors.py       the error for unusable input
     text.py         checks of texts and counts
+    records.py      JSON, and rows of CSV, JSON lines and Parquet
     config.py       the sizes, and a letter for each
     wordpiece.py    BERT's tokenization rules, in a page of plain Python
     batch.py        batches: truncation, padding, tensors
@@ -25,7 +26,6 @@ To read the code, follow the data; no file imports a later one:
     summary.py      what was loaded, in a few lines
     bert.py         tokenizer, model and the checkpoint's recipe: vectors, answers, and what is inside
     loading.py      `load`: from a checkpoint to a `Bert`
-    records.py      rows of CSV, JSON lines and Parquet
     cli/            the commands, one file each; demo.py is the text of `minibert demo`
 
 The folders: pretrained/ (name -> files -> tensors -> our names); engine/ (many texts through the model, fast); vectors/

@@ -52,6 +52,8 @@ class PretrainedModel(Pretrained, nn.Module):
     # For transformers' Trainer: a loss is the mean over one batch; the Trainer has to scale it to accumulate gradients.
     accepts_loss_kwargs: ClassVar[bool] = False
     supports_gradient_checkpointing: ClassVar[bool] = True
+    # Why the head of the checkpoint is not part of this encoder; empty if it has none.
+    head_fault: str = ""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -118,6 +120,7 @@ class PretrainedModel(Pretrained, nn.Module):
         dtype, device = check_dtype(dtype), check_device(device)
         if checkpoint.untied_decoder and config.tie_word_embeddings:
             config = config.replace(tie_word_embeddings=False)
+        checkpoint.check_size(config.num_hidden_layers)
         with without_storage():
             model = cls(config)
         checkpoint.drop_absent(model, cls.optional_parts)

@@ -68,6 +68,23 @@ class BatchEncoding(dict[str, Any]):
         }
         return cls(arrays if kind == "np" else {n: torch.from_numpy(a) for n, a in arrays.items()}, encodings)
 
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, list[Any]], kind: Literal["pt", "np"] | None) -> Self:
+        """Columns as they are, or as tensors or arrays."""
+        if kind is None:
+            return cls(columns, [])
+        try:
+            arrays = {name: np.array(rows) for name, rows in columns.items()}
+            ragged = [name for name, array in arrays.items() if array.dtype == object]
+        except ValueError:  # rows of different lengths
+            ragged = [name for name, rows in columns.items() if len({np.shape(row) for row in rows}) > 1]
+        if ragged:
+            raise MinibertError(
+                f"the rows of {ragged[0]} must have the same length to be made into a tensor; pass padding=True, or "
+                "pad them yourself"
+            )
+        return cls(arrays if kind == "np" else {name: torch.from_numpy(a) for name, a in arrays.items()}, [])
+
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
@@ -173,8 +190,50 @@ def truncate(first: Encoding, second: Encoding | None, room: int, strategy: Trun
         text.truncate(length, direction=side)
 
 
-def padded_length(encodings: Sequence[Encoding], length: int | None, multiple: int | None) -> int:
+def padded_length(encodings: Sequence[Any], length: int | None, multiple: int | None) -> int:
     """The length of all texts of a padded batch: `length`, or that of the longest; rounded up to a multiple."""
     if length is None:
         length = max(map(len, encodings), default=0)
     return -(-length // multiple) * multiple if multiple else length
+
+
+def columns_of(rows: Any) -> dict[str, list[Any]]:
+    """Encoded texts by column, as lists: from a list of dicts, or from a dict of lists, arrays or tensors.
+
+    Raises:
+        MinibertError: it is neither, or its dicts have different keys.
+    """
+    if isinstance(rows, Mapping):
+        columns = {name: [_listed(row) for row in values] for name, values in rows.items()}
+    elif isinstance(rows, (list, tuple)) and rows and all(isinstance(row, Mapping) for row in rows):
+        if any(row.keys() != rows[0].keys() for row in rows):
+            raise MinibertError("the texts to pad must have the same keys; leave out the keys that some of them lack")
+        columns = {name: [_listed(row[name]) for row in rows] for name in rows[0]}
+    else:
+        raise MinibertError(f"the texts to pad ({short(rows)}) must be a list of dicts, or a dict of lists")
+    if "input_ids" not in columns or not all(isinstance(ids, list) for ids in columns["input_ids"]):
+        raise MinibertError(
+            f"the texts to pad (keys: {', '.join(columns) or 'none'}) must have input_ids, a list for each"
+        )
+    return columns
+
+
+def _listed(values: Any) -> Any:
+    return values.tolist() if isinstance(values, (torch.Tensor, np.ndarray)) else values
+
+
+def padded_columns(
+    columns: Mapping[str, list[Any]], length: int | None, side: Side, fillers: Mapping[str, int]
+) -> dict[str, list[Any]]:
+    """Columns in which each row has `length` numbers, if it has fewer; columns without a filler stay as they are."""
+    return {
+        name: [
+            [*row, *[fillers[name]] * ((length or 0) - len(row))]
+            if side == "right"
+            else [*[fillers[name]] * ((length or 0) - len(row)), *row]
+            for row in rows
+        ]
+        if name in fillers
+        else rows
+        for name, rows in columns.items()
+    }

@@ -52,9 +52,9 @@ from minibert.tasks.classify import (
 from minibert.tasks.entities import Entity, EntitySettings, Strategy, check_strategy, find_entities, tagger_of
 from minibert.tasks.fill_mask import Filled, MaskFiller, MaskSettings, check_head
 from minibert.tasks.rank import Ranked, activation_of, is_pair, rank, score
-from minibert.text import as_list, as_stream, whole_number
+from minibert.text import as_list, as_stream, unwrapped, whole_number
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.recipe import Recipe, whitening
+from minibert.vectors.recipe import DOCUMENT, QUERY, Recipe, whitening
 from minibert.vectors.sentences import EncodeSettings, SentenceEncoder, check_output, with_prompt
 from minibert.vectors.similarity import Precision, similarity, similarity_pairwise
 from minibert.vectors.words import Pieces, Splitter, WordEncoder, Words, WordSettings
@@ -258,8 +258,8 @@ class Bert:
         )
         return encoder(texts, show_progress_bar, convert_to_tensor, precision, calibration_embeddings)
 
-    encode_query = with_prompt(encode, "query")
-    encode_document = with_prompt(encode, "document", "passage", "corpus")
+    encode_query = with_prompt(encode, *QUERY)
+    encode_document = with_prompt(encode, *DOCUMENT)
 
     @overload
     def words(self, texts: str, **settings: Unpack[WordSettings]) -> Words: ...  # type: ignore[overload-overlap]
@@ -306,17 +306,41 @@ class Bert:
         encoder = WordEncoder(
             engine, self.tokenizer, self.max_seq_length, plan=plan, pieces=pieces, split=split, truncation=truncation
         )
+        texts = unwrapped(texts)
         if isinstance(texts, str):
             return encoder([texts], None if spans is None else [spans], show_progress_bar)[0]
         return encoder(texts, spans, show_progress_bar)
 
-    def similarity(self, a: Any, b: Any) -> Tensor:
-        """Compare each vector of `a` with each of `b`, (N, M), by the recipe's similarity; most often the cosine."""
-        return similarity(a, b, self.recipe.similarity)
+    def similarity(
+        self,
+        a: Any,
+        b: Any,
+        *,
+        precision: Precision | None = None,
+        ranges: Any = None,
+        calibration_embeddings: Any = None,
+    ) -> Tensor:
+        """Compare each vector of `a` with each of `b`, (N, M), by the recipe's similarity; most often the cosine.
 
-    def similarity_pairwise(self, a: Any, b: Any) -> Tensor:
-        """Compare the first vector of `a` with the first of `b`, and so on: (N,)."""
-        return similarity_pairwise(a, b, self.recipe.similarity)
+        int8 and uint8 vectors need the `precision` that `encode` had, as for `minibert.similarity`.
+        """
+        kind = self.recipe.similarity
+        return similarity(a, b, kind, precision=precision, ranges=ranges, calibration_embeddings=calibration_embeddings)
+
+    def similarity_pairwise(
+        self,
+        a: Any,
+        b: Any,
+        *,
+        precision: Precision | None = None,
+        ranges: Any = None,
+        calibration_embeddings: Any = None,
+    ) -> Tensor:
+        """Compare the first vector of `a` with the first of `b`, and so on: (N,); the arguments of `similarity`."""
+        kind = self.recipe.similarity
+        return similarity_pairwise(
+            a, b, kind, precision=precision, ranges=ranges, calibration_embeddings=calibration_embeddings
+        )
 
     def explain(
         self,
@@ -392,6 +416,7 @@ class Bert:
         Raises:
             MinibertError: what is not text; a recipe for which there is no such sum: use `explain` with `similar_to`.
         """
+        a, b = unwrapped(a), unwrapped(b)
         if isinstance(a, str) != isinstance(b, str):
             raise MinibertError(f"a and b ({type(a).__name__} and {type(b).__name__}) must be both one text or several")
         self.recipe.check()
@@ -461,6 +486,7 @@ class Bert:
         model = check_head(self.model, self.source, self._missing_mlm)
         plan = self.engine.plan(None, "mean", batch_tokens, batch_size)
         filler = MaskFiller(self.engine, model, self.tokenizer, plan, top_k, targets)
+        texts = unwrapped(texts)
         stream, total = as_stream(texts)
         results = list(filler(stream, total, show_progress_bar))
         return results[0] if isinstance(texts, str) else results
@@ -500,7 +526,8 @@ class Bert:
         Raises:
             MinibertError: the checkpoint has no classifier; what is not text; a setting that makes no sense.
         """
-        results = classify(self._scorer(**settings), texts, pair, top_k=top_k, threshold=threshold)
+        texts, pair = unwrapped(texts), unwrapped(pair)
+        results = classify(self._scorer("classify", **settings), texts, pair, top_k=top_k, threshold=threshold)
         return results[0] if isinstance(texts, str) else results
 
     def label_scores(
@@ -510,17 +537,26 @@ class Bert:
         **settings: Unpack[ScoreSettings],
     ) -> NDArray[np.float32]:
         """The scores of `classify` as an array, (N, labels), with the labels in the order of `config.id2label`."""
+        texts, pair = unwrapped(texts), unwrapped(pair)
         empty = np.empty((0, self.config.num_labels), np.float32)
         scores: NDArray[np.float32] = np.concatenate(
-            [empty, *map(np.asarray, label_scores(self._scorer(**settings), texts, pair))]
+            [empty, *map(np.asarray, label_scores(self._scorer("label_scores", **settings), texts, pair))]
         )
         return np.asarray(scores[0]) if isinstance(texts, str) else scores
 
-    def score(self, pairs: Iterable[Any], **settings: Unpack[ScoreSettings]) -> NDArray[np.float32] | np.float32:
+    def score(
+        self,
+        pairs: Iterable[Any],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **settings: Unpack[ScoreSettings],
+    ) -> NDArray[np.float32] | np.float32:
         """Score pairs of texts with a reranker, as sentence-transformers' `CrossEncoder.predict` does.
 
         Args:
-            pairs: (query, document) for each; or one pair.
+            pairs: (query, document) for each, or an array (N, 2) of texts; or one pair.
+            prompt_name: the reranker's prompt to put before each query; None means its default, if it has one.
+            prompt: the prompt itself.
             settings: as for `classify`.
 
         Returns:
@@ -529,12 +565,19 @@ class Bert:
         Raises:
             MinibertError: the checkpoint is no reranker; what is not a pair of texts.
         """
-        scorer = self._scorer(**settings)
-        scores = score(scorer, activation_of(self.config, self.recipe.settings), pairs)
+        before = self.recipe.reranker_prompt(prompt_name, prompt)
+        scorer = self._scorer("score", **settings)
+        scores = score(scorer, activation_of(self.config, self.recipe.settings), pairs, before)
         return np.float32(scores[0]) if is_pair(pairs) else scores
 
     def rank(
-        self, query: str, documents: Iterable[str], top_k: int | None = None, **settings: Unpack[ScoreSettings]
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_k: int | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **settings: Unpack[ScoreSettings],
     ) -> list[Ranked]:
         """Sort documents by how well they answer a query, with a reranker.
 
@@ -542,6 +585,7 @@ class Bert:
             query: a text.
             documents: several texts.
             top_k: how many to return; None means all.
+            prompt_name, prompt: as for `score`.
             settings: as for `classify`.
 
         Returns:
@@ -550,11 +594,13 @@ class Bert:
         Raises:
             MinibertError: the checkpoint is no reranker; what is not text.
         """
-        scorer = self._scorer(**settings)
-        return rank(scorer, activation_of(self.config, self.recipe.settings), query, documents, top_k)
+        before = self.recipe.reranker_prompt(prompt_name, prompt)
+        scorer = self._scorer("rank", **settings)
+        return rank(scorer, activation_of(self.config, self.recipe.settings), query, documents, top_k, before)
 
     def _scorer(
         self,
+        what: str,
         truncation: Cutting = "warn",
         batch_size: int | None = None,
         batch_tokens: int | None = None,
@@ -569,6 +615,7 @@ class Bert:
             self.engine.plan(None, "mean", batch_tokens, batch_size),
             truncation,
             show_progress_bar,
+            what,
         )
 
     @overload
@@ -594,6 +641,7 @@ class Bert:
         Raises:
             MinibertError: what is not text; more tokens than the model has positions; pairs that are not as many.
         """
+        text, pair = unwrapped(text), unwrapped(pair)
         maps = [attention_maps(self.model, self.tokenizer, *both) for both in as_pairs(text, pair)]
         return maps[0] if isinstance(text, str) else maps
 
@@ -632,9 +680,9 @@ class Bert:
         """
         model, engine = tagger_of(self.model, self.source), self.engine
         plan = engine.plan(None, "mean", batch_tokens, batch_size)
-        several = [texts] if isinstance(texts, str) else texts
+        texts = unwrapped(texts)
         found = find_entities(
-            model, engine, self.tokenizer, self.max_seq_length, several, plan, strategy, truncation, show_progress_bar
+            model, engine, self.tokenizer, self.max_seq_length, texts, plan, strategy, truncation, show_progress_bar
         )
         return found[0] if isinstance(texts, str) else found
 
@@ -705,6 +753,7 @@ class Bert:
         plan = engine.plan(None, "mean", batch_tokens, batch_size)
         settings = (self.max_seq_length, plan, max_answer_tokens, no_answer, threshold, truncation)
         reader = Reader(engine, self.tokenizer, model, *settings)
+        question, context = unwrapped(question), unwrapped(context)
         lists = answer(reader, question, context, 1 if top_k is None else top_k, show_progress_bar)
         if top_k is None:
             found = [answers[0] for answers in lists]
@@ -745,7 +794,8 @@ class Bert:
         Raises:
             MinibertError: as for `save_pretrained`; a name that no repository can have.
             PermissionError: no token, or one that may not write there.
-            ConnectionError: the upload broke off; nothing was committed.
+            ConnectionError: the upload broke off, or a server answered what no Hub does. The commit is then there as a
+                whole or not at all.
         """
         config = self.config.replace(architectures=(type(self.model).__name__,))
         base = self.source.name if self.source.commit else None
@@ -870,6 +920,7 @@ class Bert:
             MinibertError: what is not text; a setting that makes no sense; a long text with `truncation="error"`.
         """
         check_strategy(strategy)
+        texts = unwrapped(texts)
         if pooling is None:
             self._warn_untrained()
         engine, tokenizer, limit = self.engine, self.tokenizer, self.max_seq_length

@@ -20,15 +20,22 @@ from typing import Any
 
 from typing_extensions import Self
 
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, warn
 from minibert.pretrained.mixin import PretrainedConfig
 
 # Fields that are written only if they are set.
+# Larger ones than any model has: a file that claims more would take all memory or time before it is found wrong.
+LARGEST_SIZE, MOST_LAYERS, MOST_LABELS = 2**24, 10_000, 1_000_000
 _WRITE_ONLY_IF_SET = ("output_hidden_states", "output_attentions", "problem_type", "architectures")
 
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _place(key: Any) -> Any:
+    """The number of a label, which JSON has as text; heads refuse what is none."""
+    return int(key) if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) < 10 else key
 
 
 @dataclass
@@ -79,9 +86,12 @@ class BertConfig(PretrainedConfig):
                     f"num_labels ({self.num_labels}) must be the number of labels in id2label ({len(self.id2label)}); "
                     "leave one of them out"
                 )
-            object.__setattr__(self, "id2label", {int(i): str(label) for i, label in self.id2label.items()})
+            object.__setattr__(self, "id2label", {_place(i): str(label) for i, label in self.id2label.items()})
             object.__setattr__(self, "num_labels", len(self.id2label))
-        object.__setattr__(self, "architectures", tuple(self.architectures or ()))
+        names = self.architectures or ()
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise MinibertError(f"architectures ({names!r:.40}) must be a list of names; correct the configuration")
+        object.__setattr__(self, "architectures", tuple(names))
         self._check_kind()
         self._check_numbers()
         if self.id2label is None:
@@ -135,8 +145,12 @@ class BertConfig(PretrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise MinibertError(
-                    f"{name} ({value!r}) must be a whole number of at least 1; correct the configuration"
+                    f"{name} ({value!r:.40}) must be a whole number of at least 1; correct the configuration"
                 )
+            largest = {"num_hidden_layers": MOST_LAYERS, "num_labels": MOST_LABELS}.get(name, LARGEST_SIZE)
+            if value > largest:
+                shown = f"{value:,}" if value < 10**30 else "a number of more than 30 digits"
+                raise MinibertError(f"{name} ({shown}) must be at most {largest:,}; correct the configuration")
         if self.hidden_size % self.num_attention_heads:
             raise MinibertError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
@@ -163,6 +177,18 @@ class BertConfig(PretrainedConfig):
         """Itself: transformers asks this of models that may have other parts than text."""
         return self
 
+    def check_labels(self) -> None:
+        """Reject labels whose numbers are not 0, 1, 2, ...; a head that names them needs one for each output.
+
+        Raises:
+            MinibertError: the numbers are others.
+        """
+        if self.id2label is not None and set(self.id2label) != set(range(self.num_labels)):
+            raise MinibertError(
+                f"the numbers of id2label ({', '.join(map(str, list(self.id2label)[:5]))}, ...) must be 0 to "
+                f"{self.num_labels - 1}; correct the configuration"
+            )
+
     @property
     def label2id(self) -> dict[str, int]:
         """The inverse of `id2label`."""
@@ -180,6 +206,13 @@ class BertConfig(PretrainedConfig):
         extra = {name: value for name, value in values.items() if name not in known and name != "label2id"}
         # null is the default, but for the one field that can do without a number where the default is one
         given = {n: v for n, v in values.items() if n in known and (v is not None or n == "pad_token_id")}
+        labels, count = given.get("id2label"), given.get("num_labels")
+        if labels is not None and (not isinstance(labels, Mapping) or count not in (None, len(labels))):
+            warn(
+                f"id2label ({labels!r:.60}) must be an object with num_labels ({count!r:.20}) labels by number; it is "
+                "not, so the labels are called LABEL_0, LABEL_1, ..."
+            )
+            del given["id2label"]
         return cls(**given, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Embeddings(nn.Module):
             (B, S, H) or (T, H), in the dtype of the tables.
 
         Raises:
-            MinibertError: a text is longer than `config.max_position_embeddings`.
+            MinibertError: a text is longer than `config.max_position_embeddings`; on a CPU, an id has no row.
         """
         length = input_ids.shape[-1]
         if position_ids is None:
@@ -51,7 +51,14 @@ class Embeddings(nn.Module):
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
 
+        try:
+            x = self.token(input_ids)  # (..., ) -> (..., H)
+        except IndexError:
+            raise MinibertError(
+                f"a token id ({int(input_ids.max())}) must be less than vocab_size ({self.token.num_embeddings}); use "
+                "the tokenizer that belongs to the weights"
+            ) from None
         # Floating-point sums depend on their order: this one is that of transformers, to the bit.
-        x = self.token(input_ids) + self.token_type(token_type_ids)  # (..., ) -> (..., H)
+        x = x + self.token_type(token_type_ids)
         x = x + self.position(position_ids)
         return self.dropout(self.norm(x))

@@ -43,9 +43,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def activation(config: BertConfig) -> Callable[[Tensor], Tensor]:
     """The function that `config.hidden_act` names."""
-    if config.hidden_act not in ACTIVATIONS:
+    if not isinstance(config.hidden_act, str) or config.hidden_act not in ACTIVATIONS:
         raise MinibertError(
-            f"hidden_act ({config.hidden_act!r}) must be one of {', '.join(ACTIVATIONS)}; "
+            f"hidden_act ({config.hidden_act!r:.40}) must be one of {', '.join(ACTIVATIONS)}; "
             "add the function to minibert.encoder.ACTIVATIONS under that name"
         )
     return ACTIVATIONS[config.hidden_act]

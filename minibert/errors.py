@@ -6,6 +6,10 @@ import sys
 import warnings
 from importlib import import_module
 from typing import Any
+from unicodedata import category
+
+LONGEST_MESSAGE = 4_000
+OVERRIDES = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # of the direction of writing
 
 
 class MinibertError(ValueError):
@@ -13,7 +17,30 @@ class MinibertError(ValueError):
 
     Files and networks raise Python's own errors: FileNotFoundError, PermissionError, ConnectionError. Wrong argument
     names raise TypeError; a missing optional package raises ImportError. Any other error is a bug.
+
+    The message is one line of at most `LONGEST_MESSAGE` characters, whatever the values in it hold.
     """
+
+    def __init__(self, message: str = "", *more: object) -> None:
+        super().__init__(one_line(str(message)), *more)
+
+
+def one_line(message: str) -> str:
+    """A message without control characters and surrogates, which are escaped, and shortened in the middle."""
+    if len(message) > LONGEST_MESSAGE:
+        half = LONGEST_MESSAGE // 2 - 5
+        message = f"{message[:half]} [...] {message[-half:]}"
+    return printable(message)
+
+
+def printable(text: str) -> str:
+    """A text in which characters that can act on a terminal are escaped; it has one line then.
+
+    Those are the control characters, surrogates, separators of lines and overrides of the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if category(c) in ("Cc", "Cs", "Zl", "Zp") or c in OVERRIDES else c for c in text)
 
 
 def warn(message: str) -> None:

@@ -14,12 +14,13 @@ from minibert.base import PretrainedModel
 from minibert.bert import Bert
 from minibert.config import BertConfig
 from minibert.engine.device import fastest_dtype
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, warn
 from minibert.model import (
     BertForMultipleChoice,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
+    BertModel,
     fullest_class,
 )
 from minibert.pretrained.arguments import LOADING, LoadingNames, check_device, in_our_words
@@ -27,8 +28,9 @@ from minibert.pretrained.checkpoint import Checkpoint
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import MLM_TENSORS, to_checkpoint
 from minibert.pretrained.prompts import known_prompts
+from minibert.text import check_choice, counted
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.recipe import Recipe
+from minibert.vectors.recipe import Recipe, tokenizer_settings, transformer_folder
 
 
 def load(
@@ -40,13 +42,15 @@ def load(
     local_files_only: bool = False,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
+    do_lower_case: bool | None = None,
     **theirs: Unpack[LoadingNames],
 ) -> Bert:
     """Load a BERT checkpoint: tokenizer, encoder, the masked-LM head if there is one, and how to pool.
 
     The arguments are those of `BertModel.from_pretrained`. In addition, `dtype="auto"` chooses bfloat16 where the
-    hardware is fast with it, and float32 elsewhere; printing the result shows the choice and the reason. transformers'
-    names of arguments, such as `torch_dtype`, are also accepted: see `pretrained.arguments.LOADING`.
+    hardware is fast with it, and float32 elsewhere; printing the result shows the choice and the reason. With
+    `do_lower_case`, the tokenizer ignores what the files say of lower case, as for `BertTokenizer`. transformers' names
+    of arguments, such as `torch_dtype`, are also accepted: see `pretrained.arguments.LOADING`.
 
     Raises:
         FileNotFoundError: no such folder, repository, revision or file.
@@ -61,29 +65,70 @@ def load(
     repository = Repository.open(
         name_or_folder, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
     )
-    return repository.read_whole(partial(from_repository, repository, dtype, device))
+    return repository.read_whole(partial(from_repository, repository, dtype, device, do_lower_case))
 
 
-def from_repository(repository: Repository, dtype: torch.dtype | str | None, device: torch.device | str | None) -> Bert:
+def from_repository(
+    repository: Repository,
+    dtype: torch.dtype | str | None,
+    device: torch.device | str | None,
+    do_lower_case: bool | None,
+) -> Bert:
     """Load an opened checkpoint."""
     repository.file("config.json")  # fixes the commit, of which all else is asked
-    recipe = Recipe.read(repository)
+    try:
+        recipe = Recipe.read(repository)
+        settings = tokenizer_settings(repository, recipe)
+    except (
+        MinibertError,
+        FileNotFoundError,
+    ) as error:  # of sentence-transformers' files, which the rest can do without
+        refusal = f"the files of {repository} for sentence vectors must be right to encode texts: {error}"
+        warn(refusal)
+        recipe, settings = Recipe(refusal=refusal, folder=transformer_folder(repository)), {}
     recipe = replace(recipe, family_prompts=known_prompts(repository.source.name))
+    if do_lower_case is not None:
+        check_choice("do_lower_case", do_lower_case, (True, False))
+        settings["do_lower_case"] = do_lower_case
+        recipe = replace(recipe, lower_case=recipe.lower_case and do_lower_case)
     inner = repository.inside(recipe.folder)
     config = BertConfig.from_repository(inner)
-    tokenizer = BertTokenizer.from_repository(inner)
+    tokenizer = BertTokenizer.from_repository(inner, **settings)
     check_vocabulary(tokenizer, config, repository)
     checkpoint = Checkpoint.open(inner)
     reason = ""
     if dtype == "auto":
         dtype, reason = fastest_dtype(check_device(device))
 
-    model = fullest_class(checkpoint, config).from_checkpoint(checkpoint, config, dtype=dtype, device=device)
+    model = with_head_if_possible(checkpoint, config, dtype, device)
     if recipe.source == Recipe.source:  # the checkpoint says nothing about vectors
         recipe = replace(recipe, untrained=untrained(checkpoint, model, inner.source))
     missing = [name for name in MLM_TENSORS if name not in checkpoint.tensors]
     exact = exact_norms(checkpoint, model) if model.dtype == torch.bfloat16 else None
     return Bert(model, tokenizer, recipe, inner.source, missing, exact, reason)
+
+
+def with_head_if_possible(
+    checkpoint: Checkpoint, config: BertConfig, dtype: torch.dtype | str | None, device: torch.device | str | None
+) -> PretrainedModel:
+    """The model of a checkpoint. If only its head is at fault, its encoder, with a warning: it makes vectors.
+
+    Raises:
+        MinibertError: the encoder is at fault.
+    """
+    kind = fullest_class(checkpoint, config)
+    try:
+        return kind.from_checkpoint(checkpoint, config, dtype=dtype, device=device)
+    except MinibertError as error:
+        if kind is BertModel:
+            raise
+        try:
+            encoder = BertModel.from_checkpoint(checkpoint, config, dtype=dtype, device=device)
+        except MinibertError:
+            raise error from None
+        encoder.head_fault = str(error)
+        warn(f"the head of {checkpoint.source} cannot be used, and its encoder was loaded alone: {error}")
+        return encoder
 
 
 def untrained(checkpoint: Checkpoint, model: PretrainedModel, source: object) -> str:
@@ -128,9 +173,13 @@ def exact_norms(checkpoint: Checkpoint, model: PretrainedModel) -> dict[str, Ten
 
 
 def check_vocabulary(tokenizer: BertTokenizer, config: BertConfig, source: object) -> None:
-    """Raise an error for token ids without a row in the token table; rows without a token are usual padding."""
-    if max(tokenizer.vocab.values()) >= config.vocab_size:
-        raise MinibertError(
-            f"the vocabulary of {source} ({len(tokenizer)} tokens) must not exceed vocab_size ({config.vocab_size}), "
-            "the rows of the token table; use the tokenizer that belongs to the weights"
+    """Warn of token ids without a row in the token table; rows without a token are usual padding.
+
+    Such a token may never occur. If it does, the model raises an error.
+    """
+    without = sum(number >= config.vocab_size for number in tokenizer.vocab.values())
+    if without:
+        warn(
+            f"the vocabulary of {source} has {counted(without, 'token')} without a row in the token table (vocab_size "
+            f"{config.vocab_size}); a text with one of them is rejected: use the tokenizer that belongs to the weights"
         )

@@ -181,6 +181,7 @@ class BertForSequenceClassification(BertWithHead):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
+        config.check_labels()
         self.bert = BertModel(config)
         self.classifier = Classifier(config, config.num_labels)
         initialize(self.classifier, config.initializer_range)
@@ -206,6 +207,7 @@ class BertForTokenClassification(BertWithHead):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
+        config.check_labels()
         self.bert = BertModel(config, add_pooling_layer=False)
         self.classifier = Classifier(config, config.num_labels)
         initialize(self.classifier, config.initializer_range)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from minibert.errors import MinibertError, optional
 
 STDIN = "-"
 AT_ONCE = 4_096  # rows of Parquet in memory
+LONGEST_FIELD = 2**31 - 1  # characters of a CSV field: the most that the csv module can be told on every system
+_LIMIT = Lock()
 
 Record = dict[str, Any]
+ReadFile = Callable[[str], Iterator[tuple[str, Record]]]  # yields each row with its place, to begin a message with
 
 
 def decoded(path: str) -> Iterator[tuple[int, str]]:
@@ -31,6 +36,26 @@ def decoded(path: str) -> Iterator[tuple[int, str]]:
                 ) from None
 
 
+def parsed_json(text: str | bytes, what: str, remedy: str = "fix it") -> Any:
+    """The value of JSON that somebody else may have written.
+
+    Args:
+        text: the JSON; bytes are UTF-8.
+        what: what it is, to begin the message with.
+        remedy: what to do about it, to end the message with.
+
+    Raises:
+        MinibertError: it is not JSON, is nested too deeply, or has a number with thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError as error:  # UnicodeDecodeError is one, and so is Python's limit on digits
+        reason = str(error)
+    raise MinibertError(f"{what} must be valid JSON ({reason}); {remedy}") from None
+
+
 def read_csv(path: str, **dialect: Any) -> Iterator[tuple[str, Record]]:
     """The rows of a CSV file by the names in its header; blank lines are none.
 
@@ -39,9 +64,10 @@ def read_csv(path: str, **dialect: Any) -> Iterator[tuple[str, Record]]:
         dialect: as for `csv.reader`.
     """
     reader = csv.reader((line for _, line in decoded(path)), strict=True, **dialect)
+    rows = iter(partial(_next_row, reader), None)
     try:
-        header = next(reader, [])
-        for values in reader:
+        header = next(rows, [])
+        for values in rows:
             place = f"{path}, line {reader.line_num},"
             if values and len(values) != len(header):
                 raise MinibertError(
@@ -53,24 +79,19 @@ def read_csv(path: str, **dialect: Any) -> Iterator[tuple[str, Record]]:
         raise MinibertError(f"{path}, line {reader.line_num}, must be valid CSV ({error}); fix it") from None
 
 
-def parsed_json(text: str | bytes, what: str, remedy: str = "fix it") -> Any:
-    """The value that JSON stands for.
+def read_tsv(path: str) -> Iterator[tuple[str, Record]]:
+    """The rows of a file of values separated by tabs, without quotes, by the names in its header."""
+    return read_csv(path, delimiter="\t", quoting=csv.QUOTE_NONE)
 
-    Args:
-        text: the JSON; as bytes, UTF-8 with or without a byte order mark.
-        what: what it is, for the message.
-        remedy: what to do about it, for the message.
 
-    Raises:
-        MinibertError: it is not JSON, or nested too deeply for Python's reader.
-    """
-    try:
-        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
-    except RecursionError:
-        reason = "it is nested too deeply"
-    except ValueError as error:
-        reason = str(error)
-    raise MinibertError(f"{what} must be valid JSON ({reason}); {remedy}")
+def _next_row(reader: Any) -> list[str] | None:
+    """The next row of a `csv.reader`, with fields of any length; None at the end."""
+    with _LIMIT:  # the csv module has one limit for the whole process; others keep theirs
+        before = csv.field_size_limit(LONGEST_FIELD)
+        try:
+            return next(reader, None)
+        finally:
+            csv.field_size_limit(before)
 
 
 def read_json_lines(path: str) -> Iterator[tuple[str, Any]]:
@@ -85,7 +106,7 @@ def read_json_lines(path: str) -> Iterator[tuple[str, Any]]:
 def read_parquet(path: str) -> Iterator[tuple[str, Record]]:
     """The rows of a Parquet file, which is not read at once."""
     parquet = optional("pyarrow.parquet", "a .parquet file", "pyarrow")
-    invalid = optional("pyarrow", "a .parquet file", "pyarrow").ArrowInvalid
+    broken = optional("pyarrow", "a .parquet file", "pyarrow").ArrowException
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
@@ -93,5 +114,7 @@ def read_parquet(path: str) -> Iterator[tuple[str, Record]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number},", row
-    except invalid as error:
+    except (broken, OSError, UnicodeDecodeError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not Arrow's own
+            raise
         raise MinibertError(f"{path} must be valid Parquet ({error}); write it again") from None

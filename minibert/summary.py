@@ -10,7 +10,7 @@ from minibert.model import BertForMaskedLM, BertForPreTraining, BertModel
 from minibert.pretrained.names import MLM_TENSORS
 from minibert.pretrained.source import Source
 from minibert.tokenizer import BertTokenizer
-from minibert.vectors.recipe import Recipe
+from minibert.vectors.recipe import DOCUMENT, Recipe
 
 HEADS = {
     "mlm_head": "masked LM",
@@ -55,6 +55,7 @@ def summarize(
         "maps": len(recipe.dense),
         "normalize": recipe.normalize,
         "prompts": sorted({**recipe.family_prompts, **recipe.prompts}),
+        "document_prompt": recipe.first_prompt(DOCUMENT),
         "pooling_source": recipe.refusal or recipe.source,
         "dimension": dimension,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -70,6 +71,9 @@ def lines_of(info: dict[str, Any], missing_mlm: Sequence[str]) -> str:
     headless = "no: the checkpoint has no masked-LM head"
     if 0 < len(missing_mlm) < len(MLM_TENSORS):
         headless = f"no: of the masked-LM head, the checkpoint lacks {', '.join(missing_mlm)}"
+    prompts = ", ".join(info["prompts"])
+    if info["document_prompt"] not in (None, DOCUMENT[0]):  # sentence-transformers' lack of "document" is empty
+        prompts += f"; encode_document uses {info['document_prompt']!r}, sentence-transformers none"
     rows = {
         "source": info["source"],
         "shape": f"{info['layers']} layers, hidden size {info['hidden_size']}, {info['attention_heads']} heads, "
@@ -78,7 +82,7 @@ def lines_of(info: dict[str, Any], missing_mlm: Sequence[str]) -> str:
         "heads": ", ".join(info["heads"]) or "none",
         "fill_mask": "yes" if info["fill_mask"] else headless,
         "pooling": f"{pooling} ({info['pooling_source']}), vectors of {info['dimension']}",
-        **({"prompts": ", ".join(info["prompts"])} if info["prompts"] else {}),
+        **({"prompts": prompts} if prompts else {}),
         "longest": f"{info['max_seq_length']} tokens",
         "dtype": f"{info['dtype']} on {info['device']}{reason}",
         **({"edited at": ", ".join(info["edits"])} if info["edits"] else {}),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import zip_longest
 from typing import Any
 
 from minibert.errors import MinibertError
+
+JOINERS = "\u200c\u200d"  # ZERO WIDTH NON-JOINER and JOINER
 
 
 def as_stream(texts: object, words: bool = False, name: str = "texts") -> tuple[Iterable[Any], int | None]:
@@ -23,6 +27,7 @@ def as_stream(texts: object, words: bool = False, name: str = "texts") -> tuple[
     Raises:
         MinibertError: it is neither.
     """
+    texts = unwrapped(texts)
     given = [texts] if isinstance(texts, str) else texts
     kind = type(texts).__name__
     if is_table(given):
@@ -74,6 +79,7 @@ def several(name: str, values: Any) -> list[Any]:
     Raises:
         MinibertError: it is a single value, a table, or unordered.
     """
+    values = unwrapped(values)
     if isinstance(values, (str, bytes, dict, set, frozenset)) or not isinstance(values, Iterable):
         raise MinibertError(
             f"{name} ({values!r:.40}) must be a list of values, not {type(values).__name__}; pass a list"
@@ -95,7 +101,7 @@ def whole_number(name: str, value: Any) -> int:
     except TypeError:
         number = 0
     if number < 1:
-        raise MinibertError(f"{name} ({value!r}) must be a whole number of at least 1")
+        raise MinibertError(f"{name} ({short(value)}) must be a whole number of at least 1")
     return number
 
 
@@ -107,7 +113,7 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
     """
     if value not in choices:
         *most, last = map(repr, choices)
-        raise MinibertError(f"{name} ({value!r}) must be {', '.join(most)} or {last}")
+        raise MinibertError(f"{name} ({short(value)}) must be {', '.join(most)} or {last}")
     return value
 
 
@@ -136,6 +142,11 @@ def check_text(texts: Sequence[Any], is_split_into_words: bool = False, first: i
                     ) from None
 
 
+def unwrapped(value: Any) -> Any:
+    """The only value of an array without dimensions, `np.array("a")` for one, over which nobody can iterate."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 def is_table(values: object) -> bool:
     """Whether it has named columns, like tables of pandas, Polars and Arrow; iterating over it may give the names."""
     return isinstance(values, Mapping) or hasattr(type(values), "columns")
@@ -143,14 +154,25 @@ def is_table(values: object) -> bool:
 
 def short(value: object) -> str:
     """The repr of a value, shortened for error messages."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value stands for one that is missing: None, NaN, or pandas' NA and NaT."""
+    kind = type(value).__name__
+    return value is None or kind in ("NAType", "NaTType") or (isinstance(value, numbers.Number) and value != value)
 
 
 def remedy_for(value: object) -> str:
     """The remedy for a value that is not text, for error messages."""
     if value is None:
         return "leave missing texts out, or pass ''"
+    if is_missing(value):  # str() would make it the text "nan"
+        return "drop missing texts, with dropna() in pandas, or pass ''"
     if isinstance(value, bytes):
         return "decode it: text.decode('utf-8')"
     if isinstance(value, (list, tuple)):
@@ -173,3 +195,14 @@ def without_spaces(text: str, start: int, end: int) -> tuple[int, int]:
     """Where the part from `start` to `end` is without white space around it; `start` is not before `end` if all is."""
     part = text[start:end]
     return start + len(part) - len(part.lstrip()), start + len(part.rstrip())
+
+
+def end_with_marks(text: str, end: int, limit: int) -> int:
+    """Where a part of a text that ends at `end` ends with the marks and joiners that follow it, `limit` at most.
+
+    Tokenizers drop accents, vowel points and joiners, and the place of a token does not cover what was dropped after
+    it. A variation selector is a mark, too.
+    """
+    while end < limit and (text[end] in JOINERS or unicodedata.category(text[end])[0] == "M"):
+        end += 1
+    return end

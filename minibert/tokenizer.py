@@ -26,6 +26,8 @@ from minibert.batch import (
     TruncationStrategy,
     as_batch,
     check_options,
+    columns_of,
+    padded_columns,
     padded_length,
     strategy_of,
     truncate,
@@ -284,6 +286,61 @@ class BertTokenizer(Pretrained):
         if not batched and return_tensors is None:
             encoded.update({name: rows[0] for name, rows in encoded.items()})
         return encoded
+
+    def pad(
+        self,
+        encoded_inputs: Any,
+        padding: bool | Padding = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: Side | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: Literal["pt", "np"] | None = None,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Pad texts that were encoded one by one. The data collators of transformers call this.
+
+        Args:
+            encoded_inputs: a list of dicts with `input_ids`, or a dict of lists of them.
+            padding, max_length, pad_to_multiple_of, padding_side, return_tensors: as for a call.
+            return_attention_mask: False adds none where there is none.
+            verbose: ignored.
+
+        Returns:
+            The columns; those that are not the tokenizer's own, such as labels, are not padded.
+
+        Raises:
+            MinibertError: texts without `input_ids`; columns that cannot be made into a tensor.
+        """
+        side = padding_side or self.padding_side
+        check_options(padding=padding, padding_side=side, return_tensors=return_tensors)
+        check_options(max_length=max_length, pad_to_multiple_of=pad_to_multiple_of)
+        columns = columns_of(encoded_inputs)
+        ids = columns["input_ids"]
+        if return_attention_mask is not False:
+            columns.setdefault("attention_mask", [[1] * len(row) for row in ids])
+        if padding not in (False, "do_not_pad"):
+            limit = (max_length or self.model_max_length) if padding == "max_length" else None
+            length = padded_length(ids, limit, pad_to_multiple_of)
+            fillers = {"input_ids": self.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
+            columns = padded_columns(columns, length, side, {**fillers, "special_tokens_mask": 1})
+        return BatchEncoding.of_columns(columns, return_tensors)
+
+    def get_special_tokens_mask(
+        self, token_ids_0: Ids, token_ids_1: Ids | None = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
+        """For each token, 1 if it is a special one. transformers' collator for masked language models calls this.
+
+        Raises:
+            MinibertError: ids without their special tokens.
+        """
+        if not already_has_special_tokens or token_ids_1 is not None:
+            raise MinibertError(
+                f"already_has_special_tokens ({already_has_special_tokens}) must be True, with the ids of one call; "
+                "pass return_special_tokens_mask=True to the tokenizer for the masks of texts"
+            )
+        special = set(self.all_special_ids)
+        return [int(int(i) in special) for i in _plain(token_ids_0)]
 
     def encode_texts(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -265,13 +266,44 @@ def test_vectors_that_cannot_be_made_as_asked_are_refused_but_the_rest_works(
         ("1_Pooling/config.json", [1], "1_Pooling/config.json of"),
         ("modules.json", {"a": 1}, "must be a list of modules; it is not"),
         ("modules.json", [["a"]], "must be a list of modules; it is not"),
+        ("modules.json", [{"type": "x.Transformer", "path": "../../etc"}], "must lead to a file inside it"),
+        ("modules.json", [{"type": "x.Transformer", "path": "/etc"}], "must lead to a file inside it"),
         ("sentence_bert_config.json", {"max_seq_length": 1}, "(1) must be a whole number of at least 3"),
         ("sentence_bert_config.json", {"max_seq_length": "16"}, "('16')"),
+    ],
+)
+def test_faults_of_files_for_sentence_vectors_leave_the_rest(
+    bert: minibert.Bert, tmp_path: Path, minilm: Path, file: str, content: Any, message: str
+) -> None:
+    shutil.copytree(minilm, tmp_path, dirs_exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=re.escape(message)):
+        loaded = minibert.load(tmp_path)
+    with pytest.raises(minibert.MinibertError, match=re.escape(message)):
+        loaded.encode("a")
+    assert np.array_equal(loaded.words("a bank").vectors, bert.words("a bank").vectors)
+
+
+def test_a_missing_module_leaves_the_rest(tmp_path: Path, minilm: Path) -> None:
+    shutil.copytree(minilm, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "1_Pooling")
+    with pytest.warns(UserWarning, match=r"must hold 1_Pooling/config\.json"):
+        loaded = minibert.load(tmp_path)
+    with pytest.raises(minibert.MinibertError, match=r"must hold 1_Pooling/config\.json"):
+        loaded.encode("a")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
         ("tokenizer_config.json", [1], "tokenizer_config.json of"),
         ("tokenizer_config.json", {"model_max_length": "512"}, "('512')"),
         ("tokenizer_config.json", {"model_max_length": -1}, "(-1) must be a whole number of at least 3"),
-        ("tokenizer_config.json", {"unk_token": {"foo": 1}}, "({'foo': 1}) must be a token"),
-        ("config.json", {"model_type": "bert", "id2label": ["a"]}, "id2label (['a']) must be an object of labels"),
+        (
+            "tokenizer_config.json",
+            {"unk_token": {"foo": 1}, "added_tokens_decoder": {}},
+            "({'foo': 1}) must be a token",
+        ),
         (
             "config.json",
             {"model_type": "bert", "layer_norm_eps": "1e-12"},
@@ -279,7 +311,17 @@ def test_vectors_that_cannot_be_made_as_asked_are_refused_but_the_rest_works(
         ),
         ("config.json", {"model_type": "bert", "quantization_config": {"bits": 4}}, "quantised weights are not"),
         ("config.json", {"model_type": "bert", "add_cross_attention": True}, "add_cross_attention (True) must be"),
-        ("config.json", {"model_type": "bert", "num_labels": 3, "id2label": {"0": "a"}}, "num_labels (3) must be"),
+        ("config.json", {"model_type": "bert", "architectures": "BertModel"}, "architectures ('BertModel') must be"),
+        ("config.json", {"model_type": "bert", "hidden_act": ["gelu"]}, "hidden_act (['gelu']) must be one of"),
+        ("config.json", {"model_type": "bert", "num_labels": 10**9}, "num_labels (1,000,000,000) must be at most"),
+        ("config.json", {"model_type": "bert", "num_labels": 10**400}, "num_labels (a number of more than 30 digits)"),
+        (
+            "config.json",
+            {"model_type": "bert", "hidden_size": 2**40},
+            "hidden_size (1,099,511,627,776) must be at most",
+        ),
+        ("config.json", {"model_type": "bert", "num_hidden_layers": 10**5}, "num_hidden_layers (100,000) must be at"),
+        ("config.json", {"model_type": "bert", "num_hidden_layers": 9000}, "num_hidden_layers (9,000) must fit the"),
     ],
 )
 def test_broken_settings_are_refused_with_file_and_value(
@@ -289,6 +331,13 @@ def test_broken_settings_are_refused_with_file_and_value(
     (tmp_path / file).write_text(json.dumps(content))
     with pytest.raises(minibert.MinibertError, match=re.escape(message)):
         minibert.load(tmp_path)
+
+
+def test_lower_case_can_be_chosen_at_load(minilm: Path, bert: minibert.Bert) -> None:
+    assert minibert.load(minilm, do_lower_case=False).tokenizer.tokenize("Bank") == ["[UNK]"]
+    assert minibert.load(minilm, do_lower_case=True).tokenizer.tokenize("Bank") == ["bank"]
+    with pytest.raises(minibert.MinibertError, match=r"do_lower_case \('no'\) must be True or False"):
+        minibert.load(minilm, do_lower_case="no")  # type: ignore[arg-type]
 
 
 # Bad input
@@ -304,6 +353,12 @@ def test_broken_settings_are_refused_with_file_and_value(
         ({"a"}, "texts ({'a'})"),
         (["a", None, "b"], "text 1 (None) must be str, not NoneType; leave missing texts out, or pass ''"),
         (["a", 3], "text 1 (3) must be str, not int; convert it with str()"),
+        (["a", float("nan")], "text 1 (nan) must be str, not float; drop missing texts, with dropna() in pandas, or"),
+        (["a", np.float32("nan")], "must be str, not float32; drop missing texts, with dropna() in pandas, or pass ''"),
+        (["a", pd.NA], "text 1 (<NA>) must be str, not NAType; drop missing texts, with dropna() in pandas, or pass"),
+        (["a", pd.NaT], "text 1 (NaT) must be str, not NaTType; drop missing texts, with dropna() in pandas, or"),
+        (pd.Series(["a", None, "b"], dtype="string"), "; drop missing texts, with dropna() in pandas, or pass ''"),
+        (np.array(3), "texts (3) must be a str or a list of str, not int"),
         ([b"a"], "text 0 (b'a') must be str, not bytes; decode it: text.decode('utf-8')"),
         ("\udc80", "text 0 holds a lone surrogate ('\\udc80' at 0), but must be valid Unicode"),
     ],
@@ -383,13 +438,21 @@ def test_tensors_that_do_not_fit_are_refused(bert: minibert.Bert, arguments: Any
         bert.encoder(**arguments)
 
 
-def test_a_vocabulary_must_not_have_more_tokens_than_the_table_has_rows(tmp_path: Path, minilm: Path) -> None:
+def test_a_token_without_a_row_in_the_table_is_rejected_when_it_occurs(
+    tmp_path: Path, minilm: Path, bert: minibert.Bert
+) -> None:
     shutil.copytree(minilm, tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer.json").unlink()
     lines = (minilm / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    (tmp_path / "vocab.txt").write_text("\n".join([*lines, "no-such-token"]) + "\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=re.escape("(30523 tokens) must not exceed vocab_size (30522)")):
-        minibert.load(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join([*lines, "zyxwvut"]) + "\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"has 1 token without a row in the token table \(vocab_size 30522\)"):
+        loaded = minibert.load(tmp_path)
+    assert np.array_equal(loaded.encode(TEXTS), bert.encode(TEXTS))
+    for used in (lambda: loaded.encode("a zyxwvut"), lambda: loaded.encode([*TEXTS, "zyxwvut"])):
+        with pytest.raises(
+            minibert.MinibertError, match=r"a token id \(30522\) must be less than vocab_size \(30522\)"
+        ):
+            used()
     (tmp_path / "vocab.txt").write_text("\n".join(lines[:-2]) + "\n", encoding="utf-8")
     with warnings.catch_warnings():  # tables are often padded to a round number of rows
         warnings.simplefilter("error")

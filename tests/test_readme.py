@@ -12,7 +12,9 @@ import pytest
 from oracle import with_real_vocabulary
 
 import minibert
+from minibert import config, errors
 from minibert.cli import build_parser, main
+from minibert.pretrained import tokenizer_checks as checks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -131,7 +133,15 @@ def test_the_page_on_attention_shows_what_is_printed(
     assert len(shown) == 22
 
 
-TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+def test_the_limits_of_the_page_on_security_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    shown = [int(number.replace(",", "")) for number in re.findall(r"^\| .* \| ([\d,]+) \|$", page, re.MULTILINE)]
+    sizes = [config.LARGEST_SIZE, config.MOST_LAYERS, config.MOST_LABELS, checks.MOST_TOKENS]
+    longest = [checks.LONGEST_TOKEN, checks.LONGEST_WORD, checks.LONGEST_INSERTION]
+    assert shown == [*sizes, *longest, checks.MOST_GROWTH, checks.DEEPEST, errors.LONGEST_MESSAGE]
+
+
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)

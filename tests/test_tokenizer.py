@@ -344,7 +344,7 @@ def test_tokenizer_config_wins_over_tokenizer_json_and_arguments_over_both(tmp_p
 
 def test_a_cased_vocabulary_without_settings_is_told(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, "Berlin", "berlin"]) + "\n")
-    with pytest.warns(UserWarning, match="pass do_lower_case=False if the model is a cased one") as told:
+    with pytest.warns(UserWarning, match="pass do_lower_case=False") as told:
         BertTokenizer.from_pretrained(tmp_path)
     assert told[0].filename == __file__
     assert BertTokenizer.from_pretrained(tmp_path, do_lower_case=False).tokenize("Berlin") == ["Berlin"]
@@ -466,9 +466,9 @@ def test_ids_of_any_integer_type_are_understood(both: tuple[BertTokenizer, Any])
 def test_a_broken_or_foreign_tokenizer_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text("{")
-    with pytest.raises(ValueError, match="must be a tokenizer of the tokenizers library; it is not"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json must be valid JSON"):
         BertTokenizer.from_pretrained(tmp_path)
-    path.write_text('{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}')
+    path.write_text('{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}')
     with pytest.raises(ValueError, match=r"tokenizer\.json \(no special tokens\) must put one token before a text and"):
         BertTokenizer.from_pretrained(tmp_path)
 

@@ -18,7 +18,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 TOOLS = PROJECT / "tools"
-SCRIPTS = ("demo", "check")
+INSTALLING = ("demo", "check")
+SCRIPTS = (*INSTALLING, "fuzz")
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -77,7 +78,7 @@ def assert_one_sentence(result: subprocess.CompletedProcess[str]) -> None:
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", INSTALLING)
 def test_the_help_says_what_is_downloaded_and_gives_examples(script: str) -> None:
     result = run(TOOLS / script, "--help")
     assert result.returncode == 0
@@ -85,6 +86,17 @@ def test_the_help_says_what_is_downloaded_and_gives_examples(script: str) -> Non
     for word in ("downloads", " MB", "GB", "examples:", "exit code", f"tools/{script} --"):
         assert word in result.stdout
     assert f"PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu tools/{script}" in result.stdout
+
+
+def test_the_help_of_the_fuzzer_gives_examples_and_its_limits() -> None:
+    result = run(TOOLS / "fuzz", "--help")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    for word in ("examples:", "tools/fuzz --minutes 10", "tools/fuzz --case index:17", "exit code", "tools/check"):
+        assert word in result.stdout
+    worker = (TOOLS / "fuzzing" / "worker.py").read_text("utf-8")
+    assert "SECONDS, BYTES = 10, 10**9" in worker
+    assert "10 s of CPU time or 1 GB of memory" in result.stdout
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

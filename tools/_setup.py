@@ -1,4 +1,4 @@
-"""Shared by tools/demo and tools/check: the virtual environment, pip, and one-sentence errors.
+"""Shared by tools/demo, tools/check and tools/fuzz: the virtual environment, pip, and one-sentence errors.
 
 It uses only the standard library and the syntax of Python 3.6: an old Python must reach the check of REQUIRED_PYTHON.
 """

@@ -35,7 +35,7 @@ from minibert.cli import (
     study,
     words,
 )
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, printable
 
 COMMANDS: dict[str, ModuleType] = {
     "encode": encode,
@@ -155,9 +155,9 @@ def _mistake(error: Exception) -> str | None:
         isinstance(error, ImportError) and error.name is None
     )  # ours have no name and say what to install; Python's have one
     if absent or isinstance(error, (MinibertError, OSError)):
-        return " ".join(str(error).split()) or type(error).__name__
+        return printable(" ".join(str(error).split())) or type(error).__name__
     return None
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    print(f"minibert: warning: {message}", file=sys.stderr)
+    print(f"minibert: warning: {printable(str(message))}", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Any
 
 import minibert
 from minibert.cli.loading import add_loading, load
-from minibert.cli.texts import add_pairs, add_truncation, read_texts, write_rows
+from minibert.cli.texts import add_pairs, add_truncation, print_row, read_texts, write_rows
 from minibert.corpus import files
 from minibert.errors import MinibertError
 from minibert.records import Record
@@ -20,9 +20,9 @@ DETAILS = """\
 Prints the answer on one line: its score, its start and end in characters, and its text, separated by tabs; the text is
 empty for "no answer". With --top-k, prints several, the best first. The model must have a head for answers.
 
-With -o, all arguments are files of pairs, .csv, .jsonl or .parquet, or - for JSON lines on standard input. A .jsonl
-file has a line for each question, with its list of answers; a .csv or .parquet file has a row for each answer. An
-interrupted run resumes."""
+With -o, all arguments are files of pairs, .csv, .tsv, .jsonl or .parquet, or - for JSON lines on standard input. A
+.jsonl file has a line for each question, with its list of answers; a .csv or .parquet file has a row for each answer.
+An interrupted run resumes."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             print(json.dumps(one._asdict(), ensure_ascii=False))
         else:
-            print(f"{one.score:.4f}\t{one.start}\t{one.end}\t{' '.join(one.text.split())}")
+            print_row(f"{one.score:.4f}", one.start, one.end, one.text)
 
 
 def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:

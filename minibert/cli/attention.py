@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from minibert.cli.loading import add_loading, check_no_model_among_texts, load
+from minibert.cli.texts import print_row
 from minibert.errors import MinibertError
 from minibert.pictures import plots
 
@@ -52,5 +53,5 @@ def run(options: argparse.Namespace) -> None:
             if options.json:
                 print(json.dumps(link._asdict(), ensure_ascii=False))
                 continue
-            tokens = f"{link.from_position} {link.from_token}\t{link.to_position} {link.to_token}"
-            print(f"{link.layer}\t{link.head}\t{link.weight:.4f}\t{tokens}")
+            ends = f"{link.from_position} {link.from_token}", f"{link.to_position} {link.to_token}"
+            print_row(link.layer, link.head, f"{link.weight:.4f}", *ends)

@@ -13,6 +13,7 @@ from minibert.cli.texts import (
     add_keep,
     add_truncation,
     check_keep,
+    print_row,
     read_texts,
     reject_with_output,
     write_vectors,
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
                 print(json.dumps({"text": text, "labels": found}, ensure_ascii=False))
                 continue
             for label in labels:
-                print(f"{label.score:.4f}\t{label.label}\t{' '.join(text.split())}")
+                print_row(f"{label.score:.4f}", label.label, text)
 
 
 def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import minibert
 from minibert.cli.loading import add_loading, load
-from minibert.cli.texts import add_inputs, numbers, read_texts, write_vectors
+from minibert.cli.texts import add_inputs, numbers, print_row, read_texts, write_vectors
 from minibert.corpus import files
 from minibert.records import Record
 
@@ -17,7 +17,7 @@ DETAILS = """\
 Prints one line per text: the text, a tab, and the numbers of its vector separated by spaces. With --json, a line is
 {"text": ..., "vector": [...]}. Texts are the arguments, or the lines of standard input if there are none.
 
-With -o, the arguments are files: .txt (one text per line), .csv, .jsonl or .parquet. OUT is a .npy, .safetensors,
+With -o, the arguments are files: .txt (one text per line), .csv, .tsv, .jsonl or .parquet. OUT is a .npy, .safetensors,
 .jsonl or .parquet file. To resume an interrupted run, give the same command again."""
 CHUNK = 1024  # texts between two prints
 
@@ -49,4 +49,4 @@ def run(options: argparse.Namespace) -> None:
             if options.json:
                 print(json.dumps({"text": text, "vector": vector}, ensure_ascii=False))
             else:
-                print(f"{' '.join(text.split())}\t{numbers(vector)}")
+                print_row(text, numbers(vector))

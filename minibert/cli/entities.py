@@ -9,7 +9,7 @@ from typing import Any
 
 import minibert
 from minibert.cli.loading import add_loading, check_no_model_among_texts, load
-from minibert.cli.texts import add_files, add_keep, add_truncation, read_texts, write_rows
+from minibert.cli.texts import add_files, add_keep, add_truncation, print_row, read_texts, write_rows
 from minibert.corpus import files
 from minibert.records import Record
 from minibert.tasks.entities import STRATEGIES, Entity
@@ -56,8 +56,7 @@ def run(options: argparse.Namespace) -> None:
                 print(json.dumps({"text": text, "entities": entities}, ensure_ascii=False))
             else:
                 for entity in found:
-                    shown = " ".join(entity.text.split())
-                    print(f"{number}\t{entity.start}\t{entity.end}\t{entity.label}\t{entity.score:.4f}\t{shown}")
+                    print_row(number, entity.start, entity.end, entity.label, f"{entity.score:.4f}", entity.text)
         sys.stdout.flush()
 
 

@@ -8,7 +8,7 @@ import sys
 
 import minibert
 from minibert.cli.loading import add_loading, load
-from minibert.cli.texts import add_column
+from minibert.cli.texts import add_column, print_row
 from minibert.corpus import files
 
 SUMMARY = "Find words that a corpus uses like the given one."
@@ -38,10 +38,10 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             print(json.dumps(one._asdict(), ensure_ascii=False))
         else:
-            print(f"{one.score:.4f}\t{one.word}\t{one.count}\t{one.example}")
+            print_row(f"{one.score:.4f}", one.word, one.count, one.example)
     if options.context and "masked LM" in bert.heads:
         for candidate in minibert.substitutes(bert, options.word, options.context, options.top_k):
             if options.json:
                 print(json.dumps({"substitute": candidate.token, "probability": candidate.probability}))
             else:
-                print(f"{candidate.probability:.4f}\t{candidate.token}\tsubstitute\t{candidate.text}")
+                print_row(f"{candidate.probability:.4f}", candidate.token, "substitute", candidate.text)

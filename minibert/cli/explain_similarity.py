@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from minibert.cli.loading import add_loading, load
+from minibert.cli.texts import print_row
 from minibert.errors import MinibertError
 from minibert.pictures import plots
 
@@ -41,4 +42,4 @@ def run(options: argparse.Namespace) -> None:
         return
     print(f"{found.cosine:.4f}\tcosine")
     for a, b, value in top:
-        print(f"{value:.4f}\t{a}\t{b}")
+        print_row(f"{value:.4f}", a, b)

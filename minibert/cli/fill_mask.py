@@ -6,7 +6,7 @@ import argparse
 import json
 
 from minibert.cli.loading import BERT_BASE, add_loading, check_no_model_among_texts, load
-from minibert.cli.texts import read_texts
+from minibert.cli.texts import print_row, read_texts
 from minibert.errors import MinibertError
 from minibert.tasks.fill_mask import Candidate
 
@@ -45,4 +45,4 @@ def run(options: argparse.Namespace) -> None:
             continue
         for candidates in masks:
             for candidate in candidates:
-                print(f"{candidate.probability:.4f}\t{candidate.token}\t{candidate.text}")
+                print_row(f"{candidate.probability:.4f}", candidate.token, candidate.text)

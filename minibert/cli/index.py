@@ -13,7 +13,7 @@ from minibert.corpus import files
 
 SUMMARY = "Build an index of texts for `minibert search`."
 DETAILS = """\
-Files are .txt (one text per line), .csv, .jsonl or .parquet. To index answered questions, name the column of the
+Files are .txt (one text per line), .csv, .tsv, .jsonl or .parquet. To index answered questions, name the column of the
 questions with --text and that of the answers with --keep."""
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from minibert.cli.loading import add_loading, check_no_model_among_texts, load
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, printable
 
 SUMMARY = "Describe a checkpoint."
 DETAILS = "Prints its shape, heads, pooling, length limit, dtype and commit."
@@ -26,4 +26,5 @@ def run(options: argparse.Namespace) -> None:
     if options.texts:
         raise MinibertError(f"info takes no texts ({options.texts[0]!r}); name the model with --model")
     bert = load(options)
-    print(json.dumps(bert.info(), ensure_ascii=False) if options.json else bert)
+    lines = [json.dumps(bert.info(), ensure_ascii=False)] if options.json else map(printable, f"{bert}".split("\n"))
+    print(*lines, sep="\n")

@@ -41,6 +41,11 @@ def add_loading(parser: argparse.ArgumentParser, model: str | None = MINILM, def
         help="dtype of the weights (default: float32; auto: bfloat16 where the hardware computes in it)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
+    parser.add_argument(
+        "--lower-case",
+        choices=("yes", "no"),
+        help="whether the tokenizer ignores capitals (default: as the model's files say)",
+    )
     add_json(parser)
 
 
@@ -57,6 +62,7 @@ def load(options: argparse.Namespace) -> minibert.Bert:
         local_files_only=options.offline,
         dtype=options.dtype,
         device=options.device,
+        do_lower_case={"yes": True, "no": False, None: None}[getattr(options, "lower_case", None)],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from minibert.errors import printable
 from minibert.training.pretrain import SIZES, pretrain
 from minibert.training.processes import is_first
 
@@ -50,5 +51,5 @@ def run(options: argparse.Namespace) -> None:
     if not is_first():  # only one of several processes prints
         return
     for sentence, before, after in found.filled:
-        print(f"{sentence}\n  before: {', '.join(before)}\n  after:  {', '.join(after)}")
+        print(f"{printable(sentence)}\n  before: {', '.join(before)}\n  after:  {', '.join(after)}")
     print(f"held-out loss {found.metrics['loss']:.3f} nats, accuracy {found.metrics['accuracy']:.1%}")

@@ -10,7 +10,7 @@ import numpy as np
 
 import minibert
 from minibert.cli.loading import RERANKER, add_loading, load
-from minibert.cli.texts import add_pairs, add_truncation, read_texts, reject_with_output, write_rows
+from minibert.cli.texts import add_pairs, add_truncation, print_row, read_texts, reject_with_output, write_rows
 from minibert.corpus import files
 from minibert.records import Record
 
@@ -19,8 +19,8 @@ DETAILS = """\
 Prints one line per document, the best first: its score, its number, and the text, separated by tabs. The model must be
 a reranker. Documents are the arguments, or the lines of standard input if there are none.
 
-With -o, all arguments are files of pairs, .csv, .jsonl or .parquet, or - for JSON lines on standard input. OUT is a
-.jsonl, .csv or .parquet file with each query, its passage and their score, in the order of the files. An interrupted
+With -o, all arguments are files of pairs, .csv, .tsv, .jsonl or .parquet, or - for JSON lines on standard input. OUT is
+a .jsonl, .csv or .parquet file with each query, its passage and their score, in the order of the files. An interrupted
 run resumes."""
 
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             print(json.dumps(one._asdict(), ensure_ascii=False))
         else:
-            print(f"{one.score:.4f}\t{one.index}\t{' '.join(one.text.split())}")
+            print_row(f"{one.score:.4f}", one.index, one.text)
 
 
 def _write(options: argparse.Namespace, settings: dict[str, Any]) -> None:

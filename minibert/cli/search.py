@@ -8,7 +8,7 @@ from pathlib import Path
 
 import minibert
 from minibert.cli.loading import add_loading, load
-from minibert.cli.texts import read_texts
+from minibert.cli.texts import print_row, read_texts
 from minibert.pretrained.source import Source
 from minibert.search.index import read_manifest
 
@@ -37,4 +37,4 @@ def run(options: argparse.Namespace) -> None:
                 print(json.dumps({"query": query, **hit._asdict()}, ensure_ascii=False))
                 continue
             kept = hit.data.values() if isinstance(hit.data, dict) else [] if hit.data is None else [hit.data]
-            print("\t".join([f"{hit.score:.4f}", *(" ".join(str(value).split()) for value in (hit.text, *kept))]))
+            print_row(f"{hit.score:.4f}", hit.text, *kept)

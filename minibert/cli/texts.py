@@ -12,7 +12,7 @@ from tqdm import tqdm
 import minibert
 from minibert.cli.loading import load
 from minibert.corpus import files
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, printable
 from minibert.records import Record
 from minibert.vectors.fingerprint import facts
 
@@ -98,6 +98,11 @@ def read_texts(given: list[str]) -> list[str]:
         raise MinibertError(
             f"standard input ({error.reason}) must be {error.encoding}; convert it, for example with iconv"
         ) from None
+
+
+def print_row(*cells: object) -> None:
+    """Print cells with tabs between them. White space in them becomes one space, and control characters are escaped."""
+    print("\t".join(printable(" ".join(str(cell).split())) for cell in cells))
 
 
 def numbers(vector: Sequence[float]) -> str:

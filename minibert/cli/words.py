@@ -10,7 +10,7 @@ import numpy as np
 
 import minibert
 from minibert.cli.loading import add_loading, load
-from minibert.cli.texts import add_inputs, numbers, read_texts, write_vectors
+from minibert.cli.texts import add_inputs, numbers, print_row, read_texts, write_vectors
 from minibert.corpus import files
 from minibert.errors import MinibertError
 from minibert.records import Record
@@ -66,4 +66,4 @@ def run(options: argparse.Namespace) -> None:
             if options.json:
                 print(json.dumps({**row, "vector": vector}, ensure_ascii=False))
             else:
-                print(f"{row['text']}\t{row['start']}\t{row['end']}\t{row['word']}\t{numbers(vector)}")
+                print_row(row["text"], row["start"], row["end"], row["word"], numbers(vector))

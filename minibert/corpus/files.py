@@ -11,11 +11,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -26,9 +28,19 @@ from typing_extensions import Self
 
 from minibert.errors import MinibertError, optional
 from minibert.pretrained.files import locked, path_to_disk, safetensors_header, to_disk, written_whole
-from minibert.records import STDIN, Record, decoded, read_csv, read_json_lines, read_parquet
+from minibert.records import (
+    STDIN,
+    ReadFile,
+    Record,
+    decoded,
+    parsed_json,
+    read_csv,
+    read_json_lines,
+    read_parquet,
+    read_tsv,
+)
 
-INPUTS = (".txt", ".csv", ".jsonl", ".parquet")
+INPUTS = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 BLOCK = 4_096  # rows per read or write
 SECONDS = 4.0  # computing time between two lines of the journal: the most that an interruption loses
 FIRST_BLOCK = 8_192  # characters, before the speed is known
@@ -47,9 +59,9 @@ def read_records(path: str, text: str = "text", keep: Sequence[str] = (), second
     """Read the texts of a file one by one.
 
     Args:
-        path: a .txt file with one text per line; a .csv file with a header; a .jsonl file with one object or string per
-            line; a .parquet file; or "-" for standard input, with one text per line, or one JSON object per line if
-            other columns are read.
+        path: a .txt file with one text per line; a .csv or .tsv file with a header; a .jsonl file with one object or
+            string per line; a .parquet file; or "-" for standard input, with one text per line, or one JSON object per
+            line if other columns are read.
         text: the column with the texts, if the file has columns.
         keep: other columns to return.
         second: the column with the second text of each pair, to return as well.
@@ -70,7 +82,7 @@ def read_records(path: str, text: str = "text", keep: Sequence[str] = (), second
     if others and kind == ".txt":
         raise MinibertError(
             f"the columns to read ({', '.join([text, *others])}) must be of a file with columns, not {path}; give a "
-            ".csv, .jsonl or .parquet file"
+            ".csv, .tsv, .jsonl or .parquet file"
         )
     if path == STDIN:
         records = _read_jsonl(path) if others else _lines(path)
@@ -122,10 +134,10 @@ def _lines(path: str) -> Iterator[tuple[str, str]]:
         yield f"{path}, line {number},", line.rstrip("\r\n")
 
 
-def _read_csv(path: str) -> Iterator[tuple[str, Record]]:
+def _read_table(read: ReadFile, path: str) -> Iterator[tuple[str, Record]]:
     if not Path(path).stat().st_size:
         raise MinibertError(f"{path} must start with a header, but it is empty; add the names of its columns")
-    yield from read_csv(path)
+    yield from read(path)
 
 
 def _read_jsonl(path: str) -> Iterator[tuple[str, Record]]:
@@ -136,8 +148,9 @@ def _read_jsonl(path: str) -> Iterator[tuple[str, Record]]:
         yield place, record
 
 
-READERS: dict[str, Callable[[str], Iterator[tuple[str, Record]]]] = {
-    ".csv": _read_csv,
+READERS: dict[str, ReadFile] = {
+    ".csv": partial(_read_table, read_csv),
+    ".tsv": partial(_read_table, read_tsv),
     ".jsonl": _read_jsonl,
     ".parquet": read_parquet,
 }
@@ -237,15 +250,25 @@ class Output:
 
     def _resume(self, what: Record) -> None:
         """Resume at the end of the journal and truncate data written after it, or start a new journal."""
-        self.folder.mkdir(exist_ok=True)
+        if not self.folder.is_symlink():
+            self.folder.mkdir(exist_ok=True)
+        links = [path for path in (self.folder, *self.folder.iterdir()) if path.is_symlink()]
+        if links:
+            raise MinibertError(
+                f"{links[0]} must not be a link, since what it points to would be written; remove it, or choose "
+                "another output"
+            )
         journal = self.folder / "journal"
+        leftovers = [path for path in self.folder.iterdir() if _is_leftover(path)]
         if not journal.exists():
-            others = [path.name for path in self.folder.iterdir() if not path.name.startswith(".journal.")]
+            others = [path.name for path in self.folder.iterdir() if path not in leftovers]
             if others:
                 raise MinibertError(
                     f"{self.folder} must have a journal to be resumed, but it has only {min(others)}; delete "
                     "the folder, or choose another output"
                 )
+            for path in leftovers:
+                path.unlink()
             with written_whole(journal) as temporary:
                 temporary.write_bytes(self._sealed({"format": FORMAT, "what": what}))
                 path_to_disk(temporary)
@@ -273,10 +296,10 @@ class Output:
         entries: list[Record] = []
         for number, line in enumerate(lines or [b""], 1):
             try:
-                entry = json.loads(line)
+                entry = parsed_json(line, str(journal))
                 del entry["seal"]
-                whole = self._sealed(entry) == line and entry.get("format", FORMAT) == FORMAT
-            except (ValueError, KeyError, TypeError):
+                whole = self._sealed(entry) == line and (self._is_block(entry) if entries else self._is_head(entry))
+            except (MinibertError, KeyError, TypeError, AttributeError):
                 whole = False
             if not whole:
                 raise MinibertError(
@@ -285,6 +308,19 @@ class Output:
                 )
             entries.append(entry)
         return entries, sum(map(len, lines))
+
+    @staticmethod
+    def _is_head(entry: Record) -> bool:
+        return entry["format"] == FORMAT and isinstance(entry["what"], dict)
+
+    def _is_block(self, entry: Record) -> bool:
+        """Whether a line of the journal has what `_append` writes; its sizes decide what is kept of the data."""
+        counts = [entry["texts"], entry["rows"], *entry["bytes"].values()]
+        return (
+            all(isinstance(count, int) and count >= 0 for count in counts)
+            and entry["bytes"].keys() == entry["digests"].keys() == set(self.data)
+            and all(isinstance(digest, str) for digest in (entry["read"], *entry["digests"].values()))
+        )
 
     def _sealed(self, entry: Record) -> bytes:
         """A line of the journal, with a digest of it and all earlier lines."""
@@ -360,12 +396,17 @@ class Output:
         self._check_absent(f"it was created meanwhile: move it away, and repeat the command to use {self.folder}")
         whole.rename(self.path)
         path_to_disk(self.path.parent)  # before its data is deleted
-        shutil.rmtree(self.folder)
+        for path in [*self.folder.iterdir()]:
+            if path.name in ("journal", *self.data) or _is_leftover(path):
+                path.unlink()
+        with suppress(OSError):  # somebody else has put a file there, which stays
+            self.folder.rmdir()
 
     def records(self) -> Iterator[Record]:
         """The rows, in order."""
-        with (self.folder / "rows").open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
+        with (self.folder / "rows").open("rb") as file:
+            for line in file:
+                yield parsed_json(line, str(self.folder / "rows"))
 
     def tables(self) -> Iterator[Any]:
         """The rows as tables of Arrow; an empty one if there are none."""
@@ -451,6 +492,13 @@ class ScoreOutput(VectorOutput):
 
     timed: ClassVar[bool] = False
     names: ClassVar[tuple[str, str]] = ("scores", "scores")
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a killed process left this file: a journal or an output that it had not finished."""
+    if re.fullmatch(r"whole\.\w+", path.name):
+        return True
+    return re.fullmatch(r"\.journal\.\w{8}", path.name) is not None and path.read_bytes()[:10] in (b"", b'{"format":')
 
 
 def _json_lines(rows: Iterable[Record]) -> bytes:

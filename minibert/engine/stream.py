@@ -88,15 +88,16 @@ class Progress:
     Args:
         texts: how many there are, if known.
         shown: None shows the bar if the logger "minibert" is at INFO or DEBUG.
+        what: the name of the method that computes, which the bar shows.
     """
 
-    def __init__(self, texts: int | None, shown: bool | None) -> None:
+    def __init__(self, texts: int | None, shown: bool | None, what: str) -> None:
         self.bar: Any = None
         self.tokens, self.start = 0, perf_counter()
         if logger.isEnabledFor(logging.INFO) if shown is None else shown:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=texts, desc="encode", unit=" texts")
+            self.bar = tqdm(total=texts, desc=what, unit=" texts")
 
     def add(self, texts: int, tokens: int) -> None:
         """Count texts and tokens that were computed."""

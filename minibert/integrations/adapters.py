@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from minibert.bert import Bert
 from minibert.errors import MinibertError
 from minibert.integrations import open_bert
+from minibert.text import unwrapped
 
 
 class Adapter:
@@ -93,6 +94,7 @@ def list_of(texts: Any) -> list[str]:
     Raises:
         MinibertError: a single text.
     """
+    texts = unwrapped(texts)
     if isinstance(texts, str):
         raise MinibertError(f"texts ({texts!r:.40}) must be several texts, not str; pass a list of them")
     return list(texts)

@@ -196,7 +196,7 @@ def read(query: Query, texts: Iterable[str], holding: bool) -> Iterator[tuple[in
     settings = {**query.settings, "show_progress_bar": False}
     shown = query.settings.get("show_progress_bar")
     shown = logger.isEnabledFor(logging.INFO) if shown is None else shown
-    with Progress(len(texts) if isinstance(texts, Sized) else None, shown) as progress:
+    with Progress(len(texts) if isinstance(texts, Sized) else None, shown, "words") as progress:
         first = 0
         for portion in portions(texts):
             chosen = [number for number, text in enumerate(portion) if query.is_in(text) == holding]

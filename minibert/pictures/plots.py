@@ -21,7 +21,7 @@ from torch import Tensor
 from minibert.errors import MinibertError, optional
 from minibert.lexicon.senses import Senses
 from minibert.pretrained.files import written_whole
-from minibert.vectors.similarity import similarity
+from minibert.vectors.similarity import check_plain, similarity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,6 +120,8 @@ def plot_similarity(
             unknown.
         ImportError: matplotlib is not installed.
     """
+    check_plain(a)
+    check_plain(b)
     rows = as_rows(a)
     columns = rows if b is None else as_rows(b)
     labels = None if labels is None else as_many("labels", labels, rows)

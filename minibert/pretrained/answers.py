@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -26,7 +25,7 @@ NAMES = ("X-Linked-Etag", "ETag", "X-Repo-Commit")
 WAITS = ("Retry-After", "RateLimit")
 
 
-class AnswerRefused(ConnectionError):
+class AnswerError(ConnectionError):
     """A server answered what no Hub does, and the client was stopped before it acted on that."""
 
 
@@ -51,7 +50,7 @@ class Answers:
         """Check a status and headers; the body is checked while the client reads it.
 
         Raises:
-            AnswerRefused: a name that is not one; a redirect of what should be written; attempts without end.
+            AnswerError: a name that is not one; a redirect of what should be written; attempts without end.
         """
         headers, method, address = answer.headers, answer.request.method, str(answer.request.url)
         if method == "HEAD":  # it has no body
@@ -62,15 +61,15 @@ class Answers:
             self.etag = etag and _stripped(etag)
             return
         if self.upload and method == "POST" and 300 <= answer.status_code < 400:
-            raise AnswerRefused(
+            raise AnswerError(
                 f"{self.what} must be taken at the address it is sent to ({address}); the answer names another one "
                 f"({headers.get('Location')}): push to the name that the repository has now, or set HF_ENDPOINT"
             )
         if answer.status_code >= 400 and any(LONG_WAIT.search(headers.get(name, "")) for name in WAITS):
-            raise AnswerRefused(f"{self.what} must go on within three hours; {address} asks for more: run again later")
+            raise AnswerError(f"{self.what} must go on within three hours; {address} asks for more: run again later")
         self.attempts[address] += 1
         if self.attempts[address] > ATTEMPTS:
-            raise AnswerRefused(
+            raise AnswerError(
                 f"{self.what} must end after {ATTEMPTS:,} requests to {address}; it does not: check the network"
             )
         if self.upload or address != self.address or answer.status_code >= 400:
@@ -83,11 +82,10 @@ class Answers:
     def _check_name(self, header: str, value: str) -> None:
         commit = header == "X-Repo-Commit"
         name = value if commit else _stripped(value)
-        folder = os.path.abspath("folder")
-        path = os.path.abspath(os.path.join(folder, name))
-        inside = path.startswith(folder + os.sep) and not (commit and "/" in name)
-        if not inside or not name.isprintable() or len(name) > LONGEST_NAME:
-            raise AnswerRefused(
+        parts = re.split(r"[/\\]", name)  # there are servers whose ETags are base64, with slashes
+        outside = not (parts[0] and parts[-1]) or {".", ".."} & set(parts) or re.match("[A-Za-z]:", name)
+        if outside or (commit and len(parts) > 1) or not name.isprintable() or len(name) > LONGEST_NAME:
+            raise AnswerError(
                 f"{self.what} must be answered with a name for a file of the cache as its {header}; it is "
                 f"{value[:80]!r}: nothing was stored, check HF_ENDPOINT"
             )
@@ -109,7 +107,7 @@ class Answers:
         if passed < WINDOW:
             return
         if self.arrived < SLOWEST * passed:
-            raise AnswerRefused(
+            raise AnswerError(
                 f"{self.what} must bring at least {SLOWEST:,} bytes a second; it brought {self.arrived:,} in "
                 f"{passed:.0f} seconds: check the network, and run again"
             )
@@ -158,15 +156,12 @@ def _watch() -> None:
     The client makes a new session after some errors, so it is not enough to change the session that is there: what
     makes the sessions, which may be the user's own, is wrapped.
     """
-    import huggingface_hub as hub
-    from huggingface_hub import utils
-
-    replace = getattr(hub, "set_client_factory", None) or hub.configure_http_backend  # type: ignore[attr-defined]
+    hub, http = import_module("huggingface_hub"), import_module("huggingface_hub.utils._http")
+    replace = getattr(hub, "set_client_factory", None) or hub.configure_http_backend  # the latter before version 1
     with _watching:
-        http = import_module("huggingface_hub.utils._http")
         make = getattr(http, FACTORY, None) or getattr(http, FACTORY_BEFORE_1, None)
         if make is None:  # a version of the client that keeps it elsewhere: watch the session that is there
-            _watched(utils.get_session())
+            _watched(http.get_session())
         elif getattr(make, "func", None) is not _made:
             replace(partial(_made, make))
 

@@ -7,6 +7,8 @@ import re
 from typing import Any
 from urllib.parse import quote
 
+from minibert.errors import printable
+
 # For each class: the Hub's name of its task, and the lines that use it.
 USES = {
     "BertModel": ("feature-extraction", "bert.words('He robbed the bank by the river bank.').words"),
@@ -25,27 +27,23 @@ SENTENCES = ("sentence-similarity", 'bert.encode(["He sat by the river.", "She w
 RERANKER = ("text-ranking", 'bert.rank("Where can I fish?", ["The lake is open.", "The bank is closed."])')
 
 
-# What Markdown or HTML within it, as GitHub and the Hub read them, could take for more than text: marks of code, links,
-# images, emphasis, tables, tags, entities, formulas, mentions, and the colon of addresses. An underscore within a word is
-# none.
+# What Markdown and HTML could take for more than text, as GitHub and the Hub read them: marks of code, links, images,
+# emphasis, tables, tags, entities, formulas and mentions, and the colon of addresses. An underscore within a word is
+# none of them.
 MARKUP = re.compile(r"[\\`*\[\]<>&|~!#$:@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# Controls, the ends of lines and paragraphs, marks that turn the direction of the text, halves of characters.
-UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
+# What YAML does not have unescaped, and what turns the direction of the text.
+NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
-def escaped(text: object) -> str:
-    """Any text, such as the name of a file or a label, for a line of Markdown that shows it and does nothing else.
-
-    What cannot be seen, such as the end of a line, is shown as in a literal of Python.
-    """
-    seen = UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
-    return MARKUP.sub(r"\\\g<0>", seen)
+def in_markdown(text: object) -> str:
+    """A text of somebody else as one line of plain text in Markdown: without markup, HTML or links."""
+    return MARKUP.sub(r"\\\g<0>", printable(str(text)))
 
 
-def yaml_of(value: object) -> str:
-    """Text, or a list of texts, as a value of YAML."""
-    # JSON values are YAML, too, and quote what needs it; YAML allows fewer characters as they are
-    return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+def in_yaml(value: object) -> str:
+    """A text or a list of texts as a value in YAML."""
+    # JSON values are YAML, too, and quote what needs it
+    return NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def card(
@@ -73,12 +71,12 @@ def card(
         "tags": ["bert", "minibert", *(["sentence-transformers"] if sentences else [])],
         **({"base_model": base_model} if base_model else {}),
     }
-    header = "\n".join(f"{name}: {yaml_of(value)}" for name, value in entries.items())
-    of = f", made from [{escaped(base_model)}](https://huggingface.co/{quote(base_model)})" if base_model else ""
+    header = "\n".join(f"{name}: {in_yaml(value)}" for name, value in entries.items())
+    of = f", made from [{in_markdown(base_model)}](https://huggingface.co/{quote(base_model)})" if base_model else ""
     shape = f"{config.num_hidden_layers} layers, {config.hidden_size} dimensions, {config.num_attention_heads} heads"
-    texts = f" {escaped(sentences)}" if sentences else ""
+    texts = f" {in_markdown(sentences)}" if sentences else ""
     labeller = kind in ("BertForSequenceClassification", "BertForTokenClassification")
-    labels = ", ".join(map(escaped, (config.id2label or {}).values())) if labeller else ""
+    labels = ", ".join(map(in_markdown, (config.id2label or {}).values())) if labeller else ""
     listed = f"\nLabels: {labels}.\n" if labels and len(labels) < 2_000 else ""
     name = json.dumps(repo_id)
     code = f"import minibert\n\nbert = minibert.load({name})\n{line}"
@@ -87,7 +85,7 @@ def card(
         load = "from sentence_transformers import SentenceTransformer"
         theirs = f'{load}\n\nSentenceTransformer({name}).encode(["A river."])'
     parts = [
-        f"---\n{header}\n---\n\n# {escaped(repo_id.rpartition('/')[2])}",
+        f"---\n{header}\n---\n\n# {in_markdown(repo_id.rpartition('/')[2])}",
         f"A `{kind}` ({shape}){of}.{texts}\n{listed}".rstrip(),
         f"```python\n{code}\n```",
         f"It also loads in {'sentence-transformers' if sentences else 'transformers'}:",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from minibert.errors import MinibertError, warn
-from minibert.pretrained.files import check_no_pointer
+from minibert.pretrained.files import check_readable, file_mode
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.names import BUFFERS, canonical, to_checkpoint, to_ours
 
@@ -96,6 +95,18 @@ class Checkpoint:
             MinibertError: a file that is truncated, corrupt, or holds anything but tensors.
         """
         return cls(str(repository), read_tensors(repository))
+
+    def check_size(self, layers: int) -> None:
+        """Compare the layers of a configuration with the tensors that are there, before a model is built from it.
+
+        Raises:
+            MinibertError: it has more layers than there are tensors, so that building them would be in vain.
+        """
+        if layers > len(self.tensors):
+            raise MinibertError(
+                f"num_hidden_layers ({layers:,}) must fit the weights of {self.source}, which have "
+                f"{len(self.tensors):,} tensors; use the config.json that the weights were saved with"
+            )
 
     def drop_absent(self, model: nn.Module, parts: Iterable[str]) -> None:
         """Set the parts of the model to None of which the checkpoint has no tensor."""
@@ -196,7 +207,13 @@ class Checkpoint:
             tensors[prefix + to_checkpoint(ours)] = parameter.detach().contiguous()
         if DECODER in tensors:
             tensors[DECODER_BIAS] = tensors[BIAS].clone()  # transformers reads an untied decoder's bias here
-        save_file(tensors, folder / WEIGHTS[0], metadata={"format": "pt"})
+        save_tensors(tensors, folder / WEIGHTS[0])
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file, which other users may read as the umask says; the library makes it private."""
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    path.chmod(file_mode())
 
 
 def read_tensors(repository: Repository) -> dict[str, Tensor]:
@@ -208,7 +225,6 @@ def read_tensors(repository: Repository) -> dict[str, Tensor]:
     for name in WEIGHTS:
         path = repository.file(name)
         if path is not None:
-            check_no_pointer(path)
             return _read(path)
         index = repository.object(f"{name}.index.json")
         if index is not None:
@@ -265,10 +281,14 @@ def _read_shards(repository: Repository, name: str, index: Mapping[str, Any]) ->
         )
     tensors: dict[str, Tensor] = {}
     for shard in dict.fromkeys(weight_map.values()):
+        if Path(shard).suffix != Path(name).suffix:  # a pickle is not read where safetensors are expected
+            raise MinibertError(
+                f"{name}.index.json of {repository} must name {Path(name).suffix} files alone, not {shard!r:.60}; "
+                "correct the file"
+            )
         path = repository.file(shard)
         if path is None:
             raise FileNotFoundError(f"{repository} must hold {shard}, which its index names; it does not")
-        check_no_pointer(path)
         tensors.update(_read(path))
     return tensors
 
@@ -278,26 +298,44 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    check_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:  # torch's among them
         raise MinibertError(
             f"{path} must be a whole safetensors file; it is not ({error}): delete it and fetch it again"
         ) from error
 
 
+def _check_unpacked(path: Path) -> None:
+    """Reject an archive whose files become larger when they are unpacked; torch never compresses them."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            packed = [info.filename for info in archive.infolist() if info.file_size > info.compress_size]
+        if packed:
+            raise MinibertError(
+                f"{path} must hold its files without compression, as torch saves them, and {packed[0]!r:.60} is "
+                "compressed; use a safetensors file from a source you trust"
+            )
+
+
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     """Tensors alone: `weights_only` refuses a pickle that would run code."""
+    check_readable(path)
     try:
+        _check_unpacked(path)
         values = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except MinibertError:
+        raise
+    except Exception as error:  # what a forged pickle makes torch raise is of any kind
         raise MinibertError(
             f"{path} must be a whole file of tensors saved by torch; it is not, and nothing in it was run "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
             "use a safetensors file from a source you trust"
         ) from error
-    if not isinstance(values, Mapping) or not all(isinstance(value, Tensor) for value in values.values()):
+    named = isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
+    if not named or not all(isinstance(value, Tensor) for value in values.values()):
         raise MinibertError(
             f"{path} must hold tensors by name; it holds {type(values).__name__}: save model.state_dict()"
         )

@@ -7,12 +7,13 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -33,12 +34,37 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are for their owner alone
+        temporary.chmod(file_mode())  # mkstemp's files are for their owner alone
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_mode() -> int:
+    """The rights that the umask gives a new file."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def check_readable(path: Path, holds: str = "weights") -> None:
+    """Reject a file that is not what it should hold, before a library that maps or parses it says something else.
+
+    Raises:
+        PermissionError: it may not be read.
+        MinibertError: it is what Git leaves in its place if Git LFS is not installed.
+    """
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise MinibertError(
+                f"{path} must hold {holds}, but it is a pointer of Git LFS to the file; install git-lfs, and run "
+                "`git lfs pull` in the repository"
+            )
+
+
+def is_temporary(path: Path, names: Iterable[str]) -> bool:
+    """Whether a file is one that a killed process left of `written_whole`, for a file of one of these names."""
+    return any(re.fullmatch(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}", path.name) for name in names) and path.is_file()
 
 
 @contextmanager
@@ -119,6 +145,7 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 SAVING, SAVED, LOCK = ".minibert-saving", ".minibert-saved", ".minibert-lock"
 
 
@@ -193,23 +220,6 @@ def _mode(path: Path) -> int:
         if error.errno not in ABSENT:
             raise
         return 0
-
-
-POINTER = b"version https://git-lfs.github.com/spec/v1"
-
-
-def check_no_pointer(path: Path) -> None:
-    """Reject the text that Git LFS leaves in the place of a large file until it is fetched.
-
-    Raises:
-        MinibertError: the file is one.
-    """
-    with path.open("rb") as file:
-        if file.read(len(POINTER)) == POINTER:
-            raise MinibertError(
-                f"{path} must be the file itself; it is the pointer to it that git clones without LFS: run "
-                "`git lfs pull` in its folder, or load the repository by its name"
-            )
 
 
 def _settle(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import re
@@ -14,15 +15,14 @@ from typing import Any, NoReturn, TypedDict, TypeVar
 from typing_extensions import Unpack
 
 from minibert.errors import MinibertError, warn
-from minibert.pretrained.answers import AnswerRefused, Answers, checked
-from minibert.pretrained.files import check_no_pointer, is_file, is_folder, place
+from minibert.pretrained.answers import AnswerError, Answers, checked
+from minibert.pretrained.files import check_readable, is_file, is_folder, place
 from minibert.pretrained.source import Source
 from minibert.records import parsed_json
 
 T = TypeVar("T")
 READINGS = 10  # of a folder that changes while it is read
-# Whose repository a name without an owner means where the Hub has none of that name; sentence-transformers does so, too.
-OWNER = "sentence-transformers"
+OWNER = "sentence-transformers"  # of the models that people call "all-MiniLM-L6-v2"; their library adds it, too
 
 
 class Where(TypedDict, total=False):
@@ -132,13 +132,30 @@ class Repository:
             ConnectionError: the Hub cannot be reached; or a download failed, also after the client's retries, which
                 resume it; or it was too slow (see `answers`); or a server answered what no Hub does.
             OSError: the file has another digest than on the Hub.
+            MinibertError: the name leads out of the repository.
         """
-        filename = self._prefix + filename
+        filename = check_inside(self._prefix + filename, self)
         if self.folder is not None:
             path = place(self.folder, filename)
             self._seen[filename] = _identity(path)
             return path
         return self._fetch(filename)
+
+    def instead(self) -> str:
+        """What is there in the place of a checkpoint, to end a message with; empty where nothing special is."""
+        adapter = self.object("adapter_config.json")
+        if adapter is not None:
+            base = adapter.get("base_model_name_or_path") or "its base model"
+            return (
+                f": it holds a PEFT adapter alone; load its base model with peft ({base}), call merge_and_unload(), "
+                "and save that model here"
+            )
+        if self.folder is None:
+            return ""
+        other = "if you mean a repository of the Hub of this name, rename or remove the folder"
+        if not any(self.folder.iterdir()):
+            return f": it is empty; {other}"
+        return f": {other}" if is_name(self.name) else ""
 
     def read_whole(self, read: Callable[[], T]) -> T:
         """The result of `read`, with all files from the same save.
@@ -173,8 +190,9 @@ class Repository:
         path = self.file(filename)
         if path is None:
             return None
-        check_no_pointer(path)
-        return parsed_json(path.read_bytes(), f"{self._prefix}{filename} of {self}", "correct the file")
+        check_readable(path, "JSON")
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # with or without a byte order mark
+        return parsed_json(content, f"{self._prefix}{filename} of {self}", "correct the file")
 
     def object(self, filename: str) -> dict[str, Any] | None:
         """The content of a JSON file that must hold an object; None where the repository has no such file.
@@ -188,23 +206,6 @@ class Repository:
                 f"{self._prefix}{filename} of {self} must be a JSON object, not a {type(values).__name__}"
             )
         return values
-
-    def lacking(self, filename: str) -> FileNotFoundError:
-        """The error for a file that every checkpoint has and this one has not; it says what there is instead."""
-        hidden = self.folder is not None and is_name(self.name)
-        hides = f"; it hides the repository {self.name} of the Hub, if you mean that: rename the folder" if hidden else ""
-        if self.folder is not None and not any(self.folder.iterdir()):
-            return FileNotFoundError(f"the folder ({self}) must hold a checkpoint; it is empty{hides}")
-        adapter = self.object("adapter_config.json")
-        if adapter is not None:
-            base = adapter.get("base_model_name_or_path")
-            return FileNotFoundError(
-                f"{self} must be a whole checkpoint; it is a PEFT adapter alone, for the model {base}: load that, apply "
-                "the adapter with peft, and save what merge_and_unload() gives"
-            )
-        return FileNotFoundError(
-            f"{self} must hold {filename}; it does not, so it is not a checkpoint that can be loaded{hides}"
-        )
 
     def _fetch(self, filename: str) -> Path | None:
         """The path of a file in the cache, downloaded first if need be; None where the repository has no such file."""
@@ -244,14 +245,14 @@ class Repository:
             except errors.EntryNotFoundError as error:
                 self.name, self.commit = name, self.commit or _commit_in(error)
                 return None
-            except AnswerRefused:
+            except AnswerError:
                 raise
             except broken_connections() as error:
                 self._raise_broken(filename, error)
-            except MISREADINGS as error:
+            except JUNK as error:
                 raise ConnectionError(
-                    f"the download of {filename} of {self} must be answered as by a Hub; {_endpoint()} answers something "
-                    f"else ({first_line(error)}): check the address (HF_ENDPOINT)"
+                    f"the download of {filename} of {self} must be answered as by a Hub; {_endpoint()} answers "
+                    f"something else ({first_line(error)}): check the address (HF_ENDPOINT)"
                 ) from error
             else:
                 self.name = name
@@ -348,8 +349,8 @@ class Repository:
         else:  # mirrors on other stores than the Hub's
             if not self._unchecked:
                 warn(
-                    f"the ETag of {filename} of {self} ({name}) is no digest, so new downloads from {_endpoint()} are "
-                    "compared by their length alone; compare the files yourself, or load them from the Hub"
+                    f"the server of {self} gives no digest of {filename} (its ETag is {name!r:.40}), so what arrived "
+                    "can be compared with what was sent by its length alone; load it from the Hub itself to be sure"
                 )
             self._unchecked.add(filename)
             return
@@ -376,7 +377,7 @@ def _identity(path: Path | None) -> tuple[Any, ...] | None:
 
 # What the client raises where it takes an answer for that of a Hub, and the answer is something else: a list for an
 # object, no JSON, a key or a header that is not there, a number that is none. Nothing but calls of the client is tried.
-MISREADINGS = (
+JUNK = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
     *(AssertionError, NameError, RuntimeError),  # "etag must have been retrieved", a variable not set, RecursionError
 )
@@ -394,7 +395,24 @@ def broken_connections() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
     base: Any = HfHubHTTPError.__bases__[0]  # requests' before version 1 of the client, httpx's since
-    return (OSError, base, import_module(base.__module__.partition(".")[0]).InvalidURL)
+    library = import_module(base.__module__.partition(".")[0])
+    return (OSError, base, getattr(library, "InvalidURL", base))  # httpx's is no HTTPError; requests' is one
+
+
+def check_inside(filename: str, repository: object) -> str:
+    """The name of a file, which another file of the repository may have given, if it stays in the repository.
+
+    Raises:
+        MinibertError: it is absolute, goes up with "..", or is none that every system can have.
+    """
+    parts = filename.split("/")
+    strange = "\\" in filename or ":" in filename or not filename.isprintable() or len(filename) > 1_000
+    if strange or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):
+        raise MinibertError(
+            f"the file name ({filename!r:.60}) in {repository} must lead to a file inside it, without '..' and without "
+            "a drive or a slash at the beginning; use a checkpoint from a source you trust"
+        )
+    return filename
 
 
 def is_name(name: str) -> bool:

@@ -95,7 +95,10 @@ class PretrainedConfig(Pretrained):
         """The configuration of an opened checkpoint, with some fields changed."""
         values = repository.object("config.json")
         if values is None:
-            raise repository.lacking("config.json")
+            raise FileNotFoundError(
+                f"{repository} must hold config.json; it does not, so it is not a checkpoint that can be loaded"
+                f"{repository.instead()}"
+            )
         try:
             config = cls.from_dict(values)
         except (ValueError, TypeError) as error:

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import TypedDict
 
 from minibert.errors import MinibertError
-from minibert.pretrained.answers import AnswerRefused, Answers, checked
-from minibert.pretrained.hub import MISREADINGS, broken_connections, first_line, is_name
+from minibert.pretrained.answers import AnswerError, Answers, checked
+from minibert.pretrained.hub import JUNK, broken_connections, first_line, is_name
 
 
 class PushSettings(TypedDict, total=False):
@@ -88,9 +88,9 @@ def _checked_name(named: str, repo_id: str, endpoint: str) -> str:
     """The repository that the Hub says it made or has, if it is the one that was asked for."""
     wanted, got = repo_id.casefold(), named.casefold()  # the Hub's names differ in more than case
     if got != wanted and ("/" in repo_id or got.rpartition("/")[2] != wanted):
-        raise AnswerRefused(
-            f"the upload to {repo_id} must go to that repository; {endpoint} names {named} instead: push to that name, "
-            "if it is what you mean"
+        raise AnswerError(
+            f"{endpoint} must make the repository that is asked for, {repo_id}; it answers for {named!r:.60}: nothing "
+            "was sent, check HF_ENDPOINT, or push to that name"
         )
     return named
 
@@ -102,10 +102,11 @@ def _uploading(repo_id: str, revision: str | None, endpoint: str) -> Iterator[No
 
     what = f"the upload to {repo_id}"
     whole = "run again; its commit is made as a whole or not at all"
+    failures: tuple[type[Exception], ...] = (*broken_connections(), *JUNK)
     try:
         with checked(Answers(what, upload=True)):
             yield
-    except AnswerRefused:
+    except AnswerError:
         raise
     except errors.RevisionNotFoundError:
         raise FileNotFoundError(
@@ -113,9 +114,9 @@ def _uploading(repo_id: str, revision: str | None, endpoint: str) -> Iterator[No
         ) from None
     except errors.LocalTokenNotFoundError as error:
         raise _refused(repo_id, error) from None
-    except (*broken_connections(), *MISREADINGS) as error:
+    except failures as error:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error  # of a large file
-        if isinstance(cause, AnswerRefused):
+        if isinstance(cause, AnswerError):
             raise cause from None
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403, 404):
             raise _refused(repo_id, error) from None
@@ -134,4 +135,3 @@ def _refused(repo_id: str, error: Exception) -> PermissionError:
         f"pushing to {repo_id} needs a token that may write there, and the Hub refuses this one or there is none "
         f"({type(error).__name__}); run `hf auth login`, or pass token="
     )
-

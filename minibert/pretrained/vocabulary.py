@@ -14,7 +14,9 @@ from tokenizers.models import WordPiece
 from minibert.errors import MinibertError, warn
 from minibert.pretrained.files import write_text
 from minibert.pretrained.hub import Repository
-from minibert.text import counted
+from minibert.pretrained.tokenizer_checks import LONGEST_TOKEN, MOST_TOKENS, check_tokenizer
+from minibert.records import parsed_json
+from minibert.text import counted, short
 
 SPECIAL_TOKENS = {
     "unk_token": "[UNK]",
@@ -39,7 +41,12 @@ SWITCHES = {
     "tokenize_chinese_chars": "handle_chinese_chars",
     "strip_accents": "strip_accents",
 }
+# Classes of transformers that take a tokenizer.json as it is, whatever tokenizer_config.json says of lower case.
+AS_THE_FILE_SAYS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+# The special tokens that transformers adds if the vocabulary lacks them, in its order.
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 SIDES = ("padding_side", "truncation_side")
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token
 CACHED_WORDS = 4_000  # of BPE and Unigram; the library's 10,000 take up to 80 MB
 # Larger than any real limit: what transformers writes when there is none.
 NO_LIMIT = 10**9
@@ -110,21 +117,28 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
         FileNotFoundError: the repository has no vocabulary.
         MinibertError: a file that is broken, or not that of a BERT.
     """
-    written = {
-        **(repository.object("special_tokens_map.json") or {}),
-        **(repository.object("tokenizer_config.json") or {}),
-    }
+    written = repository.object("tokenizer_config.json") or {}
+    if "added_tokens_decoder" not in written:  # older files, which transformers then reads in this order
+        written = {**written, **(repository.object("special_tokens_map.json") or {})}
     config = repository.object("config.json") or {}
     decided = {name: written[name] for name in (*SPECIAL_TOKENS, *SWITCHES, *SIDES) if written.get(name) is not None}
     for name in set(SPECIAL_TOKENS) & set(decided):
         decided[name] = _spelled(decided[name], name, repository)
+    for name in set(SWITCHES) & set(decided):
+        if not isinstance(decided[name], bool):
+            raise MinibertError(
+                f"{name} of {repository} ({short(decided[name])}) must be true or false; correct the file"
+            )
     limit = written.get("model_max_length", written.get("max_len", config.get("max_position_embeddings")))
     decided["model_max_length"] = _limit(limit, repository)
     decided.update(settings)
 
     path = repository.file("tokenizer.json")
     if path is not None:
-        backend = _read_json(path, decided, settings)
+        kept = written.get("tokenizer_class") in AS_THE_FILE_SAYS
+        rules = {name: value for name, value in decided.items() if name in settings or not kept}
+        backend = _read_json(path, rules, settings)
+        _add_tokens(backend, written, repository)
         decided = {**_roles(backend, path), **decided}
         return backend, {name: value for name, value in decided.items() if name not in SWITCHES}
     path = repository.file("vocab.txt")
@@ -132,12 +146,12 @@ def read(repository: Repository, settings: Mapping[str, Any]) -> tuple[Tokenizer
         raise _without_vocabulary(repository)
     _check_algorithm({**config, **written}, repository)
     backend = wordpiece_tokenizer(path, decided)
-    special = {*SPECIAL_TOKENS.values(), *(decided.get(name) for name in SPECIAL_TOKENS)}
-    capitals = any(token.isascii() and token != token.lower() for token in set(backend.get_vocab()) - special)
+    words = (token.removeprefix("##") for token in backend.get_vocab())
+    capitals = any(word.isascii() and word.isalpha() and word != word.lower() for word in words)
     if capitals and "do_lower_case" not in decided:
         warn(
             f"{repository} does not say do_lower_case, and its vocabulary has capitals, which lower-casing (BERT's "
-            "default, used here) never finds; pass do_lower_case=False if the model is a cased one",
+            "default, used here) never finds; pass do_lower_case=False (--lower-case no) if the model is a cased one",
         )
     _add_tokens(backend, written, repository)
     return backend, {name: value for name, value in decided.items() if name not in SWITCHES}
@@ -158,8 +172,8 @@ def _without_vocabulary(repository: Repository) -> FileNotFoundError:
 def _spelled(token: Any, name: str, repository: Repository) -> str:
     """A special token, written as a string or, as an AddedToken, as an object."""
     content = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(content, str):
-        raise MinibertError(f"{name} of {repository} ({token!r}) must be a token; correct tokenizer_config.json")
+    if not isinstance(content, str) or not 0 < len(content) <= LONGEST_TOKEN:
+        raise MinibertError(f"{name} of {repository} ({short(token)}) must be a token; correct tokenizer_config.json")
     return content
 
 
@@ -167,7 +181,7 @@ def _limit(value: Any, repository: Repository) -> int | None:
     """How many tokens a text may have; None where there is no limit."""
     if value is None or (isinstance(value, (int, float)) and value >= NO_LIMIT):
         return None
-    if not isinstance(value, (int, float)) or value != int(value) or value < 3:
+    if not isinstance(value, (int, float)) or value % 1 or not value >= 3:  # NaN is not
         raise MinibertError(
             f"model_max_length of {repository} ({value!r}) must be a whole number of at least 3; correct "
             "tokenizer_config.json, or pass model_max_length="
@@ -188,30 +202,90 @@ def _check_algorithm(written: Mapping[str, Any], repository: Repository) -> None
 
 
 def _add_tokens(backend: Tokenizer, written: Mapping[str, Any], repository: Repository) -> None:
-    """Tokens beside the vocabulary, which are found in a text before it is split, in the order of their ids."""
-    for token in written.get("additional_special_tokens") or written.get("extra_special_tokens") or ():
-        backend.add_special_tokens([AddedToken(_spelled(token, "a special token", repository), normalized=False)])
+    """Add the tokens that the files name beside the vocabulary, which are found in a text before it is split.
+
+    First those with a number, in the order of their numbers; then the special tokens that have a role, and the others.
+
+    Source: transformers `PreTrainedTokenizerBase._from_pretrained` and `TokenizersBackend.__init__`.
+    """
+    named = [_spelled(written[name], name, repository) for name in ROLES if written.get(name) is not None]
+    others = written.get("extra_special_tokens") or written.get("additional_special_tokens") or ()
+    if isinstance(others, Mapping):  # by roles of this model alone
+        others = list(others.values())
+    if not isinstance(others, (list, tuple)):
+        raise MinibertError(f"extra_special_tokens of {repository} ({short(others)}) must be a list; correct the file")
+    named += [
+        _spelled(value, name, repository)
+        for name, value in written.items()
+        if name.endswith("_token") and name not in ROLES and isinstance(value, str)
+    ]
+    special = [*named, *(_spelled(token, "a special token", repository) for token in others)]
     numbered: dict[int, AddedToken] = {}
-    for content, number in (repository.object("added_tokens.json") or {}).items():
-        numbered[int(number)] = AddedToken(content)
-    for number, token in (written.get("added_tokens_decoder") or {}).items():
-        flags = {name: token[name] for name in ("single_word", "lstrip", "rstrip", "normalized") if name in token}
+    decoder = written.get("added_tokens_decoder")
+    if decoder is None:
+        for content, number in (repository.object("added_tokens.json") or {}).items():
+            token = AddedToken(_spelled(content, "an added token", repository), special=content in special)
+            numbered[_number(number, content, repository)] = token
+    elif not isinstance(decoder, Mapping):
+        raise MinibertError(
+            f"added_tokens_decoder of {repository} ({short(decoder)}) must be an object; correct the file"
+        )
+    for number, token in (decoder or {}).items():
         content = _spelled(token, "an added token", repository)
-        numbered[int(number)] = AddedToken(content, special=bool(token.get("special")), **flags)
+        flags = {name: token[name] for name in FLAGS if name in token} if isinstance(token, Mapping) else {}
+        if not all(isinstance(flag, bool) for flag in flags.values()):
+            raise MinibertError(
+                f"an added token of {repository} ({short(token)}) must have flags that are true or false"
+            )
+        numbered[_number(number, content, repository)] = AddedToken(content, **flags)
     for number in sorted(numbered):
         token = numbered[number]
-        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+        (backend.add_special_tokens if token.special or token.content in named else backend.add_tokens)([token])
         if backend.token_to_id(token.content) != number:
             raise MinibertError(
                 f"the added token {token.content!r} of {repository} must have the id {number}, but gets "
                 f"{backend.token_to_id(token.content)}; the vocabulary does not belong to it"
             )
+    present = {token.content for token in backend.get_added_tokens_decoder().values()}
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in dict.fromkeys(special) if token not in present]
+    )
+
+
+def _number(value: Any, content: str, repository: Repository) -> int:
+    """The id of an added token; JSON's keys are texts."""
+    try:
+        number = -1 if isinstance(value, (bool, float)) else int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if not 0 <= number < MOST_TOKENS:
+        raise MinibertError(
+            f"the id of the added token {content!r} of {repository} ({short(value)}) must be a whole number from 0 to "
+            f"{MOST_TOKENS - 1:,}; correct the file"
+        )
+    return number
+
+
+def is_bert(backend: Tokenizer) -> bool:
+    """Whether a tokenizer has exactly BERT's rules, so that a vocab.txt and a few switches say all of it."""
+    model, normalizer = backend.model, backend.normalizer
+    return (
+        isinstance(model, WordPiece)
+        and model.continuing_subword_prefix == "##"
+        and model.max_input_chars_per_word == 100
+        and isinstance(normalizer, normalizers.BertNormalizer)
+        and bool(normalizer.clean_text)
+        and isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+    )
 
 
 def save(backend: Tokenizer, settings: Mapping[str, Any], folder: Path) -> None:
-    """Write `tokenizer.json`, `tokenizer_config.json` and, of a WordPiece vocabulary, `vocab.txt` into `folder`."""
-    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}  # for transformers: as tokenizer.json says
-    if isinstance(backend.model, WordPiece):
+    """Write `tokenizer.json`, `tokenizer_config.json` and, of a tokenizer with BERT's rules, `vocab.txt`."""
+    config: dict[str, Any] = {  # for transformers: as tokenizer.json says; its default leaves token types out
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+    }
+    if is_bert(backend):
         switches = {ours: getattr(backend.normalizer, theirs, None) for ours, theirs in SWITCHES.items()}
         config = {"tokenizer_class": "BertTokenizer", **switches}
         vocab = sorted(backend.get_vocab().items(), key=itemgetter(1))
@@ -233,10 +307,15 @@ def _read_lines(path: Path) -> dict[str, int]:
 
 
 def _read_json(path: Path, decided: Mapping[str, Any], settings: Mapping[str, Any]) -> Tokenizer:
+    text = path.read_bytes()
+    check_tokenizer(parsed_json(text, str(path), "fetch it again"), str(path))
     try:
-        backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises nothing more exact
-        raise MinibertError(f"{path} must be a tokenizer of the tokenizers library; it is not: {error}") from error
+        backend = Tokenizer.from_buffer(text)
+    except BaseException as error:  # the library raises nothing more exact, and its panics are no `Exception`
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MinibertError(f"{path} must be a tokenizer of the tokenizers library; it is not: {reason}") from None
     normalizer = backend.normalizer
     if isinstance(normalizer, normalizers.BertNormalizer):
         for ours, theirs in SWITCHES.items():

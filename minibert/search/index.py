@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -20,11 +21,12 @@ from torch import Tensor
 
 from minibert.bert import Bert
 from minibert.errors import MinibertError
-from minibert.pretrained.files import locked, path_to_disk, safetensors_header, to_disk, written_whole
+from minibert.pretrained.files import locked, path_to_disk, safetensors_header, sha256_of, to_disk, written_whole
 from minibert.pretrained.source import Source
+from minibert.records import parsed_json
 from minibert.text import check_text, several, whole_number
 from minibert.vectors.fingerprint import fingerprint
-from minibert.vectors.similarity import ALL_PAIRS, LONGEST, as_vectors, check_lengths, unit_vectors
+from minibert.vectors.similarity import ALL_PAIRS, LONGEST, as_vectors, check_lengths, check_plain, unit_vectors
 
 FORMAT = 2  # 1 used another digest of the model
 MANIFEST = "manifest.json"
@@ -201,8 +203,10 @@ class Index:
             count: the number of texts; None for queries.
 
         Raises:
-            MinibertError: the vectors have another shape, or `as_vectors` or `check_lengths` rejects them.
+            MinibertError: the vectors have another shape, or `as_vectors`, `check_plain` or `check_lengths` rejects
+                them.
         """
+        check_plain(vectors)
         values = as_vectors(vectors).detach().cpu()
         if values.shape != (len(values) if count is None and values.ndim else count, self.bert.dimension):
             wanted = f"(Q, {self.bert.dimension})" if count is None else f"({count}, {self.bert.dimension})"
@@ -301,7 +305,7 @@ class Index:
         """
         folder, description = Path(folder), described(self.bert)
         others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        if others and MANIFEST not in others and not all(name == LOCK or OURS.match(name) for name in others):
+        if others and MANIFEST not in others and not all(name == LOCK or OURS.fullmatch(name) for name in others):
             raise MinibertError(
                 f"the folder ({folder}) must be empty or hold an index, but it holds {others[0]}; choose another"
             )
@@ -340,13 +344,14 @@ class Index:
             return index
 
 
-OURS = re.compile(r"(vectors-\w{8}\.safetensors|texts-\w{8}\.jsonl|\.manifest\.json\.\w+)$")
+OURS = re.compile(r"vectors-\w{8}\.safetensors|texts-\w{8}\.jsonl|\.manifest\.json\.\w+")
 
 
 def _write(contents: Contents, folder: Path, description: dict[str, Any]) -> None:
     """Write an index to a locked folder, and delete the files of older ones."""
     version = uuid4().hex[:8]
     names = {"vectors": f"vectors-{version}.safetensors", "texts": f"texts-{version}.jsonl"}
+    digest = hashlib.sha256()
     with (folder / names["vectors"]).open("wb") as file:
         file.write(safetensors_header({"vectors": ("F32", [len(contents), description["dimensions"]])}))
         for block in contents.blocks:
@@ -355,14 +360,16 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any]) -> Non
         to_disk(file)
     with (folder / names["texts"]).open("wb") as file:
         for rows in contents.rows:
-            for line in rows.lines():
-                file.write(line)
+            for lines in rows.lines():
+                digest.update(lines)
+                file.write(lines)
         to_disk(file)
     path_to_disk(folder)  # before the manifest, which names these files
     manifest = {
         "format": FORMAT,
         "files": {kind: {"name": name, "bytes": (folder / name).stat().st_size} for kind, name in names.items()},
         "texts": len(contents),
+        "texts_sha256": digest.hexdigest(),
         **description,
     }
     with written_whole(folder / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as text_file:
@@ -370,7 +377,7 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any]) -> Non
         to_disk(text_file)
     path_to_disk(folder)  # before the files of the old manifest are deleted
     for path in folder.iterdir():
-        if OURS.match(path.name) and path.name not in names.values():
+        if OURS.fullmatch(path.name) and path.name not in names.values():
             with suppress(PermissionError):  # Windows does not delete a mapped file; a later save will
                 path.unlink()  # on other systems, existing maps of it stay valid
 
@@ -408,6 +415,11 @@ def _mapped(folder: Path, manifest: dict[str, Any], bert: Bert) -> Contents:
     if not manifest["texts"]:
         return Contents()
     _check_file(paths["vectors"], wanted[1], str(bert.recipe.similarity))
+    expected = manifest.get("texts_sha256")  # absent in older indexes
+    if expected is not None and sha256_of(paths["texts"]) != expected:
+        raise MinibertError(
+            f"{paths['texts']} must be as it was saved; it has changed: copy it again, or rebuild the index"
+        )
     rows = Rows.open(paths["texts"])
     if len(rows) != manifest["texts"]:
         raise MinibertError(
@@ -478,8 +490,12 @@ class Rows:
 
     def __getitem__(self, number: int) -> tuple[str, Any]:
         start = self._ends[number - 1] if number else 0
-        row = json.loads(self._data[start : self._ends[number]].tobytes())
-        return row["text"], row["data"]
+        what = f"text {number} of the index"
+        row = parsed_json(self._data[start : self._ends[number]].tobytes(), what, "rebuild it")
+        try:
+            return row["text"], row["data"]
+        except (KeyError, TypeError):
+            raise MinibertError(f"{what} must be an object with text and data; rebuild it") from None
 
     def joined(self, other: Rows) -> Rows:
         """These rows followed by the others."""
@@ -657,14 +673,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"the index ({folder}) must be a folder with a {MANIFEST}; create one with Index.save")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parsed_json(path.read_bytes(), str(path))
         version, parts = manifest["format"], manifest["files"]
         valid = version != FORMAT or (
             isinstance(Source(**manifest["model"]).name, str)
-            and all(OURS.match(part["name"]) for part in (parts["vectors"], parts["texts"]))
-            and all(isinstance(number, int) for number in (manifest["texts"], *(p["bytes"] for p in parts.values())))
+            and parts.keys() == {"vectors", "texts"}
+            and all(OURS.fullmatch(part["name"]) for part in parts.values())
+            and all(
+                isinstance(number, int) and number >= 0
+                for number in (manifest["texts"], *(part["bytes"] for part in parts.values()))
+            )
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (MinibertError, KeyError, TypeError, AttributeError):
         valid = False
     if not valid:
         raise MinibertError(f"the manifest of the index ({folder}) must be valid; rebuild the index")

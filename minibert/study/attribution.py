@@ -30,6 +30,7 @@ from minibert.text import check_text, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.pooling import pool
 from minibert.vectors.recipe import Recipe
+from minibert.vectors.sentences import not_pooled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,7 +160,7 @@ def explain_cosine(
     check_text([text])
     prompt = recipe.prompt
     reading = read(tokenizer, prompt + text, None, limit, model.device)
-    skip = 0 if recipe.include_prompt or not prompt else len(tokenizer.tokenize(prompt)) + 1  # [CLS] goes with it
+    skip = not_pooled(tokenizer, recipe, prompt)
 
     def score(out: BertOutput) -> Tensor:
         x = out.last_hidden_state

@@ -20,6 +20,7 @@ from minibert.study.reading import Reading, reading
 from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import Recipe
+from minibert.vectors.sentences import not_pooled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +131,7 @@ def explain_similarity(
         raise MinibertError(
             f"the texts ({len(a)} and {len(b)}) must be equally many; pass one for each of the other side"
         )
-    skip = 0 if recipe.include_prompt or not prompt else len(tokenizer.tokenize(prompt)) + 1  # [CLS] goes with it
+    skip = not_pooled(tokenizer, recipe, prompt)
     cut = Truncated(limit, "warn", "pass shorter texts to compare all of them")
     maps = []
     for first in range(0, len(a), PAIRS_AT_ONCE):

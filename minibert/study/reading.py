@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minibert.batch import BatchEncoding
 from minibert.errors import MinibertError
-from minibert.text import as_list, check_text, counted, short
+from minibert.text import as_list, check_text, counted, end_with_marks, short
 from minibert.tokenizer import BertTokenizer
 
 
@@ -97,8 +97,13 @@ def reading(encoding: BatchEncoding, texts: Sequence[str]) -> Reading:
             words[-1], spans[-1] = texts[source][begin:end], (source, begin, end)
         word_of.append(len(words) - 1)
         last = here
-    for number, span in enumerate(spans):  # SentencePiece's words begin with the space before them
-        if span is not None and (written := words[number].lstrip()):
-            spans[number] = (span[0], span[2] - len(written), span[2])
+    for number, span in enumerate(spans):
+        if span is None:
+            continue
+        text, following = texts[span[0]], spans[number + 1] if number + 1 < len(spans) else None
+        end = end_with_marks(text, span[2], following[1] if following and following[0] == span[0] else len(text))
+        words[number] = text[span[1] : end]
+        if written := words[number].lstrip():  # SentencePiece's words begin with the space before them
             words[number] = written
+            spans[number] = (span[0], end - len(written), end)
     return Reading(encoding, tuple(tokens), tuple(words), tuple(word_of), tuple(spans))

@@ -81,7 +81,7 @@ class Annotator:
             MinibertError: a long text with `truncation="error"`.
         """
         count = 0
-        with Progress(total, shown) as progress:
+        with Progress(total, shown, "annotate") as progress:
             for chunk in chunks(texts, TOKENIZED_AT_ONCE):  # small: the vectors of its words stay in memory
                 yield from self(chunk, first=count, done=progress.add)
                 count += len(chunk)

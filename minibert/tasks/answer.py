@@ -19,7 +19,7 @@ from minibert.errors import MinibertError
 from minibert.model import BertForQuestionAnswering
 from minibert.pretrained.source import Source
 from minibert.tasks.heads import with_head
-from minibert.text import as_stream, short, whole_number, without_spaces, zip_texts
+from minibert.text import as_stream, end_with_marks, short, whole_number, without_spaces, zip_texts
 from minibert.tokenizer import BertTokenizer
 
 Scores = NDArray[np.float64]
@@ -89,7 +89,7 @@ class Reader(NamedTuple):
         """
         cut = Truncated(self.limit, self.truncation)
         found: list[list[Answer]] = []
-        with Progress(total, shown) as progress:
+        with Progress(total, shown, "answer") as progress:
             for chunk in chunks(asked, TOKENIZED_AT_ONCE):
                 rows, prefixes, offsets = self.rows(chunk, len(found))
                 cut.note(rows.lost, len(found))
@@ -216,7 +216,10 @@ def best(context: str, offsets: NDArray[np.int64], spans: Scores, null: float | 
         start, end = 0, 0
         if candidate < spans.size:
             first, more = divmod(int(candidate), spans.shape[1])
-            start, end = without_spaces(context, int(offsets[first, 0]), int(offsets[first + more, 1]))
+            last = first + more
+            limit = int(offsets[last + 1, 0]) if last + 1 < len(offsets) else len(context)
+            stop = end_with_marks(context, int(offsets[last, 1]), limit)
+            start, end = without_spaces(context, int(offsets[first, 0]), stop)
         answer = Answer(context[start:end], float(odds[candidate] / odds.sum()), start, end)
         found.setdefault((start, end), answer)  # several spans of tokens may be the same text
     return list(found.values())

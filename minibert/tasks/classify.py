@@ -19,6 +19,7 @@ from minibert.engine.stream import Progress, chunks
 from minibert.engine.twin import evaluating
 from minibert.errors import MinibertError, warn
 from minibert.model import BertForSequenceClassification
+from minibert.tasks.heads import check_fault
 from minibert.text import as_stream, check_choice, counted, whole_number, zip_texts
 from minibert.tokenizer import BertTokenizer
 
@@ -77,6 +78,7 @@ class TextScorer:
         plan: how much to compute in each pass.
         truncation: whether longer ones are truncated with a warning or rejected.
         shown: whether to show a progress bar.
+        what: the name of the method that computes, which the bar shows.
     """
 
     engine: Engine
@@ -86,6 +88,7 @@ class TextScorer:
     plan: Plan
     truncation: Cutting
     shown: bool | None
+    what: str
 
     def __call__(self, texts: Iterable[Any], total: int | None) -> Iterator[Tensor]:
         """The logits of each chunk of a stream, (N, labels) float32.
@@ -99,7 +102,7 @@ class TextScorer:
         """
         check_choice("truncation", self.truncation, ("warn", "error"))
         count = truncated = dropped = 0
-        with Progress(total, self.shown) as progress:
+        with Progress(total, self.shown, self.what) as progress:
             for chunk in chunks(texts):
                 rows = rows_of(self.tokenizer, chunk, self.limit)
                 if rows.lost and self.truncation == "error":
@@ -205,6 +208,7 @@ def text_classifier(model: PretrainedModel, source: object) -> BertForSequenceCl
     """
     if isinstance(model, BertForSequenceClassification):
         return model
+    check_fault(model, source)
     kind = type(model).__name__
     can = ", ".join(["encode", "words", *([USES[kind]] if kind in USES else [])])
     raise MinibertError(

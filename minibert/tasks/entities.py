@@ -22,7 +22,7 @@ from minibert.heads import Classifier
 from minibert.model import BertForTokenClassification
 from minibert.pretrained.source import Source
 from minibert.tasks.heads import with_head
-from minibert.text import as_stream, without_spaces
+from minibert.text import as_stream, end_with_marks, without_spaces
 from minibert.tokenizer import BertTokenizer
 
 Strategy = Literal["simple", "none", "first", "average", "max"]
@@ -194,8 +194,12 @@ def entities(
     found: list[list[Entity]] = [[] for _ in texts]
     wanted = np.flatnonzero(np.array([name != OUTSIDE for name in names])[labels])
     begins, stops = tokens.offsets[starts[wanted], 0], tokens.offsets[ends[wanted], 1]
-    columns = (number[wanted], labels[wanted], best[wanted], begins, stops)
-    for text, label, score, begin, stop in zip(*(column.tolist() for column in columns), strict=True):
+    columns = (number[wanted], labels[wanted], best[wanted], begins, stops, ends[wanted])
+    for text, label, score, begin, stop, last in zip(*(column.tolist() for column in columns), strict=True):
+        limit = len(texts[text])
+        if last + 1 < len(tokens.texts) and tokens.texts[last + 1] == text:
+            limit = tokens.offsets[last + 1, 0]
+        stop = end_with_marks(texts[text], stop, limit)
         start, end = without_spaces(texts[text], begin, stop)  # tokens of some tokenizers begin with the space
         if start < end:
             found[text].append(Entity(names[label], score, texts[text][start:end], start, end))
@@ -245,7 +249,7 @@ def find_entities(
     stream, total = as_stream(texts)
     scheme, cut = Scheme(model.config.id2label or {}), Truncated(max_tokens, truncation)
     found: list[list[Entity]] = []
-    with Progress(total, show_progress_bar) as progress:
+    with Progress(total, show_progress_bar, "entities") as progress:
         for chunk in chunks(stream, TOKENIZED_AT_ONCE):
             encodings, rows = tokenizer.backend.encode_batch(chunk, add_special_tokens=False), Rows()
             for number, encoding in enumerate(encodings):

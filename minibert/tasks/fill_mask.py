@@ -20,6 +20,7 @@ from minibert.engine.twin import evaluating
 from minibert.errors import MinibertError
 from minibert.model import BertForMaskedLM, BertForPreTraining
 from minibert.pretrained.source import Source
+from minibert.tasks.heads import check_fault
 from minibert.text import check_text, whole_number
 from minibert.tokenizer import BertTokenizer
 
@@ -58,6 +59,7 @@ Filled = list[Candidate] | list[list[Candidate]]  # of a text with one [MASK], o
 def check_head(model: PretrainedModel, source: Source, missing: Sequence[str]) -> BertForMaskedLM | BertForPreTraining:
     """Return the model, or raise MinibertError if it lacks a masked-LM head, naming the missing tensors."""
     if not isinstance(model, (BertForMaskedLM, BertForPreTraining)):
+        check_fault(model, source)
         raise MinibertError(
             f"{source} must have a masked-LM head to fill masks; it lacks {', '.join(missing)}: "
             "load a checkpoint that has it, google-bert/bert-base-uncased for one"
@@ -148,7 +150,7 @@ class MaskFiller:
             MinibertError: a text without [MASK], or too long; an impossible target.
         """
         count = 0
-        with Progress(total, shown) as progress:
+        with Progress(total, shown, "fill_mask") as progress:
             for chunk in chunks(texts, TOKENIZED_AT_ONCE):
                 pairs = zip(chunk, self.tokenizer.encode_texts(chunk), strict=True)
                 masks = [self._masks(text, encoding, number) for number, (text, encoding) in enumerate(pairs, count)]

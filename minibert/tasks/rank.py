@@ -52,45 +52,47 @@ def activation_of(config: BertConfig, settings: Mapping[str, Any]) -> Activation
             f"num_labels ({config.num_labels}) must be 1 to score and rank; use classify(texts, pair), which gives "
             "each pair its labels"
         )
+    theirs = config.extra.get("sentence_transformers")
     named = [
         settings.get("activation_fn"),
-        (config.extra.get("sentence_transformers") or {}).get("activation_fn"),
+        theirs.get("activation_fn") if isinstance(theirs, Mapping) else None,
         config.extra.get("sbert_ce_default_activation_function"),
     ]
     path = str(next(filter(None, named), "Sigmoid"))
     name = path.rpartition(".")[2]
     if name not in DENSE_ACTIVATIONS:
-        raise MinibertError(f"the reranker's activation ({path}) must be one of {', '.join(DENSE_ACTIVATIONS)}")
+        raise MinibertError(f"the reranker's activation ({path:.100}) must be one of {', '.join(DENSE_ACTIVATIONS)}")
     return DENSE_ACTIVATIONS[name]
 
 
 def is_pair(value: Any) -> bool:
     """Whether a value is one pair of texts, not several pairs."""
-    return isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(text, str) for text in value)
+    sequence = isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    return sequence and len(value) == 2 and all(isinstance(text, str) for text in value)
 
 
-def score(scorer: TextScorer, activation: Activation, pairs: Iterable[Any]) -> NDArray[np.float32]:
-    """The scores of pairs, (N,).
+def score(scorer: TextScorer, activation: Activation, pairs: Iterable[Any], prompt: str = "") -> NDArray[np.float32]:
+    """The scores of pairs, (N,), with `prompt` before the first text of each.
 
     Raises:
         MinibertError: what is not a pair of texts; a long pair with `truncation="error"`.
     """
     given = [pairs] if is_pair(pairs) else pairs if isinstance(pairs, Iterator) else several("pairs", pairs)
     total = len(given) if isinstance(given, list) else None
-    found = [activation(logits)[:, 0].numpy() for logits in scorer(_checked(given), total)]
+    found = [activation(logits)[:, 0].numpy() for logits in scorer(_checked(given, prompt), total)]
     return np.concatenate([np.empty(0, np.float32), *found])
 
 
-def _checked(pairs: Iterable[Any]) -> Iterator[tuple[str, str]]:
+def _checked(pairs: Iterable[Any], prompt: str) -> Iterator[tuple[str, str]]:
     for number, pair in enumerate(pairs):
         if not is_pair(pair):
             raise MinibertError(f"pair {number} ({short(pair)}) must be two texts, (query, document)")
         check_text(pair)
-        yield tuple(pair)
+        yield prompt + pair[0], pair[1]
 
 
 def rank(
-    scorer: TextScorer, activation: Activation, query: str, documents: Any, top_k: int | None = None
+    scorer: TextScorer, activation: Activation, query: str, documents: Any, top_k: int | None = None, prompt: str = ""
 ) -> list[Ranked]:
     """The documents, the best first; equal scores keep the order of the documents.
 
@@ -99,6 +101,7 @@ def rank(
         query: a text.
         documents: texts.
         top_k: how many; None means all.
+        prompt: put before the query.
 
     Raises:
         MinibertError: what is not text; a long pair with `truncation="error"`.
@@ -106,6 +109,6 @@ def rank(
     top_k = None if top_k is None else whole_number("top_k", top_k)
     check_text([query])
     texts = as_list(documents)
-    scores = score(scorer, activation, iter([(query, text) for text in texts]))
+    scores = score(scorer, activation, iter([(query, text) for text in texts]), prompt)
     order = np.argsort(-scores, kind="stable")[:top_k].tolist()
     return [Ranked(index, float(scores[index]), texts[index]) for index in order]

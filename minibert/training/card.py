@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from minibert.pretrained.card import escaped, yaml_of
+from minibert.pretrained.card import in_markdown, in_yaml
 from minibert.pretrained.source import Source
 from minibert.training.data import Data
 
@@ -38,11 +38,11 @@ def card(
     packages = ", ".join(f"{name} {_version(name)}" for name in ("readable-bert", "torch", "tokenizers", "numpy"))
     parts = [
         "---",
-        *([f"base_model: {yaml_of(source.name)}"] if source.revision else []),  # must be on the Hub
+        *([f"base_model: {in_yaml(source.name)}"] if source.revision else []),  # must be on the Hub
         f"pipeline_tag: {PIPELINES[task]}",
         "tags: [bert, minibert]",
         "---",
-        f"# {escaped(source if source.revision else Path(source.name).name)}, fine-tuned: {task}",
+        f"# {in_markdown(source if source.revision else Path(source.name).name)}, fine-tuned: {task}",
         "",
         *_table(("data", "file or rows", "rows", "sha256"), [(d.name, d.title, len(d.rows), d.digest) for d in data]),
         *(_table(("metric", "dev"), [(name, f"{value:.4f}") for name, value in metrics.items()]) if metrics else ()),
@@ -56,7 +56,7 @@ def card(
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """A table in Markdown, and an empty line."""
     lines = [head, ["---"] * len(head), *rows]
-    return [*("| " + " | ".join(map(escaped, line)) + " |" for line in lines), ""]
+    return [*("| " + " | ".join(map(in_markdown, line)) + " |" for line in lines), ""]
 
 
 def _version(package: str) -> str:

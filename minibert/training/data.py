@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minibert.errors import MinibertError
 from minibert.pretrained.files import sha256_of
-from minibert.records import Record, decoded, read_csv, read_json_lines, read_parquet
+from minibert.records import ReadFile, Record, decoded, parsed_json, read_csv, read_json_lines, read_parquet, read_tsv
 from minibert.text import check_text, counted, is_table, short
 
-ReadFile = Callable[[str], Iterator[tuple[str, Record]]]  # yields each row with its place, to begin a message with
 Rows = str | Path | Iterable[Mapping[str, Any]]
 
 
@@ -127,10 +124,33 @@ def _given(name: str, source: Any) -> Iterator[tuple[str, Record]]:
         raise MinibertError(f"{name} ({kind}) must be a file or dicts, not a table; pass table.to_dict('records')")
     if not isinstance(source, Iterable):
         raise MinibertError(f"{name} ({short(source)}) must be a file or dicts, one for each row")
+    names = _label_names(source)
     for number, record in enumerate(source):
         if not isinstance(record, Mapping):
             raise MinibertError(f"{name}, row {number}, ({short(record)}) must be a dict of columns")
-        yield f"{name}, row {number},", dict(record)
+        yield f"{name}, row {number},", {column: _named(value, names.get(column)) for column, value in record.items()}
+
+
+def _label_names(source: Any) -> dict[str, list[str]]:
+    """The names of numbered labels by column: the ClassLabels of a `datasets.Dataset`, and lists of them."""
+    features = getattr(source, "features", None)
+    found = {}
+    for column, feature in features.items() if isinstance(features, Mapping) else ():
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        if isinstance(names, list):
+            found[column] = names
+    return found
+
+
+def _named(value: Any, names: list[str] | None) -> Any:
+    """The names of labels that are numbers; -1 stands for none."""
+    if names is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_named(one, names) for one in value]
+    if isinstance(value, Integral):
+        return names[int(value)] if 0 <= int(value) < len(names) else None
+    return value
 
 
 def _renamed(place: str, record: Record, columns: Mapping[str, str], absent: Sequence[str]) -> Record:
@@ -150,9 +170,22 @@ def as_number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: None, "", NaN, or pandas' NA and NaT."""
+    if isinstance(value, Real):
+        return bool(value != value)
+    return value is None or (isinstance(value, str) and value == "") or type(value).__name__ in ("NAType", "NaTType")
+
+
+def listed(rows: Sequence[Row]) -> str:
+    """The places of the first five rows, and how many more there are, to begin a message with."""
+    more = f", and {counted(len(rows) - 5, 'other')}," if len(rows) > 5 else ","
+    return "; ".join(row.place.rstrip(",") for row in rows[:5]) + more
 
 
 def read_objects(path: str) -> Iterator[tuple[str, Record]]:
@@ -193,20 +226,20 @@ def read_squad(path: str) -> Iterator[tuple[str, Record]]:
     """
     text = "".join(line for _, line in decoded(path))
     try:
-        articles = json.loads(text)["data"]
+        articles = parsed_json(text, path, "fix it, or use .jsonl")["data"]
         for number, article in enumerate(articles):
             for paragraph in article["paragraphs"]:
                 for asked in paragraph["qas"]:
                     place = f"{path}, article {number}, question {asked.get('id', short(asked['question']))},"
                     answers = [] if asked.get("is_impossible") else asked["answers"]
                     yield place, {"question": asked["question"], "context": paragraph["context"], "answers": answers}
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:  # other JSON
         raise MinibertError(f"{path} must be JSON in SQuAD's format ({error!r}); fix it, or use .jsonl") from None
 
 
 READERS: dict[str, ReadFile] = {
     ".csv": read_csv,
-    ".tsv": partial(read_csv, delimiter="\t", quoting=csv.QUOTE_NONE),
+    ".tsv": read_tsv,
     ".jsonl": read_objects,
     ".parquet": read_parquet,
 }

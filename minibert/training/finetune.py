@@ -26,7 +26,7 @@ from minibert.training.metrics import Metrics, check_installed
 from minibert.training.order import DistinctEpochs, Epochs
 from minibert.training.packed import Example
 from minibert.training.processes import is_first, join, wait
-from minibert.training.run import History, folder_of, run_in_folder
+from minibert.training.run import History, claim, finish, folder_of, is_finished, run_in_folder
 from minibert.training.settings import Settings
 from minibert.training.tasks import TASKS, Compare, Task
 from minibert.training.vocabulary import CompactTable
@@ -99,8 +99,8 @@ def finetune(
 ) -> Run:
     """Fine-tune a copy of a model on rows, and save it.
 
-    The same call again resumes an interrupted run, and of a finished one returns what it returned. Tasks and their
-    columns:
+    The same call again resumes an interrupted run. Of a finished one it returns what it returned, and writes nothing.
+    Tasks and their columns:
 
     - "classify": text, label, and if there are pairs text_pair. The labels decide whether one label is learned, several
       or a number: see `tasks.Classify`.
@@ -114,8 +114,8 @@ def finetune(
         bert: the model; it does not change.
         train: a .csv, .tsv, .jsonl or .parquet file, or an iterable of dicts.
         task: what is learned.
-        output: a folder. The model goes into it; the run's states, `losses.csv` and `metrics.csv` into its subfolder
-            `training`.
+        output: a folder, new or empty. The model goes into it; the run's states, `losses.csv` and `metrics.csv` into
+            its subfolder `training`.
         dev: rows to evaluate on after each epoch. The model with the best metric is kept; without, the last.
         columns: the names of columns in the rows, by the names above, where they differ.
         epochs, batch_size: how often each row is taken, and how many rows in a step.
@@ -127,7 +127,8 @@ def finetune(
         show_progress_bar: None shows it if standard error is a terminal.
 
     Raises:
-        MinibertError: rows that cannot be learned from; the folder holds another run; a setting that makes no sense.
+        MinibertError: rows that cannot be learned from; the folder holds another run or anything else; a setting that
+            makes no sense.
         FileNotFoundError: a file does not exist.
         ImportError: `dev` is given, and scikit-learn is not installed.
         DivergenceError: a loss is not finite; the last saved state is in the folder.
@@ -139,9 +140,23 @@ def finetune(
         check_installed()
     if patience is not None and dev is None:
         raise MinibertError(f"patience ({patience}) must be given with dev, whose metric it waits for; pass dev=")
-    for name, count in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
-        if count is not None or name != "patience":
+    for name, count in (
+        ("epochs", epochs),
+        ("batch_size", batch_size),
+        ("patience", patience),
+        ("max_length", max_length),
+    ):
+        if count is not None or name in ("epochs", "batch_size"):
             whole_number(name, count)
+    settings = Settings(
+        steps=1,  # until the rows are known
+        learning_rate=learning_rate,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        part_tokens=part_tokens,
+        seed=seed,
+        dtype=dtype,
+    )
     rows = read_rows("train", train, task, columns)
     held_out = None if dev is None else read_rows("dev", dev, task, columns)
     learned = TASKS[task].learned(rows)
@@ -155,15 +170,7 @@ def finetune(
         learned.check(held_out)
     table = CompactTable(tuned.encoder, [*examples, *others])
     batches, steps = _batches(learned, table.examples[: len(examples)], batch_size, epochs, seed)
-    settings = Settings(
-        steps=steps,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        part_tokens=part_tokens,
-        seed=seed,
-        dtype=dtype,
-    )
+    settings = replace(settings, steps=steps)
     choices = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -172,6 +179,7 @@ def finetune(
         **({"loss": loss} if task == "similarity" else {}),
     }
 
+    claim(folder)
     history = run_in_folder(
         tuned.model,
         batches,
@@ -195,13 +203,15 @@ def finetune(
         show_progress_bar=show_progress_bar,
     )
     best = history.best or {"step": len(history.steps)}
-    # rows of the table that do not occur were only decayed: see `CompactTable`
-    table.restore(math.prod(1 - settings.rate(number) * weight_decay for number in range(int(best["step"]))))
     metrics = {name: value for name, value in best.items() if name != "step"}
-    if is_first():  # of several processes, one writes
+    if not is_finished(folder) and is_first():  # of several processes, one writes
+        # rows of the table that do not occur were only decayed: see `CompactTable`
+        table.restore(math.prod(1 - settings.rate(number) * weight_decay for number in range(int(best["step"]))))
         tuned.save_pretrained(folder)
         data = [rows] if held_out is None else [rows, held_out]
-        write_text(folder / "README.md", card(bert.source, task, data, {**choices, **vars(settings)}, metrics))
+        if not (folder / "README.md").exists():  # of this run, which was killed here, or somebody's own
+            write_text(folder / "README.md", card(bert.source, task, data, {**choices, **vars(settings)}, metrics))
+        finish(folder)
     wait()
     return Run(metrics, history, load(folder, device=bert.model.device), folder)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +22,46 @@ class Log:
     Args:
         path: the file. Lines after the step to resume from are cut off.
         start: the number of steps that are done.
+        digest: of the lines of these steps, as `digest` was after the last one.
         writes: whether this process writes it.
+
+    Raises:
+        MinibertError: the lines are not those that were written.
     """
 
-    def __init__(self, path: Path, start: int, writes: bool) -> None:
+    def __init__(self, path: Path, start: int, digest: str | None, writes: bool) -> None:
         self.steps: list[Step] = []
         self.path, self.writes = path, writes
+        self._digest = hashlib.sha256()
+        content = _line(Step._fields)
         if start:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))[1 : start + 1]
-            with suppress(ValueError, IndexError):
-                self.steps = [Step(int(r[0]), float(r[1]), float(r[2]), float(r[3]), int(r[4])) for r in rows]
-            if [step.number for step in self.steps] != list(range(start)):
+            lines = path.read_bytes().splitlines(keepends=True)[: start + 1] if path.is_file() else []
+            content = b"".join(lines)
+            if len(lines) != start + 1 or hashlib.sha256(content).hexdigest() != digest:
                 raise MinibertError(
-                    f"{path} must have the losses of the {start} steps that are done, to resume there; restore it, or "
-                    "choose another folder"
+                    f"{path} must have the losses of the {start} steps that are done, as they were written, to resume "
+                    "there; restore it, or choose another folder"
                 )
+            rows = csv.reader(content.decode().splitlines()[1:])
+            self.steps = [Step(int(r[0]), float(r[1]), float(r[2]), float(r[3]), int(r[4])) for r in rows]
+        self._digest.update(content)
         self._waiting: list[Step] = []
         if writes:
             # whole: a process that is killed here leaves the older file, whose first lines are the same
             with _named(path, start), written_whole(path) as new:
-                with new.open("w", newline="", encoding="utf-8") as file:
-                    csv.writer(file, lineterminator="\n").writerows([Step._fields, *self.steps])
+                new.write_bytes(content)
                 path_to_disk(new)
+
+    @property
+    def digest(self) -> str:
+        """A digest of the file up to the last step."""
+        return self._digest.hexdigest()
 
     def add(self, step: Step) -> None:
         """Note a step."""
         self.steps.append(step)
         self._waiting.append(step)
+        self._digest.update(_line(step))
         if len(self._waiting) >= 20:
             self.flush()
 
@@ -57,19 +70,31 @@ class Log:
         if self.writes and self._waiting:
             with (
                 _named(self.path, len(self.steps)),
-                self.path.open("a", newline="", encoding="utf-8") as file,
+                self.path.open("ab") as file,
             ):
-                csv.writer(file, lineterminator="\n").writerows(self._waiting)
+                file.writelines(map(_line, self._waiting))
                 to_disk(file)  # before a state that counts these steps as done
         self._waiting = []
 
 
-def read_log(path: Path) -> list[dict[str, str]]:
-    """The lines of a file of losses or metrics; none if there is no file."""
+def _line(values: Sequence[Any]) -> bytes:
+    """A line of the file; floats have all their digits."""
+    return (",".join(map(str, values)) + "\n").encode()
+
+
+def read_log(path: Path, column: str) -> dict[int, float]:
+    """A column of a file of losses or metrics, by the numbers in its first column; empty if there is no file.
+
+    Raises:
+        MinibertError: the file is not as it was written.
+    """
     if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {int(next(iter(row.values()))): float(row[column]) for row in csv.DictReader(file)}
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise MinibertError(f"{path} must be as it was written ({error!r}); restore or delete it") from None
 
 
 def write_metrics(path: Path, evaluations: Sequence[Mapping[str, float]], done: int) -> None:

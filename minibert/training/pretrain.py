@@ -21,6 +21,7 @@ from minibert.errors import MinibertError, optional
 from minibert.loading import load
 from minibert.model import BertForMaskedLM, BertForPreTraining
 from minibert.pretrained.files import place, write_text
+from minibert.records import parsed_json
 from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.training.fast import fast_operations
@@ -30,9 +31,9 @@ from minibert.training.objectives import MaskedTokens
 from minibert.training.order import Epochs
 from minibert.training.packed import Example, parts_of
 from minibert.training.processes import first_before_others, is_first, join, wait
-from minibert.training.run import History, folder_of, run_in_folder
+from minibert.training.run import History, claim, finish, folder_of, is_finished, run_in_folder
 from minibert.training.sequences import Sequences, digest_of, lines_of, new_vocabulary, tokenized
-from minibert.training.settings import Settings
+from minibert.training.settings import Settings, as_float
 from minibert.vectors.fingerprint import facts
 
 # Layers and hidden size; a head has 64 dimensions, the feed-forward network 4 H.
@@ -87,7 +88,8 @@ def pretrain(
 
     Args:
         files: UTF-8 text, a document each. No row of tokens crosses from one to the next.
-        output: a folder. The model goes into it; its state, `losses.csv` and the curve into its subfolder `training`.
+        output: a folder, new or empty. The model goes into it; its state, `losses.csv` and the curve into its subfolder
+            `training`.
         size: of a new model: "tiny", "mini", "small", "base", or a `config.json`; "tiny" when None. Its
             vocabulary is learned from the files, unless one is given.
         model: a checkpoint to continue from, in place of a new model. If it lacks a masked-LM head, it gets a new one.
@@ -127,12 +129,13 @@ def pretrain(
         seed=seed,
         dtype=dtype,  # type: ignore[arg-type]
     )
-    if not 0 < epochs < math.inf:
-        raise MinibertError(f"epochs ({epochs!r}) must be a number above 0; 1 is usual")
+    if not 0 < as_float(epochs) < math.inf:
+        raise MinibertError(f"epochs ({epochs!r:.40}) must be a number above 0; 1 is usual")
     paths, others = [Path(file) for file in files], [Path(file) for file in held_out]
     if not paths:
         raise MinibertError("files ([]) must name at least one text file to learn from")
     digest, held_out_digest = digest_of(paths), digest_of(others)
+    claim(folder)
     with torch.random.fork_rng([]), first_before_others():
         torch.manual_seed(seed)
         trained = _start(model, size or "tiny", vocabulary, paths, digest, vocab_size, length, folder / "training")
@@ -193,15 +196,16 @@ def pretrain(
             show_progress_bar=show_progress_bar,
         )
     except (KeyboardInterrupt, MinibertError):
-        with suppress(OSError, ValueError, KeyError):  # the error is what counts
+        with suppress(OSError, ValueError):  # the error is what counts
             _draw(folder / "training")
         raise
     after = [_words(trained, sentence) for sentence in sentences]
     metrics = {name: value for name, value in history.evaluations[-1].items() if name != "step"}
-    if is_first():  # of several processes, one writes
+    if not is_finished(folder) and is_first():  # of several processes, one writes
         _draw(folder / "training")
         trained.save_pretrained(folder)
         write_text(folder / "training" / "result.json", json.dumps(metrics, indent=2) + "\n")
+        finish(folder)
     wait()
     return Pretraining(trained, metrics, history, list(zip(sentences, before, after, strict=True)))
 
@@ -256,8 +260,8 @@ def _config(size: str | Path, length: int) -> BertConfig:
         if not path.is_file():
             raise MinibertError(f"size ({size}) must be one of {', '.join(SIZES)}, or a config.json that exists")
         try:
-            return BertConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            return BertConfig.from_dict(parsed_json(path.read_bytes(), str(path)))
+        except (ValueError, TypeError, AttributeError) as error:
             raise MinibertError(f"size ({size}) must be a config.json of a BERT ({error}); correct it") from None
     layers, hidden = SIZES[str(size)]
     return BertConfig(
@@ -300,7 +304,6 @@ def _draw(folder: Path) -> None:
     """Write the picture of the losses so far."""
     from minibert.pictures.plots import plot_losses, save
 
-    losses, metrics = (read_log(folder / name) for name in ("losses.csv", "metrics.csv"))
+    losses, held_out = (read_log(folder / name, "loss") for name in ("losses.csv", "metrics.csv"))
     if losses and is_first():
-        held_out = {int(row["step"]): float(row["loss"]) for row in metrics}
-        save(plot_losses([float(row["loss"]) for row in losses], held_out), folder / "curve.png")
+        save(plot_losses(list(losses.values()), held_out), folder / "curve.png")

@@ -19,7 +19,8 @@ from typing_extensions import Self
 
 from minibert.base import PretrainedModel
 from minibert.errors import MinibertError, warn
-from minibert.pretrained.files import locked
+from minibert.pretrained.files import is_temporary, locked, sha256_of, write_text
+from minibert.records import parsed_json
 from minibert.text import whole_number
 from minibert.training.log import Bar, Log, write_metrics
 from minibert.training.loop import DivergenceError, Step, adamw, train
@@ -49,16 +50,67 @@ class History:
     stopped_early: bool = False
 
 
+MARKER = "output.json"  # in the subfolder `training`: says that the folder is a run's own, and whether it has ended
+WEIGHTS = "model.safetensors"
+# What a killed process may leave unfinished in the subfolder, besides states.
+TEMPORARY = (
+    *(MARKER, "losses.csv", "metrics.csv", "curve.png", "result.json"),
+    *("tokens.bin", "tokens.json", "held_out.bin", "held_out.json"),
+)
+
+
 def folder_of(output: str | Path) -> Path:
-    """The folder for a run, which may not exist yet.
+    """The folder for a run: one that does not exist yet, is empty, or was made by an earlier call.
 
     Raises:
-        MinibertError: it is a file.
+        MinibertError: it is a file, or holds something else.
     """
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise MinibertError(f"the output ({folder}) must be a folder, not a file; choose another name")
+    inner = folder / "training"
+    if folder.exists() and not (inner / MARKER).is_file():
+        others = [path for path in folder.iterdir() if path != inner or not path.is_dir()]
+        if inner.is_dir():  # a killed call may have come no further
+            others += [path for path in inner.iterdir() if path.name != ".lock" and not is_temporary(path, [MARKER])]
+        if others:
+            raise MinibertError(
+                f"the output ({folder}) must be empty or hold a run of its own, but it holds "
+                f"{others[0].relative_to(folder)}; choose another folder"
+            )
     return folder
+
+
+def claim(folder: Path) -> None:
+    """Mark a folder of `folder_of` as a run's own, before anything else is written to it."""
+    if is_first() and not (folder / "training" / MARKER).exists():
+        write_text(folder / "training" / MARKER, json.dumps({"finished": None}) + "\n")
+
+
+def finish(folder: Path) -> None:
+    """Note that the run has ended, and which weights it has written."""
+    write_text(folder / "training" / MARKER, json.dumps({"finished": sha256_of(folder / WEIGHTS)}) + "\n")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run has ended before, so that nothing in its folder may be written again.
+
+    Warns if its weights were changed since. If they were deleted, they are to be written again.
+
+    Raises:
+        MinibertError: the marker is damaged.
+    """
+    path = folder / "training" / MARKER
+    found = parsed_json(path.read_bytes(), str(path), "choose another folder") if path.is_file() else {}
+    digest = found.get("finished") if isinstance(found, dict) else None
+    if not isinstance(digest, str) or not (folder / WEIGHTS).is_file():
+        return False
+    if sha256_of(folder / WEIGHTS) != digest:
+        warn(
+            f"{folder / WEIGHTS} was changed after the run had ended; it stays as it is, and so does the rest of the "
+            "folder: to train again, choose another folder"
+        )
+    return True
 
 
 def run_in_folder(
@@ -113,16 +165,23 @@ def run_in_folder(
         kept = Checkpoints(folder / "states")
         what = json.loads(json.dumps({**identity, "settings": vars(settings)}, default=str))
         _check_identity(kept, what, model, folder)
+        if first and folder.is_dir():
+            for path in folder.iterdir():
+                if is_temporary(path, TEMPORARY):
+                    path.unlink()
         optimizer = adamw(model, settings)
         state = kept.load(model, optimizer)
         start = state["step"] if state else 0
         if total(start) != start * rank_and_size()[1]:
             raise MinibertError(f"the folder ({folder}) must be the same for all processes; use a disk that they share")
         history = History(**state["history"]) if state else History()
-        log = Log(folder / "losses.csv", start, writes=first)
+        digest = state.get("losses") if state else None
+        start, done_before = settings.steps if history.stopped_early else start, start
+        ended = start == settings.steps
+        log = Log(folder / "losses.csv", done_before, digest, writes=first and not ended)
         history.steps = log.steps
-        if history.stopped_early:
-            start = settings.steps
+        if ended and first:
+            kept.tidy(int(history.best["step"]) if history.best else None)
 
         def all_agree_to(stop: bool) -> bool:
             return total(stop) > 0
@@ -131,7 +190,8 @@ def run_in_folder(
             if first:
                 log.flush()
                 rest = {key: value for key, value in vars(history).items() if key != "steps"}
-                kept.save(done, model, optimizer, {"identity": what, "machine": _machine(model), "history": rest})
+                facts = {"identity": what, "machine": _machine(model), "history": rest, "losses": log.digest}
+                kept.save(done, model, optimizer, facts)
                 if history.best:
                     kept.forget_best(int(history.best["step"]))
 

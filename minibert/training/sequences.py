@@ -12,9 +12,9 @@ from typing import overload
 import numpy as np
 from tokenizers import Tokenizer, models, trainers
 
-from minibert.errors import MinibertError
+from minibert.errors import MinibertError, warn
 from minibert.pretrained.files import sha256_of, to_disk, write_text, written_whole
-from minibert.records import decoded
+from minibert.records import decoded, parsed_json
 from minibert.text import counted
 from minibert.tokenizer import BertTokenizer
 from minibert.training.packed import Ids
@@ -75,7 +75,8 @@ def tokenized(
     index = path.with_suffix(".json")
     digest = hashlib.sha256(f"{digest} {tokenizer.backend.to_str()}".encode()).hexdigest()
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
-    if not index.exists() or json.loads(index.read_text(encoding="utf-8"))["digest"] != digest:
+    ends = _kept(path, index, digest)
+    if ends is None:
         index.unlink(missing_ok=True)  # until it is written again, nothing vouches for the tokens
         ends, total = [], 0
         with written_whole(path) as new, new.open("wb") as file:
@@ -86,11 +87,34 @@ def tokenized(
                     total += len(ids)
                 ends.append(total)
             to_disk(file)
-        write_text(index, json.dumps({"digest": digest, "ends": ends}) + "\n")
-    ends = json.loads(index.read_text(encoding="utf-8"))["ends"]
+        write_text(index, json.dumps({"digest": digest, "content": _content(path, ends), "ends": ends}) + "\n")
     if not ends or not ends[-1]:
         raise MinibertError("the files must hold text to learn from, and these hold no tokens; name other files")
     return np.memmap(path, dtype=dtype, mode="r"), ends
+
+
+def _kept(path: Path, index: Path, digest: str) -> list[int] | None:
+    """Where each document ends in the file of tokens; None if there is none, or it is of other documents.
+
+    A file that was changed or truncated counts as none, with a warning: the same tokens are then written again.
+    """
+    if not index.exists():
+        return None
+    try:
+        found = parsed_json(index.read_bytes(), str(index))
+        if found["digest"] != digest:
+            return None
+        if path.is_file() and found["content"] == _content(path, found["ends"]):
+            return list(found["ends"])
+    except (MinibertError, KeyError, TypeError):
+        pass
+    warn(f"{path} must be as it was written; it has changed, or its list {index.name} has: it is written again")
+    return None
+
+
+def _content(path: Path, ends: Sequence[int]) -> str:
+    """A digest of a file of tokens and of where its documents end."""
+    return hashlib.sha256(f"{sha256_of(path)} {json.dumps(ends)}".encode()).hexdigest()
 
 
 def lines_of(path: Path) -> Iterator[str]:

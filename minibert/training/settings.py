@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 from minibert.errors import MinibertError
 from minibert.text import check_choice, whole_number
+
+
+def as_float(value: Any) -> float:
+    """A number as a float; NaN, which is in no range, for anything else and for numbers that are too large."""
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 @dataclass(frozen=True)
@@ -50,17 +58,24 @@ class Settings:
             whole_number("part_tokens", self.part_tokens)
         check_choice("schedule", self.schedule, ("linear", "cosine", "constant"))
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
-        if not 0 < self.learning_rate < math.inf:
-            raise MinibertError(f"learning_rate ({self.learning_rate!r}) must be a number above 0; 5e-5 is usual")
-        if not 0 <= self.warmup <= 1:
-            raise MinibertError(f"warmup ({self.warmup!r}) must be a fraction of the steps, from 0 to 1; 0.1 is usual")
-        if not (isinstance(self.seed, Integral) and self.seed >= 0):
-            raise MinibertError(f"seed ({self.seed!r}) must be a whole number of at least 0")
-        if not self.max_grad_norm > 0:
-            raise MinibertError(f"max_grad_norm ({self.max_grad_norm!r}) must be above 0; math.inf never clips")
+        if not 0 < as_float(self.learning_rate) < math.inf:
+            raise MinibertError(f"learning_rate ({self.learning_rate!r:.40}) must be a number above 0; 5e-5 is usual")
+        if not 0 <= as_float(self.warmup) <= 1:
+            raise MinibertError(
+                f"warmup ({self.warmup!r:.40}) must be a fraction of the steps, from 0 to 1; 0.1 is usual"
+            )
+        if not (isinstance(self.seed, Integral) and 0 <= self.seed < 2**63):
+            raise MinibertError(f"seed ({self.seed!r:.40}) must be a whole number of at least 0, and less than 2**63")
+        if not as_float(self.max_grad_norm) > 0:
+            raise MinibertError(f"max_grad_norm ({self.max_grad_norm!r:.40}) must be above 0; math.inf never clips")
         for name in ("weight_decay", "eps"):
-            if not getattr(self, name) >= 0:
-                raise MinibertError(f"{name} ({getattr(self, name)!r}) must be a number of at least 0")
+            if not 0 <= as_float(getattr(self, name)) < math.inf:
+                raise MinibertError(f"{name} ({getattr(self, name)!r:.40}) must be a number of at least 0")
+        pair = isinstance(self.betas, (tuple, list)) and len(self.betas) == 2
+        if not (pair and all(0 <= as_float(beta) < 1 for beta in self.betas)):
+            raise MinibertError(
+                f"betas ({self.betas!r:.40}) must be two numbers of at least 0 and below 1; (0.9, 0.999) is usual"
+            )
 
     def rate(self, number: int) -> float:
         """The learning rate of a step, the first being number 0."""

@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from minibert.errors import MinibertError, warn
+from minibert.pretrained.checkpoint import save_tensors
 from minibert.pretrained.files import path_to_disk, sha256_of
+from minibert.records import parsed_json
 
 SAVING = ".saving"
 FACTS, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
@@ -56,6 +58,14 @@ class Checkpoints:
         end = states.index(newest) + 1
         for path in states[: max(0, end - self.keep)] + states[end:]:
             shutil.rmtree(path)
+
+    def tidy(self, best: int | None) -> None:
+        """Delete what a killed process has left beside the newest states and the best weights of a run that ended."""
+        shutil.rmtree(self.folder / SAVING, ignore_errors=True)
+        for path in self._all()[: -self.keep]:
+            shutil.rmtree(path)
+        if best is not None:
+            self.forget_best(best)
 
     def save_best(self, step: int, model: nn.Module, facts: Mapping[str, Any]) -> None:
         """Write the weights after `step` steps, the best ones so far. The older ones stay until `forget_best`."""
@@ -148,7 +158,7 @@ def _write(path: Path, files: Mapping[str, Mapping[str, Tensor]], facts: Mapping
     try:
         saving.mkdir(parents=True)
         for name, tensors in files.items():
-            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, saving / name)
+            save_tensors(tensors, saving / name)
         content = {**facts, "digests": {name: sha256_of(saving / name) for name in files}}
         text = json.dumps({"state": content, "digest": _digest_of(content)}, indent=1, ensure_ascii=False)
         (saving / FACTS).write_text(text + "\n", encoding="utf-8")
@@ -177,14 +187,17 @@ def _read(path: Path, files: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
     for name in files:
         if sha256_of(path / name) != facts["digests"].get(name):
             raise MinibertError(f"{name} is not what was written")
-    return facts, {name: load_file(path / name) for name in files}
+    try:
+        return facts, {name: load_file(path / name) for name in files}
+    except SafetensorError as error:
+        raise MinibertError(f"its tensors cannot be read ({error})") from None
 
 
 def _facts(path: Path) -> dict[str, Any]:
     try:
-        written = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        written = parsed_json((path / FACTS).read_bytes(), FACTS)
         content: dict[str, Any] = written["state"]
-        whole = written["digest"] == _digest_of(content)
+        whole = isinstance(content, dict) and written["digest"] == _digest_of(content)
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:

@@ -5,9 +5,9 @@ A task is made from the rows of the training data (`learned`) or, to evaluate, f
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -26,11 +26,12 @@ from minibert.model import (
     BertForTokenClassification,
     BertModel,
 )
+from minibert.records import ReadFile, parsed_json
 from minibert.tasks.answer import Reader, reader_of
 from minibert.tasks.classify import rows_of
 from minibert.tasks.entities import OUTSIDE, Tokens, changes
-from minibert.text import check_choice, short
-from minibert.training.data import Data, ReadFile, Row, as_number, read_conll, read_squad
+from minibert.text import check_choice, counted, short
+from minibert.training.data import Data, Row, as_number, is_missing, listed, read_conll, read_squad
 from minibert.training.metrics import (
     Metrics,
     answer_metrics,
@@ -144,7 +145,7 @@ class Classify(Task):
     @classmethod
     def learned(cls, train: Data) -> Self:
         """The task of training data."""
-        given = [label_of(row) for row in train.rows]
+        given = labels_of(train)
         if all(isinstance(label, list) for label in given):
             problem, found = SEVERAL, {label for labels in given for label in labels}
         elif all(as_number(label) is not None for label in given) and any(map(_is_fraction, given)):
@@ -188,6 +189,7 @@ class Classify(Task):
 
     def examples(self, bert: Bert, data: Data) -> tuple[list[Example], dict[int, int]]:
         """An example for each row."""
+        labels_of(data)
         return _labelled(bert, _texts(data), [self.target(row) for row in data.rows])
 
     def objective(self, recipe: Recipe) -> Objective:
@@ -462,18 +464,30 @@ TASKS: dict[str, type[Task]] = {
 
 
 def label_of(row: Row) -> Any:
-    """The label of a row: a list of texts, or a text or number."""
+    """The label of a row: a list of texts, or a text or number; None if there is none."""
     label = row.values.get("label")
     if isinstance(label, str) and label.startswith("["):
-        try:
-            label = json.loads(label)
-        except ValueError:
-            return label
+        with suppress(MinibertError):  # a text that begins with a bracket
+            label = parsed_json(label, row.place)
     if isinstance(label, (list, tuple, np.ndarray)):
-        return [str(one) for one in label]
-    if label is None or label == "":
-        raise MinibertError(f"{row.place} must have a label, not {label!r}; remove such rows")
-    return label
+        return None if any(map(is_missing, label)) else [str(one) for one in label]
+    return None if is_missing(label) else label
+
+
+def labels_of(data: Data) -> list[Any]:
+    """The labels of all rows.
+
+    Raises:
+        MinibertError: rows have none.
+    """
+    labels = [label_of(row) for row in data.rows]
+    without = [row for row, label in zip(data.rows, labels, strict=True) if label is None]
+    if without:
+        raise MinibertError(
+            f"{listed(without)} must have a label, not {short(without[0].values.get('label'))}; {len(without):,} of "
+            f"{counted(len(labels), 'row')} have none: remove such rows"
+        )
+    return labels
 
 
 def _is_fraction(label: Any) -> bool:
@@ -555,17 +569,23 @@ def _answers(row: Row) -> list[tuple[str, int]]:
     try:
         if isinstance(given, Mapping):  # as the library `datasets` has them
             given = [dict(zip(given, own, strict=True)) for own in zip(*given.values(), strict=True)]
-        found = [(answer["text"], int(answer["answer_start"])) for answer in given]
+        found = [(answer["text"], as_number(answer["answer_start"])) for answer in given]
     except (KeyError, TypeError, ValueError):
         raise MinibertError(
             f"{row.place} must have a list of answers, each with text and answer_start, not {short(given)}; correct it"
         ) from None
-    for text, start in found:
-        if not text or context[start : start + len(text)] != text:
+    for number, (text, start) in enumerate(found):
+        if start is None or start < 0 or start != int(start):
+            given_start = short(given[number]["answer_start"])
             raise MinibertError(
-                f"{row.place} must have its answer ({short(text)}) at {start} of its context; correct answer_start"
+                f"{row.place} must have an answer_start that is a whole number of at least 0, not {given_start}; "
+                "correct it"
             )
-    return found
+        if not isinstance(text, str) or not text or not context.startswith(text, int(start)):
+            raise MinibertError(
+                f"{row.place} must have its answer ({short(text)}) at {int(start)} of its context; correct answer_start"
+            )
+    return [(text, int(start)) for text, start in found if start is not None]
 
 
 def _token_span(row: Row, offsets: Any) -> tuple[int, int]:

@@ -33,16 +33,30 @@ def fingerprint(bert: Any) -> str:
     return str(digest.hexdigest())
 
 
+# Fields of a configuration that change no result: names, versions, and the type that `facts` has apart.
+NO_RESULT = ("architectures", "output_attentions", "output_hidden_states")
+NO_RESULT_EXTRA = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+
+
 def facts(bert: Any) -> dict[str, str]:
-    """Everything that determines a vector: digests of the exact weights, the tokenizer and the recipe, and the dtype.
+    """Everything that determines a vector, a label or an answer, as digests, and the dtype.
+
+    Returns:
+        "weights" (the exact ones of the encoder), "head" (the class of the model, and the weights of its pooler and
+        heads), "config" (with the labels), "tokenizer", "recipe" and "dtype".
 
     Raises:
         MinibertError: an edited `Bert`.
     """
-    weights = _new()
+    weights, head = _new(), _new(type(bert.model).__name__.encode())
     for name, tensor in _weights(bert):
-        weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        weights.update(_bytes(tensor))
+        _add_exactly(weights, name, tensor)
+    for name, parameter in bert.model.named_parameters():
+        inner = name.removeprefix("bert.")
+        if inner.startswith("pooler.") or not (name.startswith("bert.") or bert.model is bert.encoder):
+            _add_exactly(head, inner, parameter.detach().cpu())
+    config = {name: value for name, value in vars(bert.config).items() if name not in NO_RESULT}
+    config["extra"] = {name: value for name, value in bert.config.extra.items() if name not in NO_RESULT_EXTRA}
     settings = {**vars(bert.recipe), "dense": [dense.activation for dense in bert.recipe.dense]}
     settings |= {
         "max_seq_length": bert.max_seq_length,
@@ -54,6 +68,8 @@ def facts(bert: Any) -> dict[str, str]:
     return {
         "dtype": str(bert.model.dtype).removeprefix("torch."),
         "weights": weights.hexdigest(),
+        "head": head.hexdigest(),
+        "config": _new(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
         "tokenizer": _new(_vocabulary(bert) + bert.tokenizer.backend.to_str().encode()).hexdigest(),
         "recipe": _new(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest(),
     }
@@ -61,6 +77,11 @@ def facts(bert: Any) -> dict[str, str]:
 
 def _new(data: bytes = b"") -> Any:
     return hashlib.blake2b(data, digest_size=16)
+
+
+def _add_exactly(digest: Any, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+    digest.update(_bytes(tensor))
 
 
 def _weights(bert: Any) -> Iterator[tuple[str, Tensor]]:

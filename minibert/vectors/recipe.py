@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from minibert.errors import MinibertError, warn
-from minibert.pretrained.checkpoint import converted, is_finite, read_tensors
+from minibert.pretrained.checkpoint import converted, is_finite, read_tensors, save_tensors
 from minibert.pretrained.files import write_text, written_whole
 from minibert.pretrained.hub import Repository
-from minibert.text import check_text, whole_number
+from minibert.pretrained.vocabulary import SIDES, SWITCHES
+from minibert.text import check_choice, check_text, short, whole_number
 from minibert.vectors.pooling import POOLING
 
 # Before version 5.4, sentence-transformers had one switch for each mode.
@@ -34,6 +34,20 @@ OLD_SWITCHES = {
 }
 
 
+QUERY = ("query",)  # the prompts of `encode_query` and `encode_document`, of which the first that is there is used
+DOCUMENT = ("document", "passage", "corpus")
+# What sentence-transformers' files call the arguments of the tokenizer, and those of others; old names and new ones.
+TOKENIZER_ARGUMENTS = ("tokenizer_args", "processor_kwargs")
+OTHER_ARGUMENTS = ("model_args", "model_kwargs", "config_args", "config_kwargs", "processing_kwargs")
+FOLLOWED = ("model_max_length", *SIDES, *SWITCHES)
+# Arguments that do not change a vector, or are for loading.
+HARMLESS = (
+    *("add_pooling_layer", "attn_implementation", "cache_dir", "clean_up_tokenization_spaces", "code_revision"),
+    *("device_map", "dtype", "local_files_only", "low_cpu_mem_usage", "output_attentions", "output_hidden_states"),
+    *("revision", "subfolder", "token", "torch_dtype", "trust_remote_code", "use_auth_token", "use_cache", "use_fast"),
+    "use_safetensors",
+)
+LONGEST_NAME = 200  # of a module's folder or class; file systems take no more than 255 bytes
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # The activations of sentence-transformers' Dense module, by the last part of their class's name.
 DENSE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -79,18 +93,21 @@ class Dense:
         activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
         if activation not in DENSE_ACTIVATIONS:
             raise MinibertError(
-                f"activation_function ({activation!r}) of {repository} must be one of {', '.join(DENSE_ACTIVATIONS)}"
+                f"activation_function ({short(activation)}) of {repository} must be one of "
+                f"{', '.join(DENSE_ACTIVATIONS)}"
             )
         name = config.get("module_input_name") or "sentence_embedding"
         if name != "sentence_embedding" or (config.get("module_output_name") or name) != name:
-            raise MinibertError(f"the Dense module of {repository} must map sentence_embedding to itself, not {name!r}")
+            raise MinibertError(
+                f"the Dense module of {repository} must map sentence_embedding to itself, not {short(name)}"
+            )
         if config.get("use_residual"):
             raise MinibertError(
                 f"use_residual of the Dense module of {repository} must be false; it is not implemented"
             )
         tensors = read_tensors(repository)
         weight, bias = tensors.get("linear.weight"), tensors.get("linear.bias")
-        if weight is None or weight.ndim != 2:
+        if weight is None or weight.ndim != 2 or not weight.numel():
             raise MinibertError(f"the Dense module of {repository} must hold linear.weight, a matrix; fetch it again")
         if bias is not None and bias.shape != weight.shape[:1]:
             raise MinibertError(
@@ -111,7 +128,7 @@ class Dense:
         """Write `config.json` and `model.safetensors` in sentence-transformers' format."""
         tensors = {"linear.weight": self.weight} | ({} if self.bias is None else {"linear.bias": self.bias})
         with written_whole(folder / "model.safetensors") as path:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+            save_tensors(tensors, path)
         module = "linear" if self.activation == "Identity" else "activation"
         config = {
             "in_features": self.weight.shape[1],
@@ -133,7 +150,7 @@ class Recipe:
         max_seq_length: tokens, with special tokens; None means as many as the model has positions.
         lower_case: whether text is lower-cased before the tokenizer sees it.
         prompt: the default prompt.
-        prompts: prompts by name.
+        prompts: prompts by name. Where sentence vectors have a `refusal`, the prompts are a reranker's.
         include_prompt: whether the prompt's tokens are pooled too.
         similarity: how vectors are compared: one of `SIMILARITIES`.
         truncate_dim: how many numbers of a vector to keep, the first ones; None keeps all.
@@ -176,27 +193,35 @@ class Recipe:
         modules = _modules(repository)
         if not modules:
             return cls()
-        kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
-        folder, *others = [str(module.get("path", "")) for module in modules]
+        kinds = [module["type"].rpartition(".")[2] for module in modules]
+        folder, *others = [module["path"] for module in modules]
         transformer = repository.inside(folder).object("sentence_bert_config.json") or {}
         settings = repository.object("config_sentence_transformers.json") or {}
+        _warn_of_ignored(transformer, repository)
+        limit = _max_seq_length({**transformer, **tokenizer_arguments(transformer, repository)}, repository)
+        prompts, prompt = _prompts(settings, repository)
         refusal = _refusal(kinds, repository)
-        if refusal:  # it may be a reranker, which has a limit and an activation
-            limit = _max_seq_length(transformer, repository)
-            return cls(folder=folder, refusal=refusal, max_seq_length=limit, settings=settings)
+        if refusal:  # it may be a reranker, which has a limit, prompts and an activation
+            return cls(
+                max_seq_length=limit,
+                prompt=prompt,
+                prompts=prompts,
+                folder=folder,
+                settings=settings,
+                refusal=refusal,
+            )
         pooling = repository.inside(others[0]).object("config.json")
         if pooling is None:
             raise FileNotFoundError(f"{repository} must hold {others[0]}/config.json, which modules.json names")
-        prompts, prompt = _prompts(settings, repository)
         return cls(
             pooling=_modes(pooling, repository),
             dense=_maps([repository.inside(path) for path in others[1 : 1 + kinds.count("Dense")]], repository),
             normalize=kinds[-1] == "Normalize",
-            max_seq_length=_max_seq_length(transformer, repository),
-            lower_case=bool(transformer.get("do_lower_case", False)),
+            max_seq_length=limit,
+            lower_case=_switch(transformer, "do_lower_case", False, repository),
             prompt=prompt,
             prompts=prompts,
-            include_prompt=bool(pooling.get("include_prompt", True)),
+            include_prompt=_switch(pooling, "include_prompt", True, repository),
             similarity=_similarity(settings, repository),
             truncate_dim=_truncate_dim(settings, repository),
             folder=folder,
@@ -248,6 +273,18 @@ class Recipe:
                 f"prompt_name ({name!r}) must be a prompt of the checkpoint ({known}); pass prompt= to use another text"
             )
         return prompts[name]
+
+    def reranker_prompt(self, name: str | None, prompt: str | None) -> str:
+        """The prompt of a call, as `prompt_for` has it; the prompts of sentence vectors are not a reranker's.
+
+        Source: sentence-transformers `BaseModel._load_converted_modules`.
+        """
+        recipe = self if self.refusal else replace(self, prompt="", prompts={})
+        return recipe.prompt_for(name, prompt)
+
+    def first_prompt(self, names: Iterable[str]) -> str | None:
+        """The first of `names` that the checkpoint's files have a prompt for; None if there is none."""
+        return next((name for name in names if name in self.prompts), None)
 
     def finish(self, pooled: Tensor) -> Tensor:
         """Apply the maps to pooled vectors (N, ...), and normalize them if the recipe says so.
@@ -347,7 +384,25 @@ def _modules(repository: Repository) -> list[dict[str, Any]]:
         return []
     if not isinstance(modules, list) or not modules or not all(isinstance(module, dict) for module in modules):
         raise MinibertError(f"modules.json of {repository} must be a list of modules; it is not: correct the file")
+    for module in modules:
+        for key in ("type", "path"):
+            value = module.setdefault(key, "")
+            if not isinstance(value, str) or len(value) > LONGEST_NAME or not value.isprintable():
+                raise MinibertError(
+                    f"the {key} of a module in modules.json of {repository} ({short(value)}) must be a text of at most "
+                    f"{LONGEST_NAME} characters that can be printed; correct the file"
+                )
     return modules
+
+
+def transformer_folder(repository: Repository) -> str:
+    """The folder of the transformer, as far as `modules.json` can be read; "" is the repository itself."""
+    try:
+        modules = _modules(repository)
+        folder = str(modules[0]["path"]) if modules else ""
+        return folder if repository.inside(folder).file("config.json") else ""
+    except MinibertError:
+        return ""
 
 
 def _refusal(kinds: list[str], repository: Repository) -> str:
@@ -356,7 +411,7 @@ def _refusal(kinds: list[str], repository: Repository) -> str:
     if kinds == ["Transformer", "Pooling", *maps, *["Normalize"] * (kinds[-1] == "Normalize")]:
         return ""
     return (
-        f"the modules of {repository} ({', '.join(kinds)}) must be Transformer, Pooling and, optionally, Dense "
+        f"the modules of {repository} ({short_list(kinds)}) must be Transformer, Pooling and, optionally, Dense "
         "and Normalize, in this order; others would change the vectors: use sentence-transformers for the vectors of "
         "this checkpoint"
     )
@@ -374,30 +429,100 @@ def _maps(folders: list[Repository], repository: Repository) -> tuple[Dense, ...
     return dense
 
 
+def tokenizer_settings(repository: Repository, recipe: Recipe) -> dict[str, Any]:
+    """What the files of a recipe say of the tokenizer, as arguments of `BertTokenizer`.
+
+    Raises:
+        MinibertError: a value that makes no sense.
+    """
+    if recipe.source == Recipe.source and not recipe.refusal:
+        return {}
+    transformer = repository.inside(recipe.folder).object("sentence_bert_config.json") or {}
+    given = tokenizer_arguments(transformer, repository)
+    return {name: given[name] for name in (*SIDES, *SWITCHES) if name in given}
+
+
+def tokenizer_arguments(transformer: dict[str, Any], repository: Repository) -> dict[str, Any]:
+    """The arguments of the tokenizer that `sentence_bert_config.json` has, those that are followed here.
+
+    Raises:
+        MinibertError: a value that makes no sense.
+    """
+    given = _arguments(transformer, TOKENIZER_ARGUMENTS, repository)
+    followed = {name: value for name, value in given.items() if name in FOLLOWED and value is not None}
+    for name in followed.keys() & SWITCHES.keys():
+        _switch(followed, name, False, repository)
+    for name in followed.keys() & SIDES:
+        check_choice(f"{name} of {repository}", followed[name], ("right", "left"))
+    return followed
+
+
+def _arguments(transformer: dict[str, Any], names: Iterable[str], repository: Repository) -> dict[str, Any]:
+    """The arguments under these names of `sentence_bert_config.json`, in one dictionary."""
+    given: dict[str, Any] = {}
+    for name in names:
+        values = transformer.get(name) or {}
+        if not isinstance(values, dict):
+            raise MinibertError(
+                f"{name} of {repository} ({short(values)}) must be an object; correct sentence_bert_config.json"
+            )
+        given |= values
+    return given
+
+
+def _warn_of_ignored(transformer: dict[str, Any], repository: Repository) -> None:
+    """Name the arguments of `sentence_bert_config.json` that are not followed here and may change a vector."""
+    given = {*_arguments(transformer, TOKENIZER_ARGUMENTS, repository)} - {*FOLLOWED}
+    given |= {*_arguments(transformer, OTHER_ARGUMENTS, repository)}
+    if ignored := sorted(given - {*HARMLESS}):
+        warn(
+            f"sentence_bert_config.json of {repository} has arguments ({short_list(ignored)}) that are not followed "
+            "here and may change the vectors; compare them with those of sentence-transformers"
+        )
+
+
 def _max_seq_length(transformer: dict[str, Any], repository: Repository) -> int | None:
-    limit = transformer.get("max_seq_length")
-    if limit is not None and (not isinstance(limit, int) or limit < 3):
-        raise MinibertError(f"max_seq_length of {repository} ({limit!r}) must be a whole number of at least 3")
+    """The limit of a text; like there, one among the arguments of the tokenizer wins."""
+    name = "model_max_length" if transformer.get("model_max_length") is not None else "max_seq_length"
+    limit = transformer.get(name)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 3):
+        raise MinibertError(f"{name} of {repository} ({short(limit)}) must be a whole number of at least 3")
     return limit
 
 
+def _switch(values: Mapping[str, Any], name: str, default: bool, repository: Repository) -> bool:
+    value = values.get(name)
+    if value not in (None, True, False):
+        raise MinibertError(f"{name} of {repository} ({short(value)}) must be true or false; correct the file")
+    return default if value is None else bool(value)
+
+
 def _prompts(settings: dict[str, Any], repository: Repository) -> tuple[dict[str, str], str]:
-    """The prompts by name, and the default prompt."""
-    prompts, name = settings.get("prompts") or {}, settings.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
-        raise MinibertError(f"prompts of {repository} ({prompts!r:.60}) must be texts by name; correct the file")
-    if name is not None and name not in prompts:
+    """The prompts by name, and the default prompt. Like there, null is the empty prompt, and so is a side without one.
+
+    Source: sentence-transformers `SentenceTransformer._default_prompts` and `_validate_prompts`.
+    """
+    given, name = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if not isinstance(given, dict) or not all(isinstance(text, str | None) for text in given.values()):
+        raise MinibertError(f"prompts of {repository} ({short(given)}) must be texts by name; correct the file")
+    prompts = {key: text or "" for key, text in given.items()}
+    check_text(list(prompts.values()))
+    if name is None:
+        return prompts, ""
+    if not isinstance(name, str) or name not in {*prompts, QUERY[0], DOCUMENT[0]}:
         raise MinibertError(
-            f"default_prompt_name of {repository} ({name!r}) must be the name of one of its prompts "
-            f"({', '.join(prompts) or 'there are none'}); correct the file"
+            f"default_prompt_name of {repository} ({short(name)}) must be the name of one of its prompts "
+            f"({short_list(prompts) or 'there are none'}); correct the file"
         )
-    return prompts, "" if name is None else prompts[name]
+    return prompts, prompts.get(name, "")
 
 
 def _similarity(settings: dict[str, Any], repository: Repository) -> str:
     name = str(settings.get("similarity_fn_name") or "cosine")
     if name not in SIMILARITIES:
-        raise MinibertError(f"similarity_fn_name of {repository} ({name!r}) must be one of {', '.join(SIMILARITIES)}")
+        raise MinibertError(
+            f"similarity_fn_name of {repository} ({short(name)}) must be one of {', '.join(SIMILARITIES)}"
+        )
     return name
 
 
@@ -410,8 +535,16 @@ def _modes(config: dict[str, Any], repository: Repository) -> tuple[str, ...]:
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for switch, mode in OLD_SWITCHES.items() if config.get(switch)] or ["mean"]
-    modes = (modes,) if isinstance(modes, str) else tuple(modes)
+    modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list) or not modes:
+        raise MinibertError(f"the pooling mode of {repository} ({short(modes)}) must be a text or a list of texts")
     for mode in modes:
-        if mode not in POOLING:
-            raise MinibertError(f"the pooling mode of {repository} ({mode!r}) must be one of {', '.join(POOLING)}")
-    return modes
+        if not isinstance(mode, str) or mode not in POOLING:
+            raise MinibertError(f"the pooling mode of {repository} ({short(mode)}) must be one of {', '.join(POOLING)}")
+    return tuple(modes)
+
+
+def short_list(names: Iterable[str]) -> str:
+    """Names with commas, shortened for error messages."""
+    text = ", ".join(names)
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -17,7 +17,7 @@ from minibert.engine.rows import RowMaker, Rows, Truncation, token_rows
 from minibert.engine.stream import Progress, Truncated, chunks
 from minibert.errors import MinibertError, warn
 from minibert.pretrained.arguments import check_device
-from minibert.text import as_stream
+from minibert.text import as_stream, unwrapped
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.pooling import pool, pooling_modes
 from minibert.vectors.recipe import Recipe
@@ -78,11 +78,9 @@ class SentenceEncoder:
         self.width = recipe.width(engine.width(plan) * len(self.modes), truncate_dim)
         self.normalize = normalize
         self.truncated = Truncated(limit, truncation)
-        tokens = 0
-        if prompt and (truncation == "window" or not recipe.include_prompt):
-            tokens = len(tokenizer.tokenize(prompt))
+        tokens = len(tokenizer.tokenize(prompt)) if prompt and truncation == "window" else 0
         self.row_maker = RowMaker(tokenizer, limit, truncation, tokens)
-        self.skip = 0 if recipe.include_prompt else tokens + (tokens > 0)  # [CLS] is skipped with the prompt
+        self.skip = not_pooled(tokenizer, recipe, prompt)
 
     def __call__(
         self,
@@ -104,6 +102,7 @@ class SentenceEncoder:
             MinibertError: what is not text; a long text with `truncation="error"`; an unknown precision.
         """
         check_precision(precision)
+        texts = unwrapped(texts)
         single = isinstance(texts, str)
         device = self.engine.model.device
         if as_tensor and precision == "float32":  # these vectors never leave the device
@@ -128,7 +127,7 @@ class SentenceEncoder:
     def _chunks(self, texts: str | Iterable[str] | None, device: torch.device, shown: bool | None) -> Iterator[Tensor]:
         stream, total = as_stream(texts)
         count = 0
-        with Progress(total, shown) as progress:
+        with Progress(total, shown, "encode") as progress:
             for chunk in chunks(stream):
                 prompted = [self.prompt + text for text in chunk] if self.prompt else chunk
                 rows = token_rows(self.tokenizer, prompted, self.row_maker)
@@ -137,6 +136,15 @@ class SentenceEncoder:
                 pooled = pooled_texts(self.engine, rows, self.plan, self.modes, self.skip, device, progress.add)
                 yield self.finish(pooled)
         self.truncated.warn(count)
+
+
+def not_pooled(tokenizer: BertTokenizer, recipe: Recipe, prompt: str) -> int:
+    """How many tokens at the beginning of each text are not pooled: with a prompt that is left out, [CLS] and its own.
+
+    Source: sentence-transformers `Transformer._get_prompt_length`; a prompt without tokens, such as " ", leaves out
+    [CLS] there too.
+    """
+    return 0 if recipe.include_prompt or not prompt else 1 + len(tokenizer.tokenize(prompt))
 
 
 class PooledTexts:
@@ -197,18 +205,23 @@ def pooled_texts(
 
 
 def with_prompt(encode: Encode, *names: str) -> Encode:
-    """`Bert.encode` with another default: the first of the prompts `names` that the checkpoint has."""
+    """`Bert.encode` with another default: the first of the prompts `names` that the checkpoint has, or no prompt.
+
+    The checkpoint's default prompt is one for `encode`: it may be the other side's.
+    """
 
     @wraps(encode)
     def method(
         bert: Any, texts: Any = None, prompt_name: Any = None, prompt: Any = None, *more: Any, **settings: Any
     ) -> Any:
         if prompt_name is None and prompt is None:
-            prompt_name = next((name for name in names if name in bert.recipe.prompts), None)
+            prompt_name = bert.recipe.first_prompt(names)
+            prompt = "" if prompt_name is None else None
         return bert.encode(texts, prompt_name, prompt, *more, **settings)
 
     method.__doc__ = (
-        f"`encode`, by default with the checkpoint's prompt {' or '.join(map(repr, names))}, if it has one."
+        f"`encode`, by default with the checkpoint's prompt {' or '.join(map(repr, names))}, or with none if it has "
+        "no such prompt."
     )
     return method  # type: ignore[return-value]
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, Literal, TypedDict
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from minibert.engine.engine import LAST, Combine, Engine, Pass, Plan
 from minibert.engine.rows import TOKENIZED_AT_ONCE, RowMaker, Rows, Truncation
 from minibert.engine.stream import Progress, Truncated, chunks
 from minibert.errors import MinibertError, optional, warn
-from minibert.text import as_stream, check_text, counted
+from minibert.text import as_stream, check_text, counted, end_with_marks
 from minibert.tokenizer import BertTokenizer
 
 Spans = NDArray[np.int64]
@@ -92,8 +93,13 @@ class Words:
         return f"Words({shown}; vectors {self.vectors.shape[0]} x {self.vectors.shape[1]})"
 
     def find(self, word: str) -> list[int]:
-        """The indices of a word, in upper or lower case."""
-        return [number for number, other in enumerate(self.words) if other.casefold() == word.casefold()]
+        """The indices of a word, in upper or lower case, with composed or decomposed accents."""
+        key = _folded(word)
+        return [number for number, other in enumerate(self.words) if _folded(other) == key]
+
+
+def _folded(word: str) -> str:
+    return normalize("NFC", normalize("NFC", word).casefold())
 
 
 def words_to_pandas(words: Words | Sequence[Words]) -> Any:
@@ -127,6 +133,7 @@ class Aligned:
     """Which pieces of a text make up which word.
 
     Args:
+        text: the text.
         encoding: of the text, without special tokens.
         spans: (n, 2) the words, in order; None means those of the tokenizer's pre-tokenizer.
 
@@ -138,7 +145,7 @@ class Aligned:
         counts: how many pieces each word has.
     """
 
-    def __init__(self, encoding: Encoding, spans: Spans | None = None) -> None:
+    def __init__(self, text: str, encoding: Encoding, spans: Spans | None = None) -> None:
         self.ids = np.array(encoding.ids, dtype=np.int32)
         self.encoding = encoding
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
@@ -148,7 +155,12 @@ class Aligned:
             firsts = np.flatnonzero(np.diff(number, prepend=-1))
             self.counts = np.diff(firsts, append=len(number))
             lasts = firsts + self.counts - 1
-            self.spans = np.stack([offsets[firsts, 0], offsets[lasts, 1]], axis=1)
+            ends = offsets[lasts, 1]
+            if not text.isascii():
+                limits = np.append(offsets[firsts[1:], 0], len(text))[: len(ends)]
+                both = zip(ends.tolist(), limits.tolist(), strict=True)
+                ends = np.array([end_with_marks(text, end, limit) for end, limit in both], dtype=np.int64)
+            self.spans = np.stack([offsets[firsts, 0], ends], axis=1)
             return
         self.spans = spans
         owner = owners(spans, offsets)
@@ -197,8 +209,8 @@ def aligned_text(tokenizer: BertTokenizer, text: str, encoding: Encoding, spans:
     """Which pieces make which word of a text; None: the words of the tokenizer, those without pieces left out."""
     found = tokenizer.word_spans(text) if spans is None else None
     if found is None:
-        return Aligned(encoding, spans)
-    one = Aligned(encoding, np.array(found, dtype=np.int64).reshape(-1, 2))
+        return Aligned(text, encoding, spans)
+    one = Aligned(text, encoding, np.array(found, dtype=np.int64).reshape(-1, 2))
     one.keep(0, len(one.ids), own=False)
     return one
 
@@ -330,7 +342,7 @@ class WordEncoder:
         """
         stream, total = as_stream(texts, words=True)
         found: list[Words] = []
-        with Progress(total, shown) as progress:
+        with Progress(total, shown, "words") as progress:
             for chunk in chunks(stream, TOKENIZED_AT_ONCE):  # small: its vectors all stay in memory
                 first = len(found)
                 own = None if spans is None else spans[first : first + len(chunk)]

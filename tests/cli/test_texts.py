@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from oracle import with_real_vocabulary
 
 import minibert
@@ -296,6 +297,58 @@ def test_a_killed_command_resumes_and_writes_the_same_bytes(
     assert not journal.parent.exists()
 
 
+def with_other(part: str, model: str, folder: Path) -> None:
+    """Save a model in a folder, with another part of the head."""
+    bert = minibert.load(model)
+    network: Any = bert.model
+    with torch.no_grad():
+        if part == "labels":
+            network.config = network.config.replace(
+                id2label={number: f"other {number}" for number in range(network.config.num_labels)}
+            )
+        elif part == "pooler":
+            network.bert.pooler.dense.bias[3] += 0.5
+        elif part == "head":
+            head = getattr(network, "classifier", None) or network.span_head
+            head.weight[0, 1] += 0.5
+    bert.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("classify", "head"), ("classify", "pooler"), ("classify", "labels"), ("rank", "head"), ("entities", "head"),
+     ("entities", "labels"), ("answer", "head")],
+)  # fmt: skip
+def test_results_of_another_head_are_not_resumed(
+    models: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    part: str,
+) -> None:
+    monkeypatch.setattr(files, "MOST_TEXTS", 1)
+    source = write_lines(
+        tmp_path / "in.jsonl", [{"question": "one", "context": "two"}, {"question": "", "context": "a"}]
+    )
+    columns = ["--text", "context"] if name in ("classify", "entities") else ["--columns", "question", "context"]
+    out, folder = tmp_path / "out.jsonl", tmp_path / "model"
+    arguments = [name, source, *columns, "--model", str(folder), "-o", str(out)]
+    with_other("nothing", models[name], folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Output, "finish", lambda output: (_ for _ in ()).throw(OSError("the power fails")))
+        assert main(arguments) == 2
+    with_other(part, models[name], folder)
+    capsys.readouterr()
+    assert main(arguments) == 2
+    what = "config" if part == "labels" else "head"
+    assert f"must be from the same command to be resumed, but they differ ({what}: " in capsys.readouterr().err
+    assert not out.exists()
+    with_other("nothing", models[name], folder)
+    assert main(arguments) == 0
+    assert len(lines_of(out)) == 2
+
+
 def test_other_settings_or_texts_are_not_resumed(
     models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,3 +395,38 @@ def test_wrong_uses_are_told_in_one_sentence(
         assert message in error
         assert len(error.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.txt"]
+
+
+HOSTILE = "a \x1b[31mred\x1b[0m b\x07ank \x9b2J \u202egnp\u202c word\x7f"
+
+
+def test_control_characters_do_not_reach_a_terminal(
+    models: dict[str, str], minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = str(tmp_path / "index")
+    bert = minibert.load(minilm)
+    made = minibert.Index(bert)
+    made.add([HOSTILE], [HOSTILE])
+    made.save(index)
+    write_lines(tmp_path / "in.jsonl", [{"text": HOSTILE}])
+    commands = [
+        ["search", index, HOSTILE, "--model", str(minilm)],
+        ["encode", HOSTILE, "--model", str(minilm)],
+        ["words", HOSTILE, "--model", str(minilm)],
+        ["explain-similarity", HOSTILE, HOSTILE, "--model", str(minilm)],
+        ["classify", HOSTILE, "--model", models["classify"]],
+        ["rank", HOSTILE, HOSTILE, "--model", models["rank"]],
+        ["entities", HOSTILE, "--model", models["entities"]],
+        ["answer", HOSTILE, HOSTILE, "--model", models["answer"]],
+        ["attention", HOSTILE, "--model", str(minilm)],
+        ["expand", "bank", "--corpus", str(tmp_path / "in.jsonl"), "--model", str(minilm)],
+        ["encode", "x", "--model", f"no such {HOSTILE}"],
+        ["encode", f"{HOSTILE}.txt", "-o", str(tmp_path / "out.npy")],
+    ]
+    for command in commands:
+        assert main(command) in (0, 2), command
+        shown = "".join(capsys.readouterr())
+        assert shown, command
+        assert not set(shown) & set("\x1b\x07\x9b\x7f\u202e\u202c\r"), command
+    assert main(["search", index, "a", "--json", "--model", str(minilm)]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == HOSTILE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -298,6 +299,72 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "out.jsonl.partial" / "vectors").read_text() == "mine"
 
 
+def test_hidden_files_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "out.jsonl.partial"
+    folder.mkdir()
+    for name in (".journal.md", ".journal.notes123", ".journal.mydiary1"):
+        (folder / name).write_text("Dear diary")
+        with pytest.raises(MinibertError, match="must have a journal to be resumed"):
+            partial(tmp_path)
+        assert (folder / name).read_text() == "Dear diary"
+        (folder / name).unlink()
+
+
+@pytest.mark.usefixtures("in_threes")
+def test_leftovers_of_a_killed_run_go_and_files_of_somebody_else_stay(tmp_path: Path, source: str) -> None:
+    folder = interrupted(tmp_path, source, 3)
+    (folder / ".journal.abc_d123").write_bytes(b"")
+    (folder / "whole.jsonl").write_text("half of it")
+    (folder / "notes.txt").write_text("mine")
+    assert finished(tmp_path, source) == TWENTY
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.usefixtures("in_threes")
+@pytest.mark.parametrize("name", ["", "rows", "journal", "whole.jsonl"])
+def test_links_in_an_unfinished_output_are_not_followed(tmp_path: Path, source: str, name: str) -> None:
+    folder = interrupted(tmp_path, source, 3)
+    target = tmp_path / "elsewhere"
+    if name == "whole.jsonl":
+        target.write_text("of somebody else")
+    else:
+        (folder / name).rename(target)
+    (folder / name if name else folder).symlink_to(target)
+    before = [path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    with pytest.raises(MinibertError, match="must not be a link"):
+        partial(tmp_path)
+    assert [path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()] == before
+
+
+@pytest.mark.usefixtures("in_threes")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda block: block["bytes"].update(rows=-5),
+        lambda block: block["bytes"].update(rows="5"),
+        lambda block: block["bytes"].update({"../../in.txt": 0}),
+        lambda block: block.update(texts=-3),
+        lambda block: block.update(rows=None),
+        lambda block: block.update(digests=[]),
+        lambda block: block.pop("read"),
+    ],
+)
+def test_a_forged_journal_changes_no_file(tmp_path: Path, source: str, change: Any) -> None:
+    folder = interrupted(tmp_path, source, 3)
+    head, *blocks = [json.loads(line) for line in (folder / "journal").read_text().splitlines()]
+    change(blocks[1])
+    seal, lines = "", []
+    for entry in (head, *blocks):  # with digests that are right
+        entry.pop("seal")
+        seal = hashlib.sha256((seal + json.dumps(entry, sort_keys=True)).encode()).hexdigest()
+        lines.append(json.dumps({**entry, "seal": seal}, sort_keys=True) + "\n")
+    (folder / "journal").write_text("".join(lines))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(MinibertError, match="its line 3 is not"):
+        partial(tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 @pytest.mark.usefixtures("in_threes")
 @pytest.mark.parametrize("name", ["vectors", "rows"])
 def test_what_is_damaged_meanwhile_is_seen_before_the_output_appears(tmp_path: Path, source: str, name: str) -> None:
@@ -333,7 +400,7 @@ def test_the_output_is_on_the_disk_before_what_it_was_made_of_goes(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    fsync, rename, rmtree = os.fsync, Path.rename, shutil.rmtree
+    fsync, rename, unlink = os.fsync, Path.rename, Path.unlink
 
     def synced(handle: int) -> None:
         status = os.fstat(handle)
@@ -343,14 +410,14 @@ def test_the_output_is_on_the_disk_before_what_it_was_made_of_goes(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "rename", lambda path, to: (events.append(f"rename {path.name}"), rename(path, to))[1])
-    monkeypatch.setattr(shutil, "rmtree", lambda path: (events.append(f"remove {Path(path).name}"), rmtree(path))[1])
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, **how: (events.append(f"remove {path.name}"), unlink(path, **how))[1]
+    )
     assert finished(tmp_path, source) == TWENTY
-    assert events[-4:] == [
-        "sync whole.jsonl",
-        "rename whole.jsonl",
-        f"sync {tmp_path.name}",
-        "remove out.jsonl.partial",
-    ]
+    end = events.index("sync whole.jsonl")
+    assert events[end : end + 3] == ["sync whole.jsonl", "rename whole.jsonl", f"sync {tmp_path.name}"]
+    assert set(events[end + 3 : end + 6]) == {"remove journal", "remove vectors", "remove rows"}
+    assert not (tmp_path / "out.jsonl.partial").exists()
 
 
 @pytest.mark.usefixtures("in_threes")
@@ -560,7 +627,7 @@ def bad(tmp_path: Path) -> Any:
             b'{"text": "one"}\n{"text": "a \\ud800"}\n',
             "a.jsonl, line 2, must have valid Unicode in 'text', but it has a lone surrogate ('\\ud800' at 2); fix or",
         ),
-        ("a.xml", b"", "a.xml) must end in one of .txt, .csv, .jsonl, .parquet; use - for standard input"),
+        ("a.xml", b"", "a.xml) must end in one of .txt, .csv, .tsv, .jsonl, .parquet; use - for standard input"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_with_its_place(bad: Any, name: str, content: bytes, message: str) -> None:
@@ -595,6 +662,17 @@ def test_mistakes_of_the_command_are_one_sentence(
         ("a text", {}),
         ("b", {}),
     ]
+
+
+def test_fields_of_any_length_are_read_and_the_limit_of_others_stays(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    long = "word " * 100_000
+    for suffix, delimiter in ((".csv", ","), (".tsv", "\t")):
+        path = tmp_path / f"long{suffix}"
+        with path.open("w", newline="") as file:
+            csv.writer(file, delimiter=delimiter).writerows([["id", "text"], ["1", long], ["2", "short"]])
+        assert list(files.read_records(str(path), keep=["id"])) == [(long, {"id": "1"}), ("short", {"id": "2"})]
+    assert csv.field_size_limit() == limit
 
 
 def test_columns_are_kept(bad: Any) -> None:

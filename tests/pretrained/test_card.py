@@ -1,4 +1,4 @@
-"""Cards show the names they are given, and do nothing else: read by parsers of Markdown and YAML that we did not write."""
+"""Cards show the names they are given, and do nothing else, to parsers of Markdown and YAML that we did not write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minibert
-from minibert.pretrained.card import UNSEEN, card, escaped, yaml_of
+from minibert.errors import printable
+from minibert.pretrained.card import card, in_markdown, in_yaml
 from minibert.pretrained.source import Source
 from minibert.training.card import card as card_of_training
 from minibert.training.data import Data
@@ -77,19 +78,19 @@ def shown(markdown: str) -> list[str]:
 
 
 def seen(text: str) -> str:
-    return UNSEEN.sub(lambda found: repr(found[0])[1:-1], text).strip()
+    return printable(text).strip()
 
 
 @given(st.text() | st.sampled_from(HOSTILE) | st.text("\\|`*_[]()<>!#&;:$~-a1 \n"))
 def test_any_text_is_shown_as_it_is_in_a_heading_and_in_a_table(text: str) -> None:
-    assert [part.strip() for part in shown(f"# x{escaped(text)}x")] == [seen(f"x{text}x")]
-    cells = shown(f"| head | head |\n| --- | --- |\n| x{escaped(text)}x | y |\n")
+    assert [part.strip() for part in shown(f"# x{in_markdown(text)}x")] == [seen(f"x{text}x")]
+    cells = shown(f"| head | head |\n| --- | --- |\n| x{in_markdown(text)}x | y |\n")
     assert [cell.strip() for cell in cells] == ["head", "head", seen(f"x{text}x"), "y"]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_comes_back_from_yaml(text: str) -> None:
-    assert yaml.safe_load(f"a: {yaml_of(text)}\nb: {yaml_of([text])}\n") == {"a": text, "b": [text]}
+    assert yaml.safe_load(f"a: {in_yaml(text)}\nb: {in_yaml([text])}\n") == {"a": text, "b": [text]}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -100,7 +101,7 @@ def test_names_of_others_in_a_card_add_nothing_to_it(name: str) -> None:
         return card("me/x", config, base_model="them/base")
 
     assert tags_of(made(name)) == tags_of(made("plain"))
-    assert f"Labels: {escaped(name)}, b." in made(name)
+    assert f"Labels: {in_markdown(name)}, b." in made(name)
     assert ModelCard(made(name)).data.to_dict() == ModelCard(made("plain")).data.to_dict()
 
 

@@ -7,10 +7,12 @@ import itertools
 import json
 import logging
 import math
+import os
 import pickle
 import re
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 import transformers
-from oracle import HEADS, assert_identical, batch, pair_of, rewrite, theirs_of
+from oracle import HEADS, assert_identical, batch, pair_of, rewrite, theirs_of, with_real_vocabulary
 from safetensors.torch import load_file, save_file
 
 import minibert
@@ -565,3 +567,120 @@ def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
     ours = minibert.BertForPreTraining.from_pretrained(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
     assert not any(parameter.is_meta for parameter in ours.parameters())
+
+
+# Files that mean harm
+
+
+@pytest.mark.parametrize(
+    "name", ["../other/model.safetensors", "/etc/passwd", "a/../../x.safetensors", "C:\\x.safetensors"]
+)
+def test_an_index_of_shards_names_no_file_outside_its_folder(tiny: Path, name: str) -> None:
+    (tiny.parent / "other").mkdir(exist_ok=True)
+    (tiny / "model.safetensors").rename(tiny.parent / "other" / "model.safetensors")
+    (tiny / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(
+        minibert.MinibertError, match=r"must lead to a file inside it|must name \.safetensors files alone"
+    ):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_an_index_of_safetensors_names_no_pickle(tiny: Path) -> None:
+    torch.save({}, tiny / "weights.bin")
+    (tiny / "model.safetensors").unlink()
+    (tiny / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "weights.bin"}}))
+    with pytest.raises(minibert.MinibertError, match=r"must name \.safetensors files alone, not 'weights\.bin'"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_a_compressed_pickle_is_not_unpacked(tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    with zipfile.ZipFile(tiny / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"0" * 10_000_000)
+    with pytest.raises(minibert.MinibertError, match="must hold its files without compression"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_deeply_nested_json_is_refused(tiny: Path) -> None:
+    (tiny / "config.json").write_text('{"a": ' * 100_000)
+    with pytest.raises(
+        minibert.MinibertError, match=r"config\.json of .* must be valid JSON \(it is nested too deeply\)"
+    ):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+def test_weights_have_the_rights_of_the_files_beside_them(tiny: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        minibert.BertModel.from_pretrained(tiny).save_pretrained(tmp_path / "saved")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "saved").iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_what_may_not_be_read_is_not_called_broken(tiny: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name.endswith(".bin"):
+        (tiny / "model.safetensors").rename(tiny / name)
+    opened = Path.open
+
+    def refused(path: Path, *arguments: Any, **settings: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        minibert.BertModel.from_pretrained(tiny)
+
+
+# Faults of heads
+
+
+def classifier_with(folder: Path, minilm: Path, **config: Any) -> Path:
+    """A small classifier with a tokenizer, and a changed configuration."""
+    with_real_vocabulary(folder, minilm, "BertForSequenceClassification", num_labels=3)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    return folder
+
+
+@pytest.mark.parametrize("labels", [{"0": "a", "1": "b"}, {"0": "a", "1": "b", "2": "c", "3": "d"}, ["a", "b", "c"]])
+def test_labels_that_do_not_fit_their_number_are_named_as_in_transformers(
+    labels: Any, tmp_path: Path, minilm: Path
+) -> None:
+    folder = classifier_with(tmp_path, minilm, num_labels=3, id2label=labels)
+    with pytest.warns(UserWarning, match="the labels are called LABEL_0"):
+        bert = minibert.load(folder)
+    assert [label.label for label in sorted(bert.classify("a"))] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    if isinstance(labels, dict):
+        assert transformers.AutoConfig.from_pretrained(folder).id2label == bert.config.id2label
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        ({"1": "a", "2": "b", "3": "c"}, "1, 2, 3"),
+        ({"a": "a", "b": "b", "c": "c"}, "a, b, c"),
+        ({"9" * 5000: "a", "0": "", "1": ""}, "9999"),
+    ],
+    ids=["from 1", "names", "digits"],
+)  # fmt: skip
+def test_a_fault_of_the_head_leaves_the_encoder(labels: Any, shown: str, tmp_path: Path, minilm: Path) -> None:
+    folder = classifier_with(tmp_path, minilm, id2label=labels)
+    with pytest.warns(UserWarning, match="and its encoder was loaded alone"):
+        bert = minibert.load(folder)
+    assert bert.words("a bank").vectors.shape == (2, 32)
+    for used in (lambda: bert.classify("a"), lambda: bert.score(("a", "b"))):
+        with pytest.raises(minibert.MinibertError, match=f"the numbers of id2label \\({shown}.* must be 0 to 2"):
+            used()
+    with pytest.raises(minibert.MinibertError, match="the numbers of id2label"):
+        minibert.BertForSequenceClassification.from_pretrained(folder)
+
+
+def test_a_head_of_another_shape_leaves_the_encoder(tmp_path: Path, minilm: Path) -> None:
+    folder = classifier_with(tmp_path, minilm, id2label={str(i): "x" + str(i) for i in range(7)})
+    with pytest.warns(UserWarning, match="and its encoder was loaded alone"):
+        bert = minibert.load(folder)
+    with pytest.raises(minibert.MinibertError, match=r"classifier\.weight has shape \(3, 32\)"):
+        bert.classify("a")

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,18 @@ def test_a_truncated_download_is_refused(hub: HubServer, small: Path, cache: Pat
     assert torch.equal(load(cache)(IDS).logits, logits(small))
 
 
-OUTSIDE = ['"../../x"', '"a/../../../x"', '"/tmp/x"', '"."', '".."', '""', 'W/"../x"', f'"{"a" * 300}"', '"a\tb"']
+OUTSIDE = [
+    "C:x",
+    '"../../x"',
+    '"a/../../../x"',
+    '"/tmp/x"',
+    '"."',
+    '".."',
+    '""',
+    'W/"../x"',
+    f'"{"a" * 300}"',
+    '"a\tb"',
+]
 
 
 @pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag", "X-Repo-Commit"])
@@ -258,7 +270,7 @@ def test_no_name_of_a_server_leaves_the_cache(hub: HubServer, tmp_path: Path, he
             names = {"ETag": "a" * 40, "X-Repo-Commit": "c" * 40, "X-Error-Code": "EntryNotFound", header: value}
             hub.answer_instead("HEAD", "config.json", status, b"{}", names)
             hub.answer_instead("GET", "config.json", 200, b"{}")
-            message = rf"the download of config\.json of {SMALL} at main must be answered with a name for a file of .*{header}"
+            message = rf"the download of config\.json of {SMALL} at main must be answered with a name for .*{header}"
             with pytest.raises(ConnectionError, match=message):
                 load(tmp_path / "a" / "b" / "c" / "d" / "cache")
     assert not list(tmp_path.rglob("*"))
@@ -284,7 +296,7 @@ def test_an_etag_that_is_no_digest_is_told_once(hub: HubServer, small: Path, cac
         hub.answer_instead("HEAD", file, 200, content, {"ETag": etag + file[:2], "X-Repo-Commit": "c" * 40})
         hub.answer_instead("GET", file, 200, content)
     name = re.escape(etag.removeprefix("W/").strip('"'))
-    with pytest.warns(UserWarning, match=rf"the ETag of config\.json of .* \({name}.*\) is no digest") as told:
+    with pytest.warns(UserWarning, match=rf"gives no digest of config\.json \(its ETag is '{name}.*'\)") as told:
         model = load(cache)
     assert len(told) == 1
     assert torch.equal(model(IDS).logits, logits(small))
@@ -311,7 +323,8 @@ def test_a_server_that_drips_is_given_up(
     content = (small / WEIGHTS).read_bytes()
     hub.answer_instead("GET", f"cdn/.*{WEIGHTS}", 200, content, drip=0.02)
     with pytest.raises(
-        ConnectionError, match=r"the download of model\.safetensors of .* must bring at least 1,000 bytes a second; .* 0 se"
+        ConnectionError,
+        match=r"the download of model\.safetensors of .* must bring at least 1,000 bytes a second; .* 0 se",
     ):
         load(cache)
     assert not [path for path in cache.rglob("*") if "safetensors" in path.name or "incomplete" in path.name]
@@ -340,7 +353,7 @@ def test_a_wait_of_hours_is_not_waited_for(hub: HubServer, small: Path, cache: P
     for headers in ({"Retry-After": "100000"}, {"RateLimit": '"api";r=0;t=100000'}):
         hub.heal()
         hub.answer_instead("GET", f"cdn/.*{WEIGHTS}", 429, headers=headers)
-        with pytest.raises(ConnectionError, match="must go on within three hours; .* asks for more"):
+        with pytest.raises(ConnectionError, match=r"must go on within three hours; .* asks for more"):
             load(cache)
 
 
@@ -371,7 +384,9 @@ def test_an_odd_answer_to_a_download_is_an_error_of_the_connection(hub: HubServe
         hub.heal()
         hub.answer_instead(method, "config.json", status, body, headers)
         hub.answer_instead("HEAD", "config.json", 200, body, {**HEADERS, "Content-Length": str(len(body))})
-        with pytest.raises(OSError, match=r"^(the download of config\.json of|the Hub must be reachable|config\.json of)"):
+        with pytest.raises(
+            OSError, match=r"^(the download of config\.json of|the Hub must be reachable|config\.json of)"
+        ):
             minibert.BertConfig.from_pretrained(SMALL, cache_dir=cache)
     hub.heal()
     hub.answer_instead("HEAD", "config.json", 200, body, HEADERS)
@@ -379,11 +394,17 @@ def test_an_odd_answer_to_a_download_is_an_error_of_the_connection(hub: HubServe
 
 
 def test_json_that_cannot_be_read_is_one_sentence(hub: HubServer, small: Path, cache: Path) -> None:
-    for content, reason in ((b"[" * 100_000, "nested too deeply"), (b'{"a": "\xff"}', "can't decode"), (b'{"a": ', "value")):
+    for content, reason in (
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": "\xff"}', "can't decode"),
+        (b'{"a": ', "value"),
+    ):
         (small / "config.json").write_bytes(content)
         hub.add_repo(SMALL, small)
         for name in (SMALL, str(small)):
-            with pytest.raises(minibert.MinibertError, match=rf"config\.json of .* must be valid JSON \(.*{reason}.*\); corr"):
+            with pytest.raises(
+                minibert.MinibertError, match=rf"config\.json of .* must be valid JSON \(.*{reason}.*\); corr"
+            ):
                 load(cache, name=name)
 
 
@@ -412,9 +433,13 @@ def test_a_short_name_is_that_of_sentence_transformers_if_the_hub_has_none(
 
 
 def test_the_full_name_of_a_short_one_is_in_the_errors(hub: HubServer, cache: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="'nothing' must be .* there is no 'sentence-transformers/nothing': check"):
+    with pytest.raises(
+        FileNotFoundError, match=r"'nothing' must be .* there is no 'sentence-transformers/nothing': check"
+    ):
         load(cache, name="nothing")
-    with pytest.raises(FileNotFoundError, match="it is not, nor is that of sentence-transformers/nothing: load it once"):
+    with pytest.raises(
+        FileNotFoundError, match="it is not, nor is that of sentence-transformers/nothing: load it once"
+    ):
         load(cache, name="nothing", local_files_only=True)
     hub.gate("gated", token="hf_good")
     hub.add_repo("gated", {"config.json": b"{}"})
@@ -428,13 +453,15 @@ def test_a_short_name_in_the_cache_serves_when_the_hub_is_gone(hub: HubServer, s
     load(cache, name="tiny")
     hub.stop()
     assert torch.equal(load(cache, name="tiny")(IDS).logits, logits(small))
-    with pytest.raises(ConnectionError, match="the Hub must be reachable to load config.json of nothing"):
+    with pytest.raises(ConnectionError, match=r"the Hub must be reachable to load config\.json of nothing"):
         load(cache, name="nothing")
 
 
 def test_an_adapter_on_the_hub_is_told_as_what_it_is(hub: HubServer, cache: Path) -> None:
     hub.add_repo("me/adapter", {"adapter_config.json": b'{"base_model_name_or_path": "them/base"}'})
-    with pytest.raises(FileNotFoundError, match="it is a PEFT adapter alone, for the model them/base: load that"):
+    with pytest.raises(
+        FileNotFoundError, match=r"it holds a PEFT adapter alone; load its base model with peft \(them/base"
+    ):
         minibert.load("me/adapter", cache_dir=cache)
 
 
@@ -581,3 +608,47 @@ def test_a_family_whose_files_name_no_prompts_has_those_of_its_model_card(
     np.testing.assert_array_equal(bert.encode_query("w1 w2"), plain)  # only where it is asked for by name
     assert not np.array_equal(asked, plain)
     assert re.search(r"prompts +document, passage, query", repr(bert))
+
+
+def test_a_name_without_an_owner_is_one_of_sentence_transformers(hub: HubServer, small: Path, cache: Path) -> None:
+    hub.add_repo("sentence-transformers/tiny-model", small)
+    ours = minibert.BertForMaskedLM.from_pretrained("tiny-model", cache_dir=cache)
+    assert isinstance(ours, minibert.BertForMaskedLM)
+    minibert.BertForMaskedLM.from_pretrained("tiny-model", cache_dir=cache, local_files_only=True)
+    with pytest.raises(FileNotFoundError, match=r"'no-such-model' must be a local folder or a repository of the Hub"):
+        minibert.BertForMaskedLM.from_pretrained("no-such-model", cache_dir=cache)
+
+
+def test_a_file_without_a_digest_is_not_taken_in_silence(hub: HubServer, small: Path, cache: Path) -> None:
+    name = "me/undigested"
+    hub.add_repo(name, small)
+    for repository in hub._repositories.values():
+        for tree in repository.commits.values():
+            tree["config.json"] = replace(tree["config.json"], etag="version-7")
+    with pytest.warns(UserWarning, match=r"gives no digest of config\.json \(its ETag is 'version-7'\)"):
+        minibert.BertForMaskedLM.from_pretrained(name, cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "it is empty; if you mean a repository of the Hub of this name, rename or remove the folder"),
+        ({"adapter_config.json": "{}"}, "it holds a PEFT adapter alone; load its base model with peft"),
+    ],
+    ids=["empty", "adapter"],
+)
+def test_a_folder_that_is_no_checkpoint_is_called_what_it_is(
+    files: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(FileNotFoundError, match=f"must hold config.json; .*: {message}"):
+        minibert.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_called_what_it_is(name: str, small: Path) -> None:
+    (small / "model.safetensors").unlink()
+    (small / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90868376\n")
+    with pytest.raises(minibert.MinibertError, match=f"{name} must hold weights, but it is a pointer of Git LFS"):
+        minibert.BertForMaskedLM.from_pretrained(small)

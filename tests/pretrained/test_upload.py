@@ -7,19 +7,25 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import numpy as np
 import pytest
 import transformers
+import yaml
 from hub_server import HubServer
 from huggingface_hub import ModelCard, constants
+from markdown_it import MarkdownIt
 from oracle import theirs_of, with_real_vocabulary
 from sentence_transformers import SentenceTransformer
 
 import minibert
 from minibert.pretrained import answers
 from minibert.pretrained.card import card
+from minibert.pretrained.source import Source
+from minibert.training.card import card as training_card
+from minibert.training.data import Data
 
 TOKEN = "hf_of_me"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the client's own code
@@ -145,7 +151,9 @@ JUNK = {
 def test_an_answer_that_is_no_hubs_is_told_with_the_address(
     step: str, hub: HubServer, model: minibert.BertForMaskedLM
 ) -> None:
-    message = "the upload to me/minilm must be answered as by a Hub; " + re.escape(hub.url) + r" answers something else \("
+    message = (
+        "the upload to me/minilm must be answered as by a Hub; " + re.escape(hub.url) + r" answers something else \("
+    )
     for body in [*EVERYWHERE, *JUNK[step]]:
         hub.heal()
         hub.answer_instead(*STEPS[step], body=body)
@@ -185,7 +193,9 @@ def test_the_repository_that_is_written_is_the_one_asked_for(
     hub.add_repo(named, {"README.md": b"theirs"})
     hub.answer_instead(*STEPS["create"], body=json.dumps({"url": f"{hub.url}/{named}"}).encode())
     for repo_id in ("me/minilm", "minilm") if named != "them/minilm" else ("me/minilm",):
-        with pytest.raises(ConnectionError, match=f"the upload to {repo_id} must go to that repository; .* names {named}"):
+        with pytest.raises(
+            ConnectionError, match=f"must make the repository that is asked for, {repo_id}; it answers for '{named}'"
+        ):
             model.push_to_hub(repo_id, token=TOKEN)
     assert hub.files_of(named) == {"README.md": b"theirs"}
 
@@ -259,3 +269,57 @@ def test_each_class_has_a_card() -> None:
         assert f"transformers.{kind}.from_pretrained" in text
     reranker = card("me/x", minibert.BertConfig(architectures=("BertForSequenceClassification",), num_labels=1))
     assert 'pipeline_tag: "text-ranking"' in reranker
+
+
+HOSTILE = (
+    "\n---\n# a heading",
+    "<img src=x onerror=alert(1)>",
+    "[a](javascript:alert(1))",
+    "![a](http://x/y)",
+    "a | b \\| c",
+    "`code`",
+    "\u202etxt.exe",
+    "<script>",
+    "a\r\nb: c",
+)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_names_of_others_are_plain_text_in_cards(hostile: str) -> None:
+    config = minibert.BertConfig(architectures=("BertForTokenClassification",), id2label={0: hostile, 1: "B"})
+    data = [Data("train", hostile, "abc", [])]
+    cards = [
+        card("me/x", config),
+        training_card(Source(hostile, revision="main"), "classify", data, {"file": hostile}, {}),
+        training_card(Source(f"/a/{hostile}"), "classify", data, {"file": hostile}, {}),
+    ]
+    for text in cards:
+        _, front, body = text.split("---\n", 2)
+        assert yaml.safe_load(front).get("base_model", hostile) == hostile
+        tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(body)
+        inner = [token for block in tokens for token in [block, *(block.children or [])]]
+        assert {token.tag for token in inner} <= {"h1", "p", "code", "table", "thead", "tbody", "tr", "th", "td", ""}
+        assert not [token for token in inner if token.type in ("html_block", "html_inline", "link_open", "image")]
+        assert len([token for token in tokens if token.type == "heading_open"]) == 1
+        rows = [token for token in tokens if token.type == "tr_open"]
+        cells = [token for token in tokens if token.type in ("th_open", "td_open")]
+        assert not rows or len(cells) == 2 * 4 + 2 * 2  # a table of data and one of settings
+        assert "\u202e" not in text
+
+
+def test_only_the_repository_that_was_asked_for_is_written(
+    hub: HubServer, bert: minibert.Bert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = huggingface_hub.HfApi.create_repo
+
+    def other(self: Any, repo_id: str, **settings: Any) -> Any:
+        create(self, repo_id, **settings)
+        return create(self, "me/other", **settings)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", other)
+    for name in ("me/minilm", "minilm"):
+        with pytest.raises(
+            ConnectionError, match=f"must make the repository that is asked for, {name}; it answers for"
+        ):
+            bert.push_to_hub(name, token=TOKEN)
+    assert hub.files_of("me/other") == {}

@@ -87,6 +87,44 @@ def test_hits_are_those_of_brute_force_whatever_the_blocks(
     assert np.array_equal(scores, expected[0])
 
 
+def test_changed_texts_are_refused_and_older_indexes_load(tmp_path: Path) -> None:
+    index = of_vectors(np.eye(3, dtype=np.float32))
+    index.save(tmp_path)
+    texts, manifest = next(tmp_path.glob("texts-*")), tmp_path / "manifest.json"
+    whole = texts.read_bytes()
+    for change in (whole.replace(b"text 1", b"text 7"), whole.replace(b"text 1", b"t\xffxt 1"), b"[" * len(whole)):
+        texts.write_bytes(change)
+        with pytest.raises(minibert.MinibertError, match="must be as it was saved; it has changed"):
+            Index.load(tmp_path, index.bert)
+    older = {name: value for name, value in json.loads(manifest.read_text()).items() if name != "texts_sha256"}
+    manifest.write_text(json.dumps(older))
+    texts.write_bytes(whole)
+    assert Index.load(tmp_path, index.bert).texts == index.texts
+    for change in (whole.replace(b"text 1", b"t\xffxt 1"), whole.replace(b'"text"', b'"next"'), b"[1]\n[2]\n[3]\n"):
+        texts.write_bytes(change)
+        older["files"]["texts"]["bytes"] = len(change)
+        manifest.write_text(json.dumps(older))
+        with pytest.raises(minibert.MinibertError, match="of the index must be"):
+            _ = Index.load(tmp_path, index.bert)[1]
+
+
+def test_a_manifest_names_no_files_outside_its_folder(tmp_path: Path) -> None:
+    index = of_vectors(np.eye(3, dtype=np.float32))
+    index.save(tmp_path / "index")
+    path = tmp_path / "index" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    (tmp_path / "texts-12345678.jsonl").write_text("")
+    for name in ("../texts-12345678.jsonl", "/etc/passwd", manifest["files"]["texts"]["name"] + "\n"):
+        for kind in ("texts", "vectors", "more"):
+            part = {kind: {"name": name, "bytes": 0}}
+            path.write_text(json.dumps({**manifest, "files": {**manifest["files"], **part}}))
+            with pytest.raises(minibert.MinibertError, match="the manifest of the index"):
+                Index.load(tmp_path / "index", index.bert)
+    path.write_text("[" * 100_000)
+    with pytest.raises(minibert.MinibertError, match="the manifest of the index"):
+        Index.load(tmp_path / "index", index.bert)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_vectors_score_alike_wherever_they_lie(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK", 1003)

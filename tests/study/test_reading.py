@@ -30,6 +30,7 @@ def test_ids_and_tokens_are_the_tokenizers(bert: minibert.Bert) -> None:
         "Say 😀 or שלום.",
         "The [MASK] sat [SEP] down",
         "ﬁne \u200b½ <b>&amp;",
+        "cafe\u0301 मे\u0902, noir\u0308\u200d!\u0301",
     ],
 )
 def test_words_are_spelled_as_in_the_text(bert: minibert.Bert, text: str) -> None:

@@ -101,6 +101,13 @@ def test_vectors_and_words_are_those_of_encode_and_words(minilm: Path) -> None:
     assert {(one.entities, one.labels) for one in found} == {(None, None)}  # it has no head
 
 
+def test_words_and_entities_have_their_marks(tagger: Path) -> None:
+    found = minibert.load(tagger).annotate("cafe\u0301 e\u0301te\u0301", pooling="mean", strategy="first")
+    assert found.words.words == ["cafe\u0301", "e\u0301te\u0301"]
+    assert found.entities is not None
+    assert {one.text.split()[-1] for one in found.entities} <= {"cafe\u0301", "e\u0301te\u0301"}
+
+
 def test_one_text_gives_one_result_and_several_are_read_as_they_are_needed(minilm: Path) -> None:
     bert = minibert.load(minilm)
     assert isinstance(bert.annotate("one"), Annotation)

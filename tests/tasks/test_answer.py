@@ -282,6 +282,13 @@ def test_a_context_without_tokens_has_no_answer(loaded: minibert.Bert) -> None:
     assert loaded.answer(QUESTION, "Bank", top_k=3) == [Answer("Bank", 1.0, 0, 4)]
 
 
+@pytest.mark.parametrize("word", ["cafe\u0301", "मे\u0902", "ש\u05b8\u05c1", "❤\ufe0f"])
+def test_an_answer_has_the_marks_that_it_ends_in(loaded: minibert.Bert, word: str) -> None:
+    assert loaded.answer(QUESTION, f" {word} ") == Answer(word, 1.0, 1, 1 + len(word))
+    found = loaded.answer(QUESTION, f"{word} {word}", top_k=10)
+    assert {one.text for one in found} == {word, f"{word} {word}"}
+
+
 def test_wrong_uses_are_rejected(bert: minibert.Bert, loaded: minibert.Bert, tmp_path: Path, minilm: Path) -> None:
     with pytest.raises(MinibertError, match=r"\(BertModel\) must be a BertForQuestionAnswering to answer questions; l"):
         bert.answer(QUESTION, CONTEXT)

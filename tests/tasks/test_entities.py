@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from pathlib import Path
 from typing import Any
@@ -123,17 +124,33 @@ def test_places_are_exact_on_every_sentence_of_wnut(loaded: minibert.Bert, evald
     assert total > 10_000
 
 
+def is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M") or character in "\u200c\u200d"
+
+
 def check_places(bert: minibert.Bert, text: str, found: list[Entity]) -> None:
-    """Each entity is a slice of the text, from the start of a token to the end of one, after the one before."""
+    """Each entity is a slice of the text, from the start of a token to the end of one and its marks."""
     offsets = bert.tokenizer.backend.encode(text, add_special_tokens=False).offsets
     starts, ends = {start for start, _ in offsets}, {end for _, end in offsets}
     before = 0
     for entity in found:
         assert entity.text == text[entity.start : entity.end]
         assert entity.start in starts
-        assert entity.end in ends
+        letters = entity.end
+        while letters not in ends and is_mark(text[letters - 1]):
+            letters -= 1
+        assert letters in ends
+        assert entity.end == len(text) or entity.end in starts or not is_mark(text[entity.end])
         assert before <= entity.start < entity.end
         before = entity.end
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_entity_has_the_marks_that_it_ends_in(tmp_path: Path, minilm: Path, strategy: Any) -> None:
+    model = OneHot(tmp_path, minilm, BIO, cafe="B-LOC", noir="B-PER")
+    label = {"none": ("B-LOC", "B-PER")}.get(strategy, ("LOC", "PER"))
+    found = [(label[0], "cafe\u0301"), (label[1], "noir\u0308\u200d")]
+    assert model("the cafe\u0301 noir\u0308\u200d", strategy=strategy) == found
 
 
 @hypothesis.settings(deadline=None, max_examples=100)

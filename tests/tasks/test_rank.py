@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from oracle import TINY, with_real_vocabulary
@@ -105,6 +106,12 @@ def test_an_activation_that_is_unknown_here_is_rejected(tmp_path: Path, minilm: 
         minibert.load(tmp_path).score(PAIRS)
 
 
+@pytest.mark.parametrize("theirs", [[], ["activation_fn"], "Sigmoid", 3, {"activation_fn": None}], ids=str)
+def test_settings_that_are_no_object_name_no_activation(tmp_path: Path, minilm: Path, theirs: object) -> None:
+    set_in(reranker(tmp_path, minilm) / "config.json", sentence_transformers=theirs)
+    assert 0 < minibert.load(tmp_path).score(PAIRS[3]) < 1
+
+
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> minibert.Bert:
     """A random reranker."""
@@ -118,6 +125,13 @@ def test_one_pair_has_a_number_and_several_have_an_array(bert: minibert.Bert) ->
     for pair, expected in zip(PAIRS[:3], scores, strict=True):
         assert bert.score(pair) == bert.score(list(pair)) == pytest.approx(expected, abs=1e-6)
     np.testing.assert_allclose(bert.score(pair for pair in PAIRS[:3]), scores, atol=1e-6)
+    frame = pd.DataFrame(PAIRS[:3], columns=["query", "passage"])
+    for array in (frame.values, frame.to_numpy(dtype=object), np.array(PAIRS[:3]), frame.values.tolist()):
+        np.testing.assert_allclose(bert.score(array), scores, atol=1e-6)
+        assert bert.score(array[0]) == pytest.approx(scores[0], abs=1e-6)
+    frame.loc[1, "passage"] = None
+    with pytest.raises(MinibertError, match=re.escape("pair 1 (") + r".* must be two texts, \(query, document\)"):
+        bert.score(frame.values)
     assert bert.score([]).shape == (0,)
 
 

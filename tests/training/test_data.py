@@ -117,7 +117,7 @@ BROKEN: list[tuple[str, bytes, str]] = [
     ("a.jsonl", b'["a"]\n', r"a.jsonl, line 1, must be a JSON object, not \['a'\]"),
     ("a.parquet", b"PAR", "a.parquet must be valid Parquet"),
     ("a.conll", b"a b\nword\n", "a.conll, line 2, must have a word and a label, not 'word'"),
-    ("a.json", b"{", "a.json must be JSON in SQuAD's format"),
+    ("a.json", b"{", "a.json must be valid JSON"),
     ("b.json", b'{"data": [{}]}', r"b.json must be JSON in SQuAD's format \(KeyError\('paragraphs'\)\)"),
 ]
 

@@ -180,6 +180,102 @@ def test_the_same_call_again_resumes_and_ends_with_the_same_bytes(
     assert [(tmp_path / "killed" / name).read_bytes() for name in names] == expected
 
 
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """What the files of a folder hold, and when they were written."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "training/losses.csv", "notes.txt"])
+def test_a_folder_with_something_else_is_left_alone(name: str, tiny: minibert.Bert, tmp_path: Path) -> None:
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(MinibertError) as told:
+        tiny.finetune(CLASSIFY, task="classify", output=tmp_path / "run", epochs=1)
+    assert str(told.value) == (
+        f"the output ({tmp_path / 'run'}) must be empty or hold a run of its own, but it holds {name}; choose another "
+        "folder"
+    )
+    assert contents(tmp_path / "run").keys() == {name}
+    assert path.read_text() == "mine"
+
+
+def test_the_folder_of_the_base_model_is_left_alone(tiny: minibert.Bert, tmp_path: Path) -> None:
+    tiny.save_pretrained(tmp_path / "base")
+    run = tiny.finetune(CLASSIFY, task="classify", output=tmp_path / "run", epochs=1)
+    for folder, bert in ((tmp_path / "base", minibert.load(tmp_path / "base")), (tmp_path / "run", run.model)):
+        before = contents(folder)
+        with pytest.raises(MinibertError, match=r"must be empty or hold|has a run with other settings \(model"):
+            bert.finetune(CLASSIFY, task="classify", output=folder, epochs=1)
+        assert contents(folder) == before
+
+
+def test_a_base_model_with_another_head_or_other_labels_is_another_run(tiny: minibert.Bert, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"task": "classify", "output": tmp_path / "run", "epochs": 1}
+    base = tiny.finetune(CLASSIFY, task="classify", output=tmp_path / "base", epochs=1).model
+    base.finetune(CLASSIFY, **settings)
+    other = minibert.load(tmp_path / "base")
+    head: Any = other.model
+    with torch.no_grad():
+        head.classifier.weight += 1
+    with pytest.raises(MinibertError, match=r"other settings \(model\.head: "):
+        other.finetune(CLASSIFY, **settings)
+    other = minibert.load(tmp_path / "base")
+    other.model.config = other.config.replace(id2label={0: "a", 1: "b", 2: "c"})
+    with pytest.raises(MinibertError, match=r"other settings \(model\.config: "):
+        other.finetune(CLASSIFY, **settings)
+
+
+def test_of_a_finished_run_nothing_is_written_again(tiny: minibert.Bert, tmp_path: Path) -> None:
+    folder, settings = tmp_path / "run", {"task": "classify", "dev": CLASSIFY, "epochs": 2}
+    run = tiny.finetune(CLASSIFY, output=folder, **settings)
+    (folder / "README.md").write_text("my own card")
+    before = contents(folder)
+    again = tiny.finetune(CLASSIFY, output=folder, **settings)
+    assert (again.metrics, again.history) == (run.metrics, run.history)
+    assert contents(folder) == before
+    state = again.model.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in run.model.model.state_dict().items())
+
+    changed = minibert.load(folder)
+    with torch.no_grad():
+        next(changed.model.parameters()).add_(1)
+    changed.save_pretrained(folder)
+    before = contents(folder)
+    with pytest.warns(UserWarning, match=r"model\.safetensors was changed after the run had ended"):
+        tiny.finetune(CLASSIFY, output=folder, **settings)
+    assert contents(folder) == before
+
+    (folder / "model.safetensors").unlink()
+    again = tiny.finetune(CLASSIFY, output=folder, **settings)
+    state = again.model.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in run.model.model.state_dict().items())
+    assert (folder / "README.md").read_text() == "my own card"
+
+
+@pytest.mark.parametrize("at", ["minibert.training.finetune.card", "minibert.training.finetune.finish"])
+def test_a_run_killed_while_its_model_is_saved_is_completed(
+    at: str, tiny: minibert.Bert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*arguments: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at, dies)
+        with pytest.raises(Killed):
+            tiny.finetune(CLASSIFY, task="classify", output=tmp_path / "run", epochs=1)
+    inner = tmp_path / "run" / "training"
+    leftovers = [inner / name for name in (".metrics.csv.abcd_123", ".losses.csv.00000000", ".output.json.zzzzzzzz")]
+    for path in leftovers:
+        path.write_text("")
+    (inner / ".mine.csv.abcd_123").write_text("")
+    tiny.finetune(CLASSIFY, task="classify", output=tmp_path / "run", epochs=1)
+    assert (tmp_path / "run" / "README.md").exists()
+    assert not any(path.exists() for path in leftovers)
+    assert (inner / ".mine.csv.abcd_123").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["classify", "pairs"])
 def test_two_processes_fine_tune_like_one(task: str, tiny: minibert.Bert, tmp_path: Path) -> None:
@@ -366,6 +462,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"dev": [{"text": " ", "label": "who"}]}, "dev, row 0, must have a text"),
     ({"dev": []}, r"dev \(0 rows\) must have at least one row"),
     ({"task": "dance"}, r"task \('dance'\) must be 'classify', 'tokens', 'similarity', 'pairs', 'rank' or 'qa'"),
+    ({"learning_rate": "5e-5"}, r"learning_rate \('5e-5'\) must be a number above 0"),
+    ({"learning_rate": 10**400}, r"learning_rate \(1000"),
+    ({"warmup": None}, r"warmup \(None\) must be a fraction"),
+    ({"weight_decay": [0.1]}, r"weight_decay \(\[0.1\]\) must be a number"),
+    ({"seed": 2**64}, r"seed \(18446744073709551616\) must be a whole number of at least 0, and less than"),
+    ({"max_length": "many"}, r"max_length \('many'\) must be a whole number"),
     ({"columns": {"txt": "a"}}, r"column \('txt'\) must be 'text', 'text_pair' or 'label'"),
     ({"columns": {"label": "y"}}, "train, row 0, must have the column 'y'; it has 'text', 'label'"),
     ({"dtype": "float16"}, r"dtype \('float16'\) must be 'float32' or 'bfloat16'"),

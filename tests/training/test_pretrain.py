@@ -69,6 +69,34 @@ def test_it_learns_writes_a_model_that_transformers_loads_and_does_nothing_twice
     assert again.filled == found.filled
 
 
+def test_changed_tokens_are_written_again_and_other_folders_left_alone(
+    books: list[Path], size: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"size": size, "epochs": 1, "save_every": 5, **SMALL}
+    whole = pretrain(books, tmp_path / "whole", **settings)
+    tokens, index = tmp_path / "whole" / "training" / "tokens.bin", tmp_path / "whole" / "training" / "tokens.json"
+    right, places = tokens.read_bytes(), index.read_text()
+    ends = json.loads(places)["ends"]
+    for path, content in (
+        (tokens, right[:100] + bytes([right[100] ^ 1]) + right[101:]),
+        (tokens, right[:-50]),
+        (tokens, b""),
+        (index, places.replace(f"{ends[0]}", f"{ends[0] - 1}")),
+        (index, "[" * 100_000),
+        (index, '{"digest": 1'),
+    ):
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.warns(UserWarning, match=r"tokens\.bin must be as it was written; it has changed"):
+            again = pretrain(books, tmp_path / "whole", **settings)
+        assert (tokens.read_bytes(), index.read_text()) == (right, places)
+        assert again.metrics == whole.metrics
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("mine")
+    with pytest.raises(MinibertError, match=r"must be empty or hold a run of its own, but it holds config\.json"):
+        pretrain(books, tmp_path / "other", **settings)
+    assert [path.name for path in (tmp_path / "other").rglob("*")] == ["config.json"]
+
+
 def test_a_stopped_run_ends_as_one_that_was_not(
     books: list[Path], size: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +259,7 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
     with pytest.raises(MinibertError, match=r"text\.txt\) must be a folder, not a file"):
         pretrain([tmp_path / "text.txt"], tmp_path / "text.txt")
     with pytest.raises(MinibertError, match=r"files \(\[\]\) must name at least one"):
-        pretrain([], tmp_path)
+        pretrain([], tmp_path / "out")
     with pytest.raises(FileNotFoundError):
         pretrain([tmp_path / "none.txt"], tmp_path / "out")
 

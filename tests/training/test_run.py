@@ -99,7 +99,7 @@ def test_a_run_killed_anywhere_within_a_save_ends_as_if_it_had_not_been(
         return run
 
     originals = {
-        (state, "save_file"): state.save_file,
+        (state, "save_tensors"): state.save_tensors,
         (state, "path_to_disk"): state.path_to_disk,
         (Path, "rename"): Path.rename,
         (Path, "write_text"): Path.write_text,
@@ -184,8 +184,11 @@ def test_two_states_are_kept_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_finished_run_trains_no_further_and_gives_its_weights(whole: tuple[bytes, Any], tmp_path: Path) -> None:
     go(tmp_path)
+    (tmp_path / "states" / ".saving").mkdir()  # of a process that was killed
+    shutil.copytree(tmp_path / "states" / "step-00000009", tmp_path / "states" / "step-00000006")
     history, model = go(tmp_path, batches=stopping_at(0))
     assert same(tmp_path, model, whole)
+    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == ["step-00000009", "step-00000012"]
     assert len(history.steps) == 12
 
 
@@ -281,7 +284,7 @@ def test_a_run_in_another_thread_leaves_signals_alone(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_state_before_and_says_so(
     whole: tuple[bytes, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, saves = state.save_file, 0
+    original, saves = state.save_tensors, 0
 
     def full(*arguments: Any) -> None:
         nonlocal saves
@@ -291,7 +294,7 @@ def test_a_full_disk_keeps_the_state_before_and_says_so(
             raise OSError(28, "No space left on device")
         original(*arguments)
 
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(state, "save_tensors", full)
     with pytest.raises(OSError, match=r"the state after step 6 could not be written .*No space left on device") as told:
         go(tmp_path)
     assert str(tmp_path / "states") in str(told.value)
@@ -392,6 +395,17 @@ def test_a_run_whose_states_are_all_damaged_says_that_it_starts_over(whole: tupl
     with pytest.warns(UserWarning, match=r"step-00000006 .*step-00000003 is damaged .*; training starts over"):
         _, model = go(tmp_path)
     assert same(tmp_path, model, whole)
+
+
+@pytest.mark.parametrize("at", [30, 60, 90])
+def test_losses_that_were_changed_are_not_resumed(at: int, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        go(tmp_path, batches=stopping_at(5))
+    whole = (tmp_path / "losses.csv").read_bytes()
+    for flipped in (whole[at] ^ 1, 0xFF):
+        (tmp_path / "losses.csv").write_bytes(whole[:at] + bytes([flipped]) + whole[at + 1 :])
+        with pytest.raises(minibert.MinibertError, match=r"losses\.csv must have the losses .* as they were written"):
+            go(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "number,loss\n", "number,loss\n0,1\n1,2"])

@@ -6,7 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pandas
 import pytest
 import transformers
 from oracle import with_real_vocabulary
@@ -15,7 +17,7 @@ import minibert
 from minibert.errors import MinibertError
 from minibert.training.data import Data
 from minibert.training.finetune import read_rows
-from minibert.training.order import DistinctEpochs
+from minibert.training.order import DistinctEpochs, _distinct
 from minibert.training.packed import Example
 from minibert.training.tasks import Answers, Classify, Compare, Rerank, Retrieve, Tag, as_bio
 
@@ -56,6 +58,44 @@ def test_one_label_for_all_rows_is_too_few() -> None:
 def test_a_row_without_the_label_of_other_rows_is_named(label: Any) -> None:
     with pytest.raises(MinibertError, match="train, row 2, must have"):
         Classify.learned(classify_rows("a", "b", label))
+
+
+MISSING = [None, "", float("nan"), np.nan, pandas.NA, pandas.NaT, ["a", float("nan")], ["a", None]]
+
+
+@pytest.mark.parametrize("missing", MISSING, ids=range(len(MISSING)))
+def test_rows_without_a_label_are_counted_and_the_first_ones_named(missing: Any, tiny: minibert.Bert) -> None:
+    data = classify_rows("a", missing, "b", *[missing] * 6)
+    for refuses in (lambda: Classify.learned(data), lambda: Classify(["a", "b"]).examples(tiny, data)):
+        with pytest.raises(MinibertError) as told:
+            refuses()
+        assert str(told.value).startswith(
+            "train, row 1; train, row 3; train, row 4; train, row 5; train, row 6, and 2 others, must have a label"
+        )
+        assert str(told.value).endswith("; 7 of 9 rows have none: remove such rows")
+
+
+def test_numbers_of_a_data_frame_with_a_gap_are_not_classes() -> None:
+    frame = pandas.DataFrame({"text": ["a", "b", "c"], "label": [1, 0, None]})
+    with pytest.raises(MinibertError, match="train, row 2, must have a label, not nan; 1 of 3 rows have none"):
+        Classify.learned(read_rows("train", frame.to_dict("records"), "classify", None))
+
+
+def test_numbers_of_the_library_datasets_keep_their_names() -> None:
+    features = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=datasets.Features(features))
+    assert [row.values["label"] for row in read_rows("train", rows, "classify", None).rows] == ["good", "bad"]
+    features = {
+        "words": datasets.Sequence(datasets.Value("string")),
+        "labels": datasets.Sequence(datasets.ClassLabel(names=["O", "B-PER"])),
+    }
+    tagged = datasets.Dataset.from_dict(
+        {"words": [["Anna", "sat"]], "labels": [[1, 0]]}, features=datasets.Features(features)
+    )
+    assert [row.values["labels"] for row in read_rows("train", tagged, "tokens", None).rows] == [["B-PER", "O"]]
+    unknown = rows.map(lambda row: {"label": -1 if row["text"] == "b" else row["label"]})
+    with pytest.raises(MinibertError, match="train, row 1, must have a label, not None"):
+        Classify.learned(read_rows("train", unknown, "classify", None))
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +190,16 @@ def test_an_answer_that_is_not_where_it_should_be_is_named(reader: minibert.Bert
         Answers().examples(reader, read_rows("train", [row], "qa", None))
 
 
+@pytest.mark.parametrize("start", [-10, -1, 0.9, True, "here", float("nan"), 10**400, None])
+def test_an_answer_begins_at_a_whole_number_of_at_least_0(start: Any, reader: minibert.Bert) -> None:
+    answers = [{"text": "Rome", "answer_start": start}]
+    rows = [{"question": "Where?", "context": "I am in Rome, now.", "answers": answers}]  # at 8, which is -10, too
+    with pytest.raises(
+        MinibertError, match="train, row 0, must have an answer_start that is a whole number of at least"
+    ):
+        Answers().examples(reader, read_rows("train", rows, "qa", None))
+
+
 @pytest.mark.parametrize(
     "answers", ["Rome", None, ["Rome"], [{"text": "Rome"}], {"text": ["Rome"], "answer_start": []}]
 )
@@ -226,6 +276,47 @@ def test_no_text_is_twice_in_a_batch_and_each_example_once_in_an_epoch() -> None
     again = DistinctEpochs(examples, 16, epochs=2, seed=1)
     assert again.batches == order.batches[: again.steps]
     assert DistinctEpochs(examples, 16, epochs=2, seed=2).batches != again.batches
+
+
+def first_fit(order: list[int], texts: list[set[bytes]], batch_size: int) -> list[list[int]]:
+    """The rule of the batches, in the plainest form: a batch is looked for from the first one on."""
+    batches: list[list[int]] = []
+    for i in order:
+        for batch in batches:
+            if len(batch) < batch_size and all(texts[i].isdisjoint(texts[other]) for other in batch):
+                batch.append(i)
+                break
+        else:
+            batches.append([i])
+    return batches
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_batches_are_those_of_the_plainest_search(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    count, kinds, per_row = random.integers(1, 150), random.integers(1, 60, 3), random.integers(1, 4)
+    texts = [{bytes([n, random.integers(kinds[n])]) for n in range(per_row)} for _ in range(count)]
+    order = random.permutation(count).tolist()
+    size = int(random.integers(1, 20))
+    assert _distinct(order, texts, size) == first_fit(order, texts, size)
+
+
+def test_batches_of_rows_that_share_a_text_take_linear_time() -> None:
+    class Counted(bytes):
+        asked = 0
+
+        def __hash__(self) -> int:
+            Counted.asked += 1
+            return super().__hash__()
+
+        __eq__ = bytes.__eq__
+
+    asked = []
+    for count in (2_000, 4_000):
+        shared, Counted.asked = Counted(b"answer"), 0
+        _distinct(range(count), [{Counted(str(i).encode()), shared} for i in range(count)], 32)
+        asked.append(Counted.asked)
+    assert asked[1] < 2.2 * asked[0]
 
 
 def test_texts_that_are_never_equal_fill_every_batch() -> None:

@@ -358,6 +358,11 @@ def test_a_table_is_refused_and_its_column_taken(bert: minibert.Bert) -> None:
     for column in (frame["text"], frame["text"].to_numpy(), np.array(TEXTS[:3]), pd.Series(TEXTS[:3], dtype=object)):
         assert np.array_equal(bert.encode(column), expected)
         assert len(bert.words(column)) == 3
+    for one in (np.str_(TEXTS[0]), np.array(TEXTS[0]), np.array(TEXTS[0], dtype=object)):  # a text of NumPy
+        assert np.array_equal(bert.encode(one), bert.encode(TEXTS[0]))
+        assert np.array_equal(bert.encode_query(one), bert.encode(TEXTS[0]))
+        assert bert.words(one).words == bert.words(TEXTS[0]).words
+        assert np.array_equal(bert.annotate(one).vector, bert.encode(TEXTS[0]))
     named = pd.Series(TEXTS[:3], index=["columns", "b", "c"])  # whose .columns is a text
     assert np.array_equal(bert.encode(named), expected)
 

@@ -11,6 +11,7 @@ import torch
 from sentence_transformers.util.quantization import quantize_embeddings as their_quantize
 
 import minibert
+from minibert.pictures.plots import plot_similarity
 
 NAN, INF = float("nan"), float("inf")
 
@@ -119,3 +120,95 @@ def test_ranges_are_two_finite_rows() -> None:
     ours = minibert.quantize_embeddings(outside, "uint8", ranges=np.stack([low, high]))
     assert ours.tolist()[0][:2] == [255, 0]
     assert np.array_equal(ours[:, 2:], their_quantize(outside[:, 2:], "uint8", ranges=np.stack([low, high])[:, 2:]))
+
+
+# Vectors in fewer bits
+
+
+def spearman(a: Any, b: Any) -> float:
+    """The correlation of the ranks."""
+    ranks = [np.argsort(np.argsort(np.ravel(values), kind="stable")) for values in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+@pytest.mark.parametrize("precision", ["binary", "ubinary"])
+@pytest.mark.parametrize("width", [64, 61])
+def test_bits_are_compared_by_their_hamming_distance(precision: Any, width: int) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(count, width)).astype(np.float32) for count in (7, 5))
+    bits = [minibert.quantize_embeddings(one, precision) for one in (a, b)]
+    expected = -((a > 0)[:, None] != (b > 0)[None]).sum(-1)
+    for kind in ("cosine", "dot", "euclidean", "manhattan"):
+        for made in (bits, [torch.from_numpy(one) for one in bits], [list(one) for one in bits]):
+            assert np.array_equal(minibert.similarity(*made, kind, precision=precision), expected)
+            pairwise = minibert.similarity_pairwise(made[0][:5], made[1], kind, precision=precision)
+            assert np.array_equal(pairwise, expected.diagonal())
+    assert minibert.similarity(bits[0][0], bits[0][0], precision=precision).item() == 0
+    assert minibert.similarity(bits[0][0], bits[0], precision=precision).shape == (1, 7)
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+@pytest.mark.parametrize("kind", ["cosine", "dot", "euclidean", "manhattan"])
+def test_steps_are_compared_as_the_numbers_they_stand_for(precision: Any, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(1, 1 + np.arange(48) % 3, size=(count, 48)).astype(np.float32) for count in (20, 9))
+    sample = np.concatenate([a, b])
+    small = [minibert.quantize_embeddings(one, precision, calibration_embeddings=sample) for one in (a, b)]
+    exact = minibert.similarity(a, b, kind)
+    spread = float(exact.max() - exact.min())
+    ranges = np.stack([sample.min(0), sample.max(0)])
+    for how in ({"calibration_embeddings": sample}, {"ranges": ranges}):
+        found = minibert.similarity(*small, kind, precision=precision, **how)
+        torch.testing.assert_close(found, exact, rtol=0, atol=spread / 100)
+        one_side = minibert.similarity(a, torch.from_numpy(small[1]), kind, precision=precision, **how)
+        torch.testing.assert_close(one_side, exact, rtol=0, atol=spread / 100)
+        pairwise = minibert.similarity_pairwise(small[0][:9], small[1], kind, precision=precision, **how)
+        torch.testing.assert_close(pairwise, exact.diagonal(), rtol=0, atol=spread / 100)
+
+
+def test_small_vectors_keep_the_order_of_the_cosine(bert: minibert.Bert) -> None:
+    texts = [f"{who} {what} the {thing}" for who in ("she", "he") for what in ("saw", "sold") for thing in
+             ("bank", "card", "fish", "river", "house")]  # fmt: skip
+    vectors = bert.encode(texts)
+    exact = bert.similarity(vectors, vectors)[np.triu_indices(len(texts), 1)]
+    least: list[tuple[Any, dict[str, Any], float]] = [
+        ("binary", {}, 0.85),
+        ("ubinary", {}, 0.85),
+        ("int8", {"calibration_embeddings": vectors}, 0.999),
+        ("uint8", {"calibration_embeddings": vectors}, 0.999),
+    ]
+    for precision, how, correlation in least:
+        small = bert.encode(texts, precision=precision, **how)
+        scores = bert.similarity(small, small, precision=precision, **how)[np.triu_indices(len(texts), 1)]
+        assert spearman(exact, scores) > correlation
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_small_vectors_of_an_unknown_kind_are_refused(bert: minibert.Bert, dtype: str) -> None:
+    small = np.ones((2, 384), dtype)
+    message = f"vectors ({dtype}) must be compared by the precision that made them; pass precision='binary' or"
+    for given in (small, torch.from_numpy(small), list(small), small[:, :48]):
+        for compare in (minibert.similarity, minibert.similarity_pairwise, bert.similarity, bert.similarity_pairwise):
+            with pytest.raises(minibert.MinibertError, match=re.escape(message)):
+                compare(given, given)
+    for use in (lambda: minibert.Index(bert).add_vectors(small, ["a", "b"]), lambda: plot_similarity(small)):
+        with pytest.raises(minibert.MinibertError, match=re.escape(f"vectors ({dtype}) must be float here; leave")):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("vectors", "how", "message"),
+    [
+        (np.ones((2, 4), "f4"), {"precision": "binary"}, "vectors (float32) must be int8 where precision is 'binary';"),
+        (np.ones((2, 4), "i1"), {"precision": "ubinary"}, "vectors (int8) must be uint8 where precision is 'ubinary'"),
+        (np.ones((2, 4), "u1"), {"precision": "int8"}, "vectors (uint8) must be int8 where precision is 'int8'"),
+        (np.ones((2, 4), "i1"), {"precision": "float16"}, "vectors (int8) must be float16 where precision is"),
+        (np.ones((2, 4), "i1"), {"precision": "int8"}, "precision='int8' needs the ranges that made the vectors; pass"),
+        (np.ones((2, 4), "i1"), {"precision": "int8", "ranges": [[0], [1]]}, "ranges (2, 1) must be (2, 4) finite"),
+        (np.ones((2, 4), "i1"), {"precision": "bits"}, "precision ('bits') must be one of float32, float16, int8"),
+    ],
+    ids=["floats", "other bits", "other steps", "no float", "no ranges", "other ranges", "unknown"],
+)
+def test_vectors_that_a_precision_does_not_make_are_refused(vectors: Any, how: Any, message: str) -> None:
+    with pytest.raises(minibert.MinibertError, match=re.escape(message)):
+        minibert.similarity(vectors, vectors, **how)

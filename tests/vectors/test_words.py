@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -188,6 +189,66 @@ def check_alignment(bert: minibert.Bert, text: str, split: Any) -> None:
     outside = "".join(text[end:start] for (_, end), (start, _) in zip(
         [(0, 0), *words.spans], [*words.spans, (len(text), len(text))], strict=True))  # fmt: skip
     assert bert.tokenizer.tokenize(outside) == []  # what is between words becomes no token
+
+
+# Marks at the end of words
+
+# Letters, and the marks that words of their script end in.
+SCRIPTS = {
+    "Latin": ("aecnz", "\u0301\u0308\u0327\u0303"),
+    "Devanagari": ("कमहन", "\u0947\u0902\u093f\u094d\u200d\u200c"),
+    "Thai": ("กทมน", "\u0e35\u0e48\u0e31\u0e4c"),
+    "Arabic": ("قلمب", "\u064e\u0651\u064b\u0652"),
+    "Hebrew": ("שלםע", "\u05c1\u05b8\u05b6\u05bc"),
+    "emoji": ("❤☀👩", "\ufe0f\u200d\u20e3"),
+}
+MARKED = st.sampled_from(sorted(SCRIPTS)).flatmap(
+    lambda script: st.lists(
+        st.tuples(
+            st.text(SCRIPTS[script][0], min_size=1, max_size=3),
+            st.text(SCRIPTS[script][1], max_size=3),
+            st.sampled_from([" ", ", ", " - ", "\n"]),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["without accents", "with accents"])
+def marking(request: pytest.FixtureRequest, bert: minibert.Bert) -> minibert.Bert:
+    """The real model, and with its vocabulary a tokenizer that keeps accents."""
+    lower = minibert.BertTokenizer(bert.tokenizer.vocab, do_lower_case=request.param)
+    return minibert.Bert(bert.model, lower, bert.recipe)
+
+
+def is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M") or character in "\u200c\u200d"
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(parts=MARKED)
+def test_a_word_has_the_marks_that_it_ends_in(marking: minibert.Bert, parts: list[tuple[str, str, str]]) -> None:
+    text = "".join(map("".join, parts))
+    words = marking.words(text)
+    letters = [word + marks for word, marks, _ in parts]
+    assert [word for word in words.words if word.strip("-,")] == letters
+    for (_, end), after in zip(words.spans, [*words.spans[1:], (len(text), len(text))], strict=True):
+        assert end == after[0] or not is_mark(text[end])
+
+
+@pytest.mark.parametrize("text", ["cafe\u0301 noir", "CAFE\u0301, noir", "caf\u00e9 noir"])
+def test_a_word_is_found_with_its_accents(bert: minibert.Bert, text: str) -> None:
+    words = bert.words(text)
+    assert words.spans[0] == (0, text.lower().index("f") + (3 if "\u0301" in text else 2))
+    assert words.find("cafe\u0301") == words.find("café") == words.find("CAFÉ") == [0]
+    assert words.find("cafe") == []
+
+
+def test_a_mark_after_punctuation_is_in_one_word_alone(bert: minibert.Bert) -> None:
+    cased = minibert.Bert(bert.model, minibert.BertTokenizer(bert.tokenizer.vocab, do_lower_case=False), bert.recipe)
+    assert bert.words("a !\u0301b").words == ["a", "!\u0301", "b"]
+    assert cased.words("a !\u0301b").words == ["a", "!", "\u0301b"]  # there it is a token of the next word
 
 
 @hypothesis.given(
