@@ -794,7 +794,8 @@ class Bert:
         Raises:
             MinibertError: as for `save_pretrained`; a name that no repository can have.
             PermissionError: no token, or one that may not write there.
-            ConnectionError: the upload broke off; nothing was committed.
+            ConnectionError: the upload broke off, or a server answered what no Hub does. The commit is then there as a
+                whole or not at all.
         """
         config = self.config.replace(architectures=(type(self.model).__name__,))
         base = self.source.name if self.source.commit else None

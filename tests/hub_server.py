@@ -128,6 +128,7 @@ class _Answer:
     body: bytes = b""
     file: str = ""
     cut: _Cut | None = None
+    drip: float = 0.0  # seconds before each byte of the body
 
 
 class HubServer:
@@ -142,9 +143,11 @@ class HubServer:
         self._faults: defaultdict[tuple[str, str], _Faults] = defaultdict(_Faults)
         self._lock = threading.Lock()
         self._writers: dict[str, str] = {}
+        self._instead: list[tuple[str, re.Pattern[str], _Answer]] = []
         self._uploaded: dict[str, bytes] = {}
         self.refuse_commits = False  # as if the Hub failed at the last moment
         self.refuse_files = False  # as if the content server failed
+        self.verify_at = ""  # where the client is to say that a large file was uploaded
         self.private: dict[str, bool | None] = {}
         self._ports = [0, 0]
         self._running: list[tuple[_Listener, threading.Thread]] = []
@@ -249,8 +252,30 @@ class HubServer:
         faults.size, faults.size_is_advertised = to, advertised
 
     def heal(self) -> None:
-        """Undo all cuts, corruptions and truncations."""
+        """Undo all cuts, corruptions, truncations and other answers."""
         self._faults.clear()
+        self._instead.clear()
+
+    def answer_instead(
+        self,
+        method: str,
+        path: str,
+        status: int = 200,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        drip: float = 0.0,
+    ) -> None:
+        """Give this answer to requests whose path matches a pattern, at both ports, and not the Hub's.
+
+        With `drip`, each byte of the body waits for so many seconds.
+        """
+        answer = _Answer(status, {"Content-Type": "application/json", **(headers or {})}, body, drip=drip)
+        self._instead.append((method, re.compile(path), answer))
+
+    def instead(self, method: str, target: str) -> _Answer | None:
+        """What `answer_instead` has for a request."""
+        path = urlsplit(target).path
+        return next((a for asked, known, a in self._instead if asked == method and known.search(path)), None)
 
     def clear(self) -> None:
         """Forget the requests so far."""
@@ -287,6 +312,8 @@ class HubServer:
                 return _Answer(400)
             self._uploaded[digest] = body
             return _Answer(200)
+        if method == "POST" and path == "/verify":
+            return _Answer(200)
         if path == "/api/validate-yaml":
             return _Answer(200, {"Content-Type": "application/json"}, _json({"errors": [], "warnings": []}))
         owner = self._writers.get(token or "")
@@ -304,8 +331,9 @@ class HubServer:
                 self.add_repo(name, {})
             return _Answer(status, {"Content-Type": "application/json"}, _json({"url": f"{self.url}/{name}"}))
         if match := _BATCH.fullmatch(path):
+            verify = {"verify": {"href": self.verify_at}} if self.verify_at else {}
             objects = [
-                {**one, "actions": {"upload": {"href": f"{self.cdn_url}/upload/{one['oid']}"}}}
+                {**one, "actions": {"upload": {"href": f"{self.cdn_url}/upload/{one['oid']}"}, **verify}}
                 for one in json.loads(body)["objects"]
             ]
             return _Answer(200, {"Content-Type": "application/json"}, _json({"transfer": "basic", "objects": objects}))
@@ -335,6 +363,8 @@ class HubServer:
             value = line["value"]
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
+            if line["key"] == "lfsFile" and value["oid"] not in self._uploaded:
+                return _Answer(400)
             if line["key"] == "lfsFile":
                 files[value["path"]] = self._uploaded[value["oid"]]
         commit = self.add_repo(name, files, branch=branch)
@@ -464,7 +494,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         request = Request(self.command, self.path, self.headers.get("Range"), authorized=token is not None)
-        if self.command in ("GET", "HEAD"):
+        if instead := self.server.hub.instead(self.command, self.path):
+            self._body()
+            answer = instead
+        elif self.command in ("GET", "HEAD"):
             answer = self.server.hub.answer(self.command, self.path, token)
         else:
             answer = self.server.hub.receive(self.command, self.path, token, self._body())
@@ -479,11 +512,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.hub.requests.append(request)
         self.send_response(status)
         # One connection for each request, so that no thread waits for another one when the server stops.
-        for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
+        for name, value in {"Content-Length": str(len(body)), **headers, "Connection": "close"}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self._send(request, body if answer.cut is None else body[: answer.cut.after])
+            self._send(request, body if answer.cut is None else body[: answer.cut.after], answer.drip)
         if answer.cut is not None and answer.cut.reset:
             self.server.to_reset.add(self.connection)
 
@@ -498,9 +531,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _send(self, request: Request, body: memoryview) -> None:
-        for start in range(0, len(body), _BLOCK):
-            block = body[start : start + _BLOCK]
+    def _send(self, request: Request, body: memoryview, drip: float) -> None:
+        step = 1 if drip else _BLOCK
+        for start in range(0, len(body), step):
+            block = body[start : start + step]
+            threading.Event().wait(drip)  # time.sleep does not, in these tests
             request.body_bytes_sent += len(block)
             try:
                 self.wfile.write(block)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from typing import Any
+from urllib.parse import quote
 
 from minibert.errors import printable
 
@@ -27,10 +27,23 @@ SENTENCES = ("sentence-similarity", 'bert.encode(["He sat by the river.", "She w
 RERANKER = ("text-ranking", 'bert.rank("Where can I fish?", ["The lake is open.", "The bank is closed."])')
 
 
+# What Markdown and HTML could take for more than text, as GitHub and the Hub read them: marks of code, links, images,
+# emphasis, tables, tags, entities, formulas and mentions, and the colon of addresses. An underscore within a word is
+# none of them.
+MARKUP = re.compile(r"[\\`*\[\]<>&|~!#$:@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+# What YAML does not have unescaped, and what turns the direction of the text.
+NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
+
+
 def in_markdown(text: object) -> str:
     """A text of somebody else as one line of plain text in Markdown: without markup, HTML or links."""
-    escaped = html.escape(printable(str(text)), quote=False)
-    return re.sub(r"[\\`\[\]|]", lambda character: "\\" + character[0], escaped)
+    return MARKUP.sub(r"\\\g<0>", printable(str(text)))
+
+
+def in_yaml(value: object) -> str:
+    """A text or a list of texts as a value in YAML."""
+    # JSON values are YAML, too, and quote what needs it
+    return NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def card(
@@ -58,11 +71,10 @@ def card(
         "tags": ["bert", "minibert", *(["sentence-transformers"] if sentences else [])],
         **({"base_model": base_model} if base_model else {}),
     }
-    # JSON values are YAML, too, and quote what needs it
-    header = "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in entries.items())
-    of = f", made from [{base_model}](https://huggingface.co/{base_model})" if base_model else ""
+    header = "\n".join(f"{name}: {in_yaml(value)}" for name, value in entries.items())
+    of = f", made from [{in_markdown(base_model)}](https://huggingface.co/{quote(base_model)})" if base_model else ""
     shape = f"{config.num_hidden_layers} layers, {config.hidden_size} dimensions, {config.num_attention_heads} heads"
-    texts = f" {sentences}" if sentences else ""
+    texts = f" {in_markdown(sentences)}" if sentences else ""
     labeller = kind in ("BertForSequenceClassification", "BertForTokenClassification")
     labels = ", ".join(map(in_markdown, (config.id2label or {}).values())) if labeller else ""
     listed = f"\nLabels: {labels}.\n" if labels and len(labels) < 2_000 else ""
@@ -73,7 +85,7 @@ def card(
         load = "from sentence_transformers import SentenceTransformer"
         theirs = f'{load}\n\nSentenceTransformer({name}).encode(["A river."])'
     parts = [
-        f"---\n{header}\n---\n\n# {repo_id.rpartition('/')[2]}",
+        f"---\n{header}\n---\n\n# {in_markdown(repo_id.rpartition('/')[2])}",
         f"A `{kind}` ({shape}){of}.{texts}\n{listed}".rstrip(),
         f"```python\n{code}\n```",
         f"It also loads in {'sentence-transformers' if sentences else 'transformers'}:",

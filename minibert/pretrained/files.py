@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import warnings
@@ -46,8 +47,8 @@ def file_mode() -> int:
     return 0o666 & ~umask
 
 
-def check_readable(path: Path) -> None:
-    """Reject a file of weights that is none, before a library that maps it says something else.
+def check_readable(path: Path, holds: str = "weights") -> None:
+    """Reject a file that is not what it should hold, before a library that maps or parses it says something else.
 
     Raises:
         PermissionError: it may not be read.
@@ -56,7 +57,7 @@ def check_readable(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise MinibertError(
-                f"{path} must hold weights, but it is a pointer of Git LFS to them; install git-lfs, and run "
+                f"{path} must hold {holds}, but it is a pointer of Git LFS to the file; install git-lfs, and run "
                 "`git lfs pull` in the repository"
             )
 
@@ -181,7 +182,44 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 def place(folder: Path, name: str) -> Path | None:
     """The path of a file of a folder, also after an interrupted `folder_written_whole`; None if there is none."""
-    return next((path for path in (folder / SAVED / name, folder / name) if path.is_file()), None)
+    return next((path for path in (folder / SAVED / name, folder / name) if is_file(path)), None)
+
+
+# A path with one of these errors has no file or folder, as for pathlib.
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a file.
+
+    Raises:
+        PermissionError: a folder on the way to it may not be read; pathlib's own says False there since Python 3.14.
+    """
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder.
+
+    Raises:
+        PermissionError: as for `is_file`.
+    """
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except PermissionError:
+        raise PermissionError(
+            f"{path} must be readable by this user; it or its folder is not: change its rights"
+        ) from None
+    except ValueError:  # a NUL in it
+        return 0
+    except OSError as error:
+        if error.errno not in ABSENT:
+            raise
+        return 0
 
 
 def _settle(folder: Path) -> None:

@@ -8,21 +8,21 @@ import os
 import re
 from collections.abc import Callable
 from copy import copy
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypedDict, TypeVar
 
 from typing_extensions import Unpack
 
 from minibert.errors import MinibertError, warn
-from minibert.pretrained.files import place
+from minibert.pretrained.answers import AnswerError, Answers, checked
+from minibert.pretrained.files import check_readable, is_file, is_folder, place
 from minibert.pretrained.source import Source
 from minibert.records import parsed_json
 
 T = TypeVar("T")
-# What the Hub's client raises when an answer is not that of a Hub: it looks into the answer without a check.
-JUNK = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, AssertionError)
-OWNER = "sentence-transformers"  # of the models that people call "all-MiniLM-L6-v2"; their library adds it, too
 READINGS = 10  # of a folder that changes while it is read
+OWNER = "sentence-transformers"  # of the models that people call "all-MiniLM-L6-v2"; their library adds it, too
 
 
 class Where(TypedDict, total=False):
@@ -41,7 +41,7 @@ class Repository:
     the first one, so files of two versions are never mixed.
 
     Attributes:
-        name: as the user gave it.
+        name: as the user gave it; with `OWNER` in front once a file was found there.
         commit: 40 hex digits, once known; None for a local folder.
         unknown: files that were asked for offline, and of which the cache does not say whether they exist.
     """
@@ -61,6 +61,7 @@ class Repository:
         self.revision = revision or "main"
         self.commit: str | None = None
         self.unknown: set[str] = set()
+        self._unchecked: set[str] = set()  # new downloads that could not be compared with a digest
         self._prefix = ""
         self._seen: dict[str, tuple[Any, ...] | None] = {}
         self._cache_dir = cache_dir
@@ -73,6 +74,7 @@ class Repository:
 
         Raises:
             FileNotFoundError: a path that does not exist.
+            PermissionError: a path that may not be read.
             MinibertError: neither a folder nor a possible name; a revision of a folder.
         """
         if not isinstance(name_or_folder, (str, Path)):
@@ -89,11 +91,11 @@ class Repository:
                 f"the checkpoint ({name[:40]}...) must be a folder or a name; it is too long for either"
             )
         folder = Path(name).expanduser()
-        if name and folder.is_dir():
+        if name and is_folder(folder):
             if where.get("revision") is not None:
                 raise MinibertError(f"revision ({where['revision']!r}) must be left out for a local folder ({name})")
             return cls(name, folder=folder)
-        if folder.is_file():
+        if is_file(folder):
             raise MinibertError(f"the checkpoint ({name}) must be a folder; pass {folder.parent}, which holds the file")
         if isinstance(name_or_folder, Path) or name.startswith((".", "~", os.sep)) or name.count("/") > 1:
             raise FileNotFoundError(f"the folder ({name}) must exist; check the path")
@@ -125,9 +127,10 @@ class Repository:
 
         Raises:
             FileNotFoundError: no such repository or revision; or no network, and the file is not in the cache.
-            PermissionError: a gated or private repository, and no token that opens it.
+            PermissionError: a gated or private repository, and no token that opens it; or a folder that may not be
+                read.
             ConnectionError: the Hub cannot be reached; or a download failed, also after the client's retries, which
-                resume it.
+                resume it; or it was too slow (see `answers`); or a server answered what no Hub does.
             OSError: the file has another digest than on the Hub.
             MinibertError: the name leads out of the repository.
         """
@@ -139,17 +142,20 @@ class Repository:
         return self._fetch(filename)
 
     def instead(self) -> str:
-        """What a folder holds that is no checkpoint, to end a message with; empty where nothing special is there."""
-        if self.folder is None or not self.folder.is_dir():
-            return ""
-        if place(self.folder, "adapter_config.json"):
+        """What is there in the place of a checkpoint, to end a message with; empty where nothing special is."""
+        adapter = self.object("adapter_config.json")
+        if adapter is not None:
+            base = adapter.get("base_model_name_or_path") or "its base model"
             return (
-                ": it holds a PEFT adapter alone; load its base model with peft, call merge_and_unload(), and save "
-                "that model here"
+                f": it holds a PEFT adapter alone; load its base model with peft ({base}), call merge_and_unload(), "
+                "and save that model here"
             )
+        if self.folder is None:
+            return ""
+        other = "if you mean a repository of the Hub of this name, rename or remove the folder"
         if not any(self.folder.iterdir()):
-            return ": it is empty; if you mean a repository of the Hub of this name, rename or remove the folder"
-        return ""
+            return f": it is empty; {other}"
+        return f": {other}" if is_name(self.name) else ""
 
     def read_whole(self, read: Callable[[], T]) -> T:
         """The result of `read`, with all files from the same save.
@@ -184,6 +190,7 @@ class Repository:
         path = self.file(filename)
         if path is None:
             return None
+        check_readable(path, "JSON")
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # with or without a byte order mark
         return parsed_json(content, f"{self._prefix}{filename} of {self}", "correct the file")
 
@@ -209,60 +216,73 @@ class Repository:
         cached = hub.try_to_load_from_cache(self.name, filename, cache_dir=self._cache_dir, revision=revision)
         if cached is not None and not isinstance(cached, str) and (self.commit or self._offline):
             return None  # known not to exist
-        path = self._download(filename, revision)
+        answers = Answers(f"the download of {filename} of {self}")
+        path = self._download(filename, revision, answers)
         if path is None:
             return None
         if self.commit is None:
             self.commit = _commit_of(path)
         if not isinstance(cached, str):
-            self._verify(path, filename)
+            self._verify(path, filename, answers.etag)
         return path
 
-    def _download(self, filename: str, revision: str) -> Path | None:
-        """The path of a file. A name without an owner that the Hub does not have is one of sentence-transformers'."""
-        if self.commit is not None or "/" in self.name:
-            return self._ask(filename, revision)
-        try:
-            return self._ask(filename, revision)
-        except FileNotFoundError as error:
-            short, self.name = self.name, f"{OWNER}/{self.name}"
-            try:
-                return self._ask(filename, revision)
-            except FileNotFoundError:
-                self.name = short
-                raise error from None
-
-    def _ask(self, filename: str, revision: str) -> Path | None:
+    def _download(self, filename: str, revision: str, answers: Answers) -> Path | None:
         """Ask the Hub's client for a file, and raise Python's own errors instead of the client's."""
-        import huggingface_hub as hub
         from huggingface_hub import errors
 
-        refuse_paths_as_etags()
-        try:
+        refusal: errors.RepositoryNotFoundError | errors.LocalEntryNotFoundError | None = None
+        for name in self._names:
+            # what cannot be asked for under one name need not be asked for under another
+            only_cached = self._local_files_only or isinstance(refusal, errors.LocalEntryNotFoundError)
+            try:
+                path = self._ask(name, filename, revision, only_cached, answers)
+            except errors.GatedRepoError as error:
+                raise self._no_access(error) from None
+            except (errors.RepositoryNotFoundError, errors.LocalEntryNotFoundError) as error:
+                refusal = refusal or error
+            except errors.RevisionNotFoundError as error:
+                raise self._no_access(error) from None
+            except errors.EntryNotFoundError as error:
+                self.name, self.commit = name, self.commit or _commit_in(error)
+                return None
+            except AnswerError:
+                raise
+            except broken_connections() as error:
+                self._raise_broken(filename, error)
+            except JUNK as error:
+                raise ConnectionError(
+                    f"the download of {filename} of {self} must be answered as by a Hub; {_endpoint()} answers "
+                    f"something else ({first_line(error)}): check the address (HF_ENDPOINT)"
+                ) from error
+            else:
+                self.name = name
+                return path
+        if isinstance(refusal, errors.LocalEntryNotFoundError):
+            self._refuse_unless_offline(filename, refusal)
+            return None
+        raise self._no_access(refusal) from None
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """What the repository may be called on the Hub; one name as soon as a file was found."""
+        return (self.name,) if "/" in self.name or self.commit else (self.name, f"{OWNER}/{self.name}")
+
+    def _ask(self, name: str, filename: str, revision: str, only_cached: bool, answers: Answers) -> Path:
+        import huggingface_hub as hub
+
+        with checked(answers):
             return Path(
                 hub.hf_hub_download(
-                    self.name,
+                    name,
                     filename,
                     revision=revision,
                     cache_dir=self._cache_dir,
                     token=self._token,
-                    local_files_only=self._local_files_only,
+                    local_files_only=only_cached,
                 )
             )
-        except errors.LocalEntryNotFoundError as error:
-            self._refuse_unless_offline(filename, error)
-            return None
-        except errors.EntryNotFoundError as error:
-            self.commit = self.commit or _commit_in(error)
-            return None
-        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:  # gated ones among them
-            raise self._no_access(error) from None
-        except broken_connections() as error:
-            self._raise_broken(filename, error)
-        except JUNK as error:
-            self._raise_broken(filename, error)
 
-    def _no_access(self, error: Exception) -> OSError:
+    def _no_access(self, error: Exception | None) -> OSError:
         """The error for a repository or revision that does not exist or is not accessible."""
         from huggingface_hub import errors
 
@@ -272,9 +292,10 @@ class Repository:
                 "then pass token= or set HF_TOKEN"
             )
         if isinstance(error, errors.RepositoryNotFoundError):
+            nor = "".join(f", and there is no {name!r}" for name in self._names[1:])
             return FileNotFoundError(
                 f"{self.name!r} must be a local folder or a repository of the Hub that you may read; "
-                "it is neither: check the name, and pass token= or set HF_TOKEN if it is private"
+                f"it is neither{nor}: check the name, and pass token= or set HF_TOKEN if it is private"
             )
         return FileNotFoundError(
             f"revision ({self.revision}) of {self.name} must be one of its branches, tags or commits; "
@@ -307,8 +328,9 @@ class Repository:
             self.unknown.add(filename)
             return
         if self._offline:
+            nor = "".join(f", nor is that of {name}" for name in self._names[1:])
             raise FileNotFoundError(
-                f"{filename} of {self} must be in the cache to be loaded offline; it is not: load it once with a "
+                f"{filename} of {self} must be in the cache to be loaded offline; it is not{nor}: load it once with a "
                 "network, without local_files_only and HF_HUB_OFFLINE"
             ) from error
         raise ConnectionError(
@@ -316,50 +338,32 @@ class Repository:
             f"({first_line(error.__cause__ or error)}): check the network, or pass a local folder"
         ) from error
 
-    def _verify(self, path: Path, filename: str) -> None:
-        """Compare a new download with its digest on the Hub, which is its name in the cache."""
+    def _verify(self, path: Path, filename: str, etag: str | None) -> None:
+        """Compare a new download with its digest on the Hub, which is its ETag and its name in the cache."""
         blob = path.resolve()
-        if re.fullmatch(r"[0-9a-f]{64}", blob.name):  # large files: their sha256
+        name = etag or blob.name
+        if re.fullmatch(r"[0-9a-f]{64}", name):  # large files: their sha256
             digest = hashlib.sha256()
-        elif re.fullmatch(r"[0-9a-f]{40}", blob.name):  # small files: the sha1 of their git blob
+        elif re.fullmatch(r"[0-9a-f]{40}", name):  # small files: the sha1 of their git blob
             digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
-        else:
-            warn(
-                f"the server of {self} gives no digest of {filename} (its ETag is {blob.name!r:.40}), so what "
-                "arrived cannot be compared with what was sent; load it from the Hub itself to be sure"
-            )
+        else:  # mirrors on other stores than the Hub's
+            if not self._unchecked:
+                warn(
+                    f"the server of {self} gives no digest of {filename} (its ETag is {name!r:.40}), so what arrived "
+                    "can be compared with what was sent by its length alone; load it from the Hub itself to be sure"
+                )
+            self._unchecked.add(filename)
             return
         with blob.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
-        if digest.hexdigest() != blob.name:
+        if digest.hexdigest() != name:
             path.unlink()
-            blob.unlink()
+            blob.unlink(missing_ok=True)  # they are one where the system has no symbolic links
             raise OSError(
-                f"{filename} of {self} must have the digest {blob.name}; what arrived has {digest.hexdigest()}: "
+                f"{filename} of {self} must have the digest {name}; what arrived has {digest.hexdigest()}: "
                 "it was removed, run again"
             )
-
-
-def refuse_paths_as_etags() -> None:
-    """Make the Hub's client refuse ETags that are no plain names.
-
-    The client names a file in its cache after the ETag that the server sends, unchecked, so "../../x" would be written
-    outside the cache. It has no option for this.
-    """
-    from huggingface_hub import file_download
-
-    original = file_download._normalize_etag
-    if original.__module__ == __name__:  # done before
-        return
-
-    def normalized(etag: str | None) -> str | None:
-        name = original(etag)
-        if name is not None and not re.fullmatch(r"\w[\w.+=-]{0,199}", name, re.ASCII):
-            raise MinibertError(f"the ETag ({name!r:.60}) must be a plain name")
-        return name
-
-    file_download._normalize_etag = normalized
 
 
 def _identity(path: Path | None) -> tuple[Any, ...] | None:
@@ -371,12 +375,28 @@ def _identity(path: Path | None) -> tuple[Any, ...] | None:
     return None if status is None else (path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+# What the client raises where it takes an answer for that of a Hub, and the answer is something else: a list for an
+# object, no JSON, a key or a header that is not there, a number that is none. Nothing but calls of the client is tried.
+JUNK = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(AssertionError, NameError, RuntimeError),  # "etag must have been retrieved", a variable not set, RecursionError
+)
+
+
+def _endpoint() -> str:
+    """The address of the Hub."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
 def broken_connections() -> tuple[type[Exception], ...]:
-    """What the client raises when a connection breaks: OSError, or the base class of its HTTP library's errors."""
+    """What the client raises when a connection breaks: OSError, or one of its HTTP library's errors."""
     from huggingface_hub.errors import HfHubHTTPError
 
     base: Any = HfHubHTTPError.__bases__[0]  # requests' before version 1 of the client, httpx's since
-    return (OSError, base)
+    library = import_module(base.__module__.partition(".")[0])
+    return (OSError, base, getattr(library, "InvalidURL", base))  # httpx's is no HTTPError; requests' is one
 
 
 def check_inside(filename: str, repository: object) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from minibert.pretrained.card import in_markdown
+from minibert.pretrained.card import in_markdown, in_yaml
 from minibert.pretrained.source import Source
 from minibert.training.data import Data
 
@@ -39,7 +38,7 @@ def card(
     packages = ", ".join(f"{name} {_version(name)}" for name in ("readable-bert", "torch", "tokenizers", "numpy"))
     parts = [
         "---",
-        *([f"base_model: {json.dumps(source.name)}"] if source.revision else []),  # must be on the Hub
+        *([f"base_model: {in_yaml(source.name)}"] if source.revision else []),  # must be on the Hub
         f"pipeline_tag: {PIPELINES[task]}",
         "tags: [bert, minibert]",
         "---",

@@ -25,6 +25,7 @@ from oracle import theirs_of
 from safetensors.torch import load_file, save_file
 
 import minibert
+from minibert.pretrained import answers
 
 IDS = torch.tensor([[2, 5, 17, 98, 3]])
 SMALL = "someone/small-bert"
@@ -246,6 +247,224 @@ def test_a_truncated_download_is_refused(hub: HubServer, small: Path, cache: Pat
     assert torch.equal(load(cache)(IDS).logits, logits(small))
 
 
+OUTSIDE = [
+    "C:x",
+    '"../../x"',
+    '"a/../../../x"',
+    '"/tmp/x"',
+    '"."',
+    '".."',
+    '""',
+    'W/"../x"',
+    f'"{"a" * 300}"',
+    '"a\tb"',
+]
+
+
+@pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag", "X-Repo-Commit"])
+def test_no_name_of_a_server_leaves_the_cache(hub: HubServer, tmp_path: Path, header: str) -> None:
+    for value in OUTSIDE:
+        value = value.strip('"') if header == "X-Repo-Commit" else value
+        for status in (200, 404):  # the commit is kept for a file that is not there, too
+            hub.heal()
+            names = {"ETag": "a" * 40, "X-Repo-Commit": "c" * 40, "X-Error-Code": "EntryNotFound", header: value}
+            hub.answer_instead("HEAD", "config.json", status, b"{}", names)
+            hub.answer_instead("GET", "config.json", 200, b"{}")
+            message = rf"the download of config\.json of {SMALL} at main must be answered with a name for .*{header}"
+            with pytest.raises(ConnectionError, match=message):
+                load(tmp_path / "a" / "b" / "c" / "d" / "cache")
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_new_session_of_the_client_is_watched_too(
+    hub: HubServer, tmp_path: Path, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not known:  # where the client keeps what makes its sessions
+        monkeypatch.setattr(answers, "FACTORY", "nowhere")
+    hub.answer_instead("HEAD", "config.json", 200, b"{}", {"ETag": '"../../x"', "X-Repo-Commit": "c" * 40})
+    for _ in range(2):
+        with pytest.raises(ConnectionError, match="must be answered with a name for a file"):
+            load(tmp_path / "cache")
+        huggingface_hub.close_session()  # as the client itself does when a connection was refused
+
+
+@pytest.mark.parametrize("etag", ["d41d8cd98f00b204e9800998ecf8427e-5", 'W/"5f3c-1a2b"', '"a/b+c="'])
+def test_an_etag_that_is_no_digest_is_told_once(hub: HubServer, small: Path, cache: Path, etag: str) -> None:
+    for file in ("config.json", "model.safetensors"):
+        content = (small / file).read_bytes()
+        hub.answer_instead("HEAD", file, 200, content, {"ETag": etag + file[:2], "X-Repo-Commit": "c" * 40})
+        hub.answer_instead("GET", file, 200, content)
+    name = re.escape(etag.removeprefix("W/").strip('"'))
+    with pytest.warns(UserWarning, match=rf"gives no digest of config\.json \(its ETag is '{name}.*'\)") as told:
+        model = load(cache)
+    assert len(told) == 1
+    assert torch.equal(model(IDS).logits, logits(small))
+    assert torch.equal(load(cache)(IDS).logits, logits(small))  # without a warning
+
+
+def test_a_weak_etag_with_a_digest_is_compared(hub: HubServer, small: Path, cache: Path) -> None:
+    content = (small / "config.json").read_bytes()
+    digest = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    hub.answer_instead("HEAD", "config.json", 200, content, {"ETag": f'W/"{digest}"', "X-Repo-Commit": "c" * 40})
+    hub.answer_instead("GET", "config.json", 200, content)
+    minibert.BertConfig.from_pretrained(SMALL, cache_dir=cache)
+    hub.heal()
+    hub.answer_instead("HEAD", "config.json", 200, content, {"ETag": f'W/"{digest}"', "X-Repo-Commit": "c" * 40})
+    hub.answer_instead("GET", "config.json", 200, content[:-1] + b" ")
+    with pytest.raises(OSError, match=f"must have the digest {digest}"):
+        minibert.BertConfig.from_pretrained(SMALL, cache_dir=cache.with_name("other"))
+
+
+def test_a_server_that_drips_is_given_up(
+    hub: HubServer, small: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "WINDOW", 0.3)
+    content = (small / WEIGHTS).read_bytes()
+    hub.answer_instead("GET", f"cdn/.*{WEIGHTS}", 200, content, drip=0.02)
+    with pytest.raises(
+        ConnectionError,
+        match=r"the download of model\.safetensors of .* must bring at least 1,000 bytes a second; .* 0 se",
+    ):
+        load(cache)
+    assert not [path for path in cache.rglob("*") if "safetensors" in path.name or "incomplete" in path.name]
+
+
+def test_a_server_that_drips_and_hangs_up_is_given_up(
+    hub: HubServer, small: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "ATTEMPTS", 30)
+    hub.cut(SMALL, WEIGHTS, after=1_000, times=100_000)  # the client asks again after each chunk of DOWNLOAD_CHUNK_SIZE
+    with pytest.raises(ConnectionError, match=r"the download of .* must end after 30 requests to http://127\.0\.0\.1"):
+        load(cache)
+
+
+def test_a_slow_line_loads_what_it_can(
+    hub: HubServer, small: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "WINDOW", 0.0)  # each piece is judged by itself
+    monkeypatch.setattr(answers, "SLOWEST", 0.001)
+    for after in range(3_000, 30_000, 3_000):
+        hub.cut(SMALL, WEIGHTS, after=after)
+    assert torch.equal(load(cache)(IDS).logits, logits(small))
+
+
+def test_a_wait_of_hours_is_not_waited_for(hub: HubServer, small: Path, cache: Path) -> None:
+    for headers in ({"Retry-After": "100000"}, {"RateLimit": '"api";r=0;t=100000'}):
+        hub.heal()
+        hub.answer_instead("GET", f"cdn/.*{WEIGHTS}", 429, headers=headers)
+        with pytest.raises(ConnectionError, match=r"must go on within three hours; .* asks for more"):
+            load(cache)
+
+
+HEADERS = {"ETag": "a" * 40, "X-Repo-Commit": "c" * 40}
+ODD = [
+    ("HEAD", 200, {}),
+    ("HEAD", 200, {"ETag": "a" * 40}),
+    ("HEAD", 200, {"X-Repo-Commit": "c" * 40}),
+    ("HEAD", 200, {**HEADERS, "Content-Length": "many"}),
+    ("HEAD", 302, {**HEADERS, "Location": "http://[::1/x"}),
+    ("HEAD", 302, {**HEADERS, "Location": "http://exa mple:x/x"}),
+    ("HEAD", 302, {**HEADERS, "Location": "file:///etc/passwd"}),
+    ("HEAD", 307, {"Location": f"/{SMALL}/resolve/main/config.json"}),
+    ("HEAD", 400, {}),
+    ("HEAD", 418, {}),
+    ("HEAD", 500, {}),
+    ("GET", 200, {"Content-Range": "bytes 0-1/many"}),
+    ("GET", 200, {"Content-Encoding": "gzip"}),
+    ("GET", 307, {"Location": "http://[::1/x"}),
+    ("GET", 400, {}),
+    ("GET", 500, {}),
+]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b"[" * 100_000, b'{"error": 5, "errors": 5}', b"\xff"])
+def test_an_odd_answer_to_a_download_is_an_error_of_the_connection(hub: HubServer, cache: Path, body: bytes) -> None:
+    for method, status, headers in ODD:
+        hub.heal()
+        hub.answer_instead(method, "config.json", status, body, headers)
+        hub.answer_instead("HEAD", "config.json", 200, body, {**HEADERS, "Content-Length": str(len(body))})
+        with pytest.raises(
+            OSError, match=r"^(the download of config\.json of|the Hub must be reachable|config\.json of)"
+        ):
+            minibert.BertConfig.from_pretrained(SMALL, cache_dir=cache)
+    hub.heal()
+    hub.answer_instead("HEAD", "config.json", 200, body, HEADERS)
+    assert not list(cache.rglob("config.json"))
+
+
+def test_json_that_cannot_be_read_is_one_sentence(hub: HubServer, small: Path, cache: Path) -> None:
+    for content, reason in (
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": "\xff"}', "can't decode"),
+        (b'{"a": ', "value"),
+    ):
+        (small / "config.json").write_bytes(content)
+        hub.add_repo(SMALL, small)
+        for name in (SMALL, str(small)):
+            with pytest.raises(
+                minibert.MinibertError, match=rf"config\.json of .* must be valid JSON \(.*{reason}.*\); corr"
+            ):
+                load(cache, name=name)
+
+
+def test_a_short_name_is_that_of_sentence_transformers_if_the_hub_has_none(
+    hub: HubServer, small: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    full = "sentence-transformers/tiny"
+    commit = hub.add_repo(full, small)
+    bert = minibert.load("tiny", cache_dir=cache)
+    assert str(bert.source) == f"{full} at {commit[:12]}"
+    assert bert.source.name == full
+    assert {request.path.split("/resolve")[0] for request in hub.requests if "/resolve/" in request.path} == {
+        "/tiny",
+        f"/{full}",
+    }
+    offline = minibert.load("tiny", cache_dir=cache, local_files_only=True)
+    assert offline.source == bert.source
+    hub.add_repo("tiny", small, commit="d" * 40)  # the Hub's own wins
+    assert minibert.load("tiny", cache_dir=cache).source.name == "tiny"
+    hub.stop()
+    assert minibert.load(full, cache_dir=cache).source == bert.source
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    with pytest.raises(FileNotFoundError):  # a folder of that name wins over both
+        minibert.load("tiny", cache_dir=cache)
+
+
+def test_the_full_name_of_a_short_one_is_in_the_errors(hub: HubServer, cache: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"'nothing' must be .* there is no 'sentence-transformers/nothing': check"
+    ):
+        load(cache, name="nothing")
+    with pytest.raises(
+        FileNotFoundError, match="it is not, nor is that of sentence-transformers/nothing: load it once"
+    ):
+        load(cache, name="nothing", local_files_only=True)
+    hub.gate("gated", token="hf_good")
+    hub.add_repo("gated", {"config.json": b"{}"})
+    with pytest.raises(PermissionError, match="gated is gated"):
+        load(cache, name="gated")
+    assert not any("sentence-transformers/gated" in request.path for request in hub.requests)
+
+
+def test_a_short_name_in_the_cache_serves_when_the_hub_is_gone(hub: HubServer, small: Path, cache: Path) -> None:
+    hub.add_repo("sentence-transformers/tiny", small)
+    load(cache, name="tiny")
+    hub.stop()
+    assert torch.equal(load(cache, name="tiny")(IDS).logits, logits(small))
+    with pytest.raises(ConnectionError, match=r"the Hub must be reachable to load config\.json of nothing"):
+        load(cache, name="nothing")
+
+
+def test_an_adapter_on_the_hub_is_told_as_what_it_is(hub: HubServer, cache: Path) -> None:
+    hub.add_repo("me/adapter", {"adapter_config.json": b'{"base_model_name_or_path": "them/base"}'})
+    with pytest.raises(
+        FileNotFoundError, match=r"it holds a PEFT adapter alone; load its base model with peft \(them/base"
+    ):
+        minibert.load("me/adapter", cache_dir=cache)
+
+
 def test_offline_weights_that_were_never_fetched_are_told(hub: HubServer, small: Path, cache: Path) -> None:
     minibert.BertConfig.from_pretrained(SMALL, cache_dir=cache)
     with pytest.raises(FileNotFoundError, match=r"the weights of .* must be in the cache to be loaded offline"):
@@ -433,15 +652,3 @@ def test_a_pointer_of_git_lfs_is_called_what_it_is(name: str, small: Path) -> No
     (small / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90868376\n")
     with pytest.raises(minibert.MinibertError, match=f"{name} must hold weights, but it is a pointer of Git LFS"):
         minibert.BertForMaskedLM.from_pretrained(small)
-
-
-@pytest.mark.parametrize("etag", ["../../../outside", "/tmp/outside", "..", "a/b", "a" * 5000, "a b", "C:x"])
-def test_an_etag_is_no_path(etag: str, hub: HubServer, small: Path, cache: Path, tmp_path: Path) -> None:
-    for repository in hub._repositories.values():
-        for tree in repository.commits.values():
-            tree["config.json"] = replace(tree["config.json"], etag=etag)
-    with pytest.raises(ConnectionError, match=r"the download of config\.json .* the ETag \(.* must be a plain name"):
-        minibert.BertForMaskedLM.from_pretrained(SMALL, cache_dir=cache)
-    assert not list(tmp_path.rglob("outside*"))
-    assert not Path("/tmp/outside").exists()
-    assert not [path for path in cache.rglob("*") if path.is_file() and "lock" not in path.name and path.stat().st_size]

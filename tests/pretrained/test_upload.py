@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from hub_server import HubServer
 from huggingface_hub import ModelCard, constants
 from markdown_it import MarkdownIt
 from oracle import theirs_of, with_real_vocabulary
-from saved_models import made
 from sentence_transformers import SentenceTransformer
 
 import minibert
+from minibert.pretrained import answers
 from minibert.pretrained.card import card
 from minibert.pretrained.source import Source
 from minibert.training.card import card as training_card
@@ -116,6 +117,137 @@ def test_a_push_that_breaks_off_commits_nothing(failing: str, hub: HubServer, be
     assert hub.files_of("me/minilm") == {}
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> minibert.BertForMaskedLM:
+    """A small model, whose push needs one file of LFS and two others."""
+    folder = tmp_path_factory.mktemp("small")
+    theirs_of("BertForMaskedLM", folder)
+    return minibert.BertForMaskedLM.from_pretrained(folder)
+
+
+STEPS = {
+    "create": ("POST", "/api/repos/create"),
+    "yaml": ("POST", "/api/validate-yaml"),
+    "preupload": ("POST", "/preupload/"),
+    "batch": ("POST", "/info/lfs/objects/batch"),
+    "commit": ("POST", "/commit/"),
+}
+# No JSON, none of a Hub, or nearly that of one. What only some steps misread is theirs alone.
+EVERYWHERE = [b"", b"<html></html>", b"[]", b"null", b"5", b'"text"', b"\xff\xfe\x00", b"[" * 100_000]
+JUNK = {
+    "create": [b"{}", b'{"url": null}', b'{"url": 5}', b'{"url": "text"}', b'{"url": "http://a/b"}'],
+    "yaml": [],
+    "preupload": [b"{}", b'{"files": 5}', b'{"files": []}', b'{"files": [{"path": "README.md", "uploadMode": "lfs"}]}'],
+    "batch": [
+        *(b"{}", b'{"objects": 5}', b'{"objects": [5]}', b'{"objects": [{}]}'),
+        b'{"objects": [{"oid": "x", "size": 1, "actions": {}}]}',
+        b'{"objects": [{"oid": "x", "size": 1, "actions": {"upload": {"href": "http://127.0.0.1:1/"}}}]}',
+    ],
+    "commit": [b"{}", b'{"commitUrl": "x"}', b'{"commitUrl": 5, "commitOid": 5}'],
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_answer_that_is_no_hubs_is_told_with_the_address(
+    step: str, hub: HubServer, model: minibert.BertForMaskedLM
+) -> None:
+    message = (
+        "the upload to me/minilm must be answered as by a Hub; " + re.escape(hub.url) + r" answers something else \("
+    )
+    for body in [*EVERYWHERE, *JUNK[step]]:
+        hub.heal()
+        hub.answer_instead(*STEPS[step], body=body)
+        with pytest.raises(ConnectionError, match=message):
+            model.push_to_hub("me/minilm", token=TOKEN)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_error_of_the_server_is_told_with_the_address(
+    step: str, hub: HubServer, model: minibert.BertForMaskedLM
+) -> None:
+    for body in (b"", b"[]", b"null", b'{"error": 5, "errors": 5}'):
+        hub.heal()
+        hub.answer_instead(*STEPS[step], status=500, body=body)
+        with pytest.raises(ConnectionError, match="^the upload to me/minilm must .*" + re.escape(hub.url)):
+            model.push_to_hub("me/minilm", token=TOKEN)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_what_is_written_is_not_sent_on_to_another_address(
+    step: str, hub: HubServer, model: minibert.BertForMaskedLM
+) -> None:
+    other = hub.cdn_url + "/somewhere"
+    message = rf"must be taken at the address it is sent to \({hub.url}/.*\); the answer names another one \({other}\)"
+    for status in (301, 302, 303, 307, 308):
+        hub.heal()
+        hub.answer_instead(*STEPS[step], status=status, headers={"Location": other})
+        with pytest.raises(ConnectionError, match=message):
+            model.push_to_hub("me/minilm", token=TOKEN)
+    assert not any(request.path.startswith("/somewhere") for request in hub.requests)
+
+
+@pytest.mark.parametrize("named", ["me/other", "them/minilm", "me/minilm2"])
+def test_the_repository_that_is_written_is_the_one_asked_for(
+    named: str, hub: HubServer, model: minibert.BertForMaskedLM
+) -> None:
+    hub.add_repo(named, {"README.md": b"theirs"})
+    hub.answer_instead(*STEPS["create"], body=json.dumps({"url": f"{hub.url}/{named}"}).encode())
+    for repo_id in ("me/minilm", "minilm") if named != "them/minilm" else ("me/minilm",):
+        with pytest.raises(
+            ConnectionError, match=f"must make the repository that is asked for, {repo_id}; it answers for '{named}'"
+        ):
+            model.push_to_hub(repo_id, token=TOKEN)
+    assert hub.files_of(named) == {"README.md": b"theirs"}
+
+
+def test_the_owner_may_be_left_to_the_hub(hub: HubServer, model: minibert.BertForMaskedLM) -> None:
+    assert model.push_to_hub("minilm", token=TOKEN).startswith(f"{hub.url}/me/minilm/commit/")
+    assert "model.safetensors" in hub.files_of("me/minilm")
+
+
+def test_a_hub_that_is_always_busy_is_not_asked_for_ever(
+    hub: HubServer, model: minibert.BertForMaskedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "ATTEMPTS", 30)
+    busy = b"Cannot create repo: another conflicting operation is in progress"
+    hub.answer_instead(*STEPS["create"], status=409, body=busy)
+    with pytest.raises(ConnectionError, match=f"must end after 30 requests to {hub.url}/api/repos/create"):
+        model.push_to_hub("me/minilm", token=TOKEN)
+
+
+def test_a_server_that_says_nothing_is_given_up(
+    hub: HubServer, model: minibert.BertForMaskedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "SILENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        with pytest.raises(ConnectionError, match=f"it broke off at {url} \\(ReadTimeout"):
+            model.push_to_hub("me/minilm", token=TOKEN)
+
+
+def test_other_calls_of_the_client_are_as_ever(hub: HubServer) -> None:
+    hub.answer_instead(*STEPS["create"], body=json.dumps({"url": f"{hub.url}/me/other"}).encode())
+    api = huggingface_hub.HfApi(token=TOKEN)
+    assert api.create_repo("me/minilm").repo_id == "me/other"
+
+
+def test_who_gets_the_token_in_an_upload(hub: HubServer, model: minibert.BertForMaskedLM) -> None:
+    """The Hub alone, but for an address for `verify`, which it names itself and the client believes.
+
+    That is huggingface_hub's own doing: `huggingface_hub.lfs.lfs_upload` asks the address with the headers of the Hub,
+    whatever its host is. This test fails when it stops to do so, and should then expect no token there.
+    """
+    hub.verify_at = hub.cdn_url + "/verify"
+    model.push_to_hub("me/minilm", token=TOKEN)
+    sent = {request.path.partition("?")[0]: request.authorized for request in hub.requests}
+    assert sent.pop("/verify") is True
+    puts = [path for path in sent if path.startswith("/upload/")]
+    assert puts
+    assert not any(sent.pop(path) for path in puts)
+    assert all(authorized for path, authorized in sent.items() if path.startswith("/api/") and "/repos/" in path)
+
+
 @pytest.mark.parametrize(("repo_id", "token"), [("me/minilm", None), ("me/minilm", "hf_wrong"), ("them/minilm", TOKEN)])
 def test_without_the_right_to_write_the_remedy_is_named(
     repo_id: str, token: str | None, hub: HubServer, bert: minibert.Bert
@@ -173,36 +305,6 @@ def test_names_of_others_are_plain_text_in_cards(hostile: str) -> None:
         cells = [token for token in tokens if token.type in ("th_open", "td_open")]
         assert not rows or len(cells) == 2 * 4 + 2 * 2  # a table of data and one of settings
         assert "\u202e" not in text
-
-
-JUNK = [b"", b"not json", b"[]", b"null", b"3", b'"x"', b"{}", b'{"url": 3}', b'{"url": "http://[::"}', b"[" * 100_000]
-
-
-@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
-def test_junk_answers_are_those_of_a_broken_connection(
-    junk: bytes, hub: HubServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    receive = HubServer.receive
-    asked: list[str] = []
-    broken_at = [0]
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 5)
-    small = made(1)
-
-    def broken(self: HubServer, method: str, *arguments: Any) -> Any:
-        asked.append(method)
-        right = receive(self, method, *arguments)
-        return replace(right, body=junk) if len(asked) == broken_at[0] else right
-
-    monkeypatch.setattr(HubServer, "receive", broken)
-    failed = []
-    for broken_at[0] in range(1, 7):  # create, ask how to upload, ask where to, upload, verify, commit
-        asked.clear()
-        try:
-            small.push_to_hub("me/small", token=TOKEN)
-        except ConnectionError as error:
-            failed.append(str(error))
-    assert len(failed) >= 2
-    assert all("me/small" in message for message in failed)
 
 
 def test_only_the_repository_that_was_asked_for_is_written(
