@@ -37,6 +37,8 @@ LOCK = ".index.lock"
 BLOCK = 16_384
 QUERIES = 128
 EXACTLY = 2_048  # pairs of vectors compared in float64 at once
+WIDER = 32  # times as many vectors in a product as are wanted
+MANY = 40  # if one pair in so many is a candidate, a product in float64 is faster than the pairs one by one
 
 EXACT: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]] = {
     "cosine": lambda a, b: (a * b).sum(-1),  # of unit vectors
@@ -276,11 +278,7 @@ class Index:
     def _nearest(
         self, contents: Contents, queries: Tensor, top_k: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        parts = [nearest(contents.blocks, some, top_k, self._kind) for some in torch.split(queries, QUERIES)]
-        if not parts:
-            shape = (0, min(top_k, len(contents)))
-            return np.empty(shape, np.float32), np.empty(shape, np.int64)
-        return np.concatenate([scores for scores, _ in parts]), np.concatenate([numbers for _, numbers in parts])
+        return nearest(contents.blocks, queries, top_k, self._kind)
 
     def approximate(self, **settings: Any) -> Approximate:
         """Build an approximate index: faster, but it misses some of the best texts. Worthwhile from a million texts.
@@ -559,8 +557,8 @@ def nearest(
     """Find the vectors most similar to each query. The result is exact, although most of the work is in float32.
 
     One matrix product per block gives rough scores. A vector is a candidate unless its rough score is below the worst
-    of the best so far by more than the rounding error of the product. The few candidates are scored in float64. So a
-    score is right to the last bit of float32, and equal vectors have equal scores, whatever their position.
+    of the best so far by more than the rounding error of the product. The candidates are scored in float64. So a score
+    is right to the last bit of float32, and equal vectors have equal scores, whatever their position.
 
     Args:
         blocks: (n, H) each.
@@ -571,22 +569,28 @@ def nearest(
     Returns:
         Scores and numbers, (Q, k), best first; ties go to the lower number.
     """
-    best = Best(len(queries), min(top_k, sum(map(len, blocks))))
-    lengths = torch.linalg.vector_norm(queries, dim=1)
-    first = 0
-    for part in (part for block in blocks for part in torch.split(block, BLOCK)):
-        scores, error = (found.numpy() for found in rough_scores(queries, lengths, part, kind))
-        worst = _as_rough(best.scores[:, -1], lengths.numpy(), kind) - error
-        better = np.flatnonzero(scores.max(1) > worst)
-        if len(better):  # numpy from here on: too few rows to be worth torch's threads
-            scores, worst = scores[better], worst[better]
-            if best.count < len(part):
-                kept = np.partition(scores, -best.count, axis=1)[:, -best.count]
-                worst = np.maximum(worst, kept - 2 * error[better])
-            owners, places = np.divmod(np.flatnonzero(scores >= worst[:, None]), len(part))
-            exact = exact_scores(queries.numpy(), part.numpy(), better[owners], places, kind)
-            best.add(better, owners, exact, places + first)
-        first += len(part)
+    total = sum(map(len, blocks))
+    count = min(top_k, total)
+    # where many are wanted, a product has more vectors, so that most are no candidates, and fewer queries
+    size = max(BLOCK, min(total, WIDER * count))
+    best = Best(len(queries), count)
+    for start in range(0, len(queries), step := max(8, QUERIES * BLOCK // size)):
+        some = queries[start : start + step]
+        lengths = torch.linalg.vector_norm(some, dim=1)
+        first = 0
+        for part in (part for block in blocks for part in torch.split(block, size)):
+            scores, error = (found.numpy() for found in rough_scores(some, lengths, part, kind))
+            worst = _as_rough(best.scores[start : start + step, -1], lengths.numpy(), kind) - error
+            better = np.flatnonzero(scores.max(1) > worst)
+            if len(better):  # numpy from here on: too few rows to be worth torch's threads
+                scores, worst = scores[better], worst[better]
+                if count < len(part):
+                    kept = np.partition(scores, -count, axis=1)[:, -count]
+                    worst = np.maximum(worst, kept - 2 * error[better])
+                owners, places = np.divmod(np.flatnonzero(scores >= worst[:, None]), len(part))
+                exact = exact_scores(some.numpy()[better], part.numpy(), owners, places, kind)
+                best.add(better + start, owners, exact, places + first)
+            first += len(part)
     return best.scores, best.numbers
 
 
@@ -616,10 +620,31 @@ def exact_scores(
     queries: Vectors, part: Vectors, owners: NDArray[np.int64], places: NDArray[np.int64], kind: str
 ) -> Vectors:
     """The scores of (query, vector) pairs, computed in float64."""
+    if kind in ("cosine", "dot") and len(owners) * MANY > len(queries) * len(part):
+        return exact_products(queries, part)[owners, places]
     scores = np.empty(len(owners), dtype=np.float32)
     for start in range(0, len(owners), EXACTLY):
         some = slice(start, start + EXACTLY)
         scores[some] = EXACT[kind](queries[owners[some]].astype(np.float64), part[places[some]].astype(np.float64))
+    return scores
+
+
+def exact_products(queries: Vectors, part: Vectors) -> Vectors:
+    """The scalar products (Q, n) of all pairs, rounded to the same float32 as those of `EXACT`, and faster.
+
+    A matrix product adds in another order, so its sums differ in the last bits of float64. Where that could round to
+    another float32, the sum is computed as elsewhere.
+    """
+    scores = np.empty((len(queries), len(part)), dtype=np.float32)
+    wide = queries.astype(np.float64)
+    unit = queries.shape[1] * 2.0**-51 * np.linalg.norm(wide, axis=1)
+    for start in range(0, len(part), EXACTLY):
+        rows = part[start : start + EXACTLY].astype(np.float64)
+        products, error = wide @ rows.T, np.outer(unit, np.linalg.norm(rows, axis=1))
+        found = products.astype(np.float32)
+        owners, places = np.nonzero((products - error).astype(np.float32) != (products + error).astype(np.float32))
+        found[owners, places] = EXACT["dot"](wide[owners], rows[places])
+        scores[:, start : start + EXACTLY] = found
     return scores
 
 
@@ -632,17 +657,20 @@ class Best:
         self.numbers = np.full((queries, count), np.iinfo(np.int64).max)
 
     def add(
-        self, queries: NDArray[np.int64], owners: NDArray[np.int64], scores: NDArray[Any], numbers: NDArray[np.int64]
+        self, queries: NDArray[np.int64], owners: NDArray[np.int64], scores: Vectors, numbers: NDArray[np.int64]
     ) -> None:
-        """Merge in scores and the numbers of their vectors; `owners` gives the index in `queries` of each."""
-        own = np.repeat(np.arange(len(queries)), self.count)
-        owners = np.concatenate([own, owners])
-        scores = np.concatenate([self.scores[queries].ravel(), scores])
-        numbers = np.concatenate([self.numbers[queries].ravel(), numbers])
-        order = np.lexsort((numbers, -scores, owners))
-        firsts = np.searchsorted(owners[order], np.arange(len(queries)))
-        chosen = order[firsts[:, None] + np.arange(self.count)]
-        self.scores[queries], self.numbers[queries] = scores[chosen], numbers[chosen]
+        """Merge in scores and the numbers of their vectors, which are higher than all before.
+
+        Args:
+            queries: which have new scores.
+            owners: the index in `queries` of each score, in order, and in the order of the numbers.
+        """
+        ends = np.searchsorted(owners, np.arange(len(queries) + 1)).tolist()
+        for query, start, end in zip(queries.tolist(), ends, ends[1:], strict=False):
+            together = np.concatenate([self.scores[query], scores[start:end]])
+            order = np.argsort(-together, kind="stable")[: self.count]  # so ties stay in the order of the numbers
+            self.scores[query] = together[order]
+            self.numbers[query] = np.concatenate([self.numbers[query], numbers[start:end]])[order]
 
 
 def described(bert: Bert) -> dict[str, Any]:

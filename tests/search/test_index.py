@@ -63,6 +63,7 @@ def test_the_hits_are_those_of_sentence_transformers(
     small: minibert.Bert, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BLOCK", 100)
+    monkeypatch.setattr(module, "WIDER", 0)
     rng = np.random.default_rng(0)
     vectors, queries = (rng.normal(size=(n, 32)).astype(np.float32) for n in (1234, 17))
     functions = {
@@ -87,6 +88,7 @@ def test_of_equals_the_first_added_come_first(
     small: minibert.Bert, monkeypatch: pytest.MonkeyPatch, values: list[int], top_k: int, block: int
 ) -> None:
     monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "WIDER", 0)
     vectors = np.zeros((len(values), 32), dtype=np.float32)
     vectors[:, 0] = values
     queries = np.zeros((2, 32), dtype=np.float32)

@@ -78,6 +78,7 @@ def test_hits_are_those_of_brute_force_whatever_the_blocks(
     monkeypatch: pytest.MonkeyPatch, values: list[list[int]], top_k: int, block: int, queries: int, kind: str
 ) -> None:
     monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "WIDER", 0)
     monkeypatch.setattr(module, "QUERIES", queries)
     vectors = np.array(values, dtype=np.float32)
     asked = np.array([[1, 0, 0], [0, 0, 0], [-1, 2, 0], [2, 2, -1]], dtype=np.float32)
@@ -128,6 +129,7 @@ def test_a_manifest_names_no_files_outside_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_vectors_score_alike_wherever_they_lie(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK", 1003)
+    monkeypatch.setattr(module, "WIDER", 0)
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((5000, 77), dtype=np.float32)
     copies = np.sort(rng.choice(5000, 60, replace=False))
@@ -146,9 +148,35 @@ def test_a_score_does_not_depend_on_the_queries_and_blocks_beside(kind: str, mon
     scores, numbers = index.search_vectors(queries, 7)
     for block in (17, 1000):
         monkeypatch.setattr(module, "BLOCK", block)
+        monkeypatch.setattr(module, "WIDER", 0)
         alone = [index.search_vectors(query[None], 7) for query in queries]
         assert np.array_equal(np.concatenate([found[0] for found in alone]), scores)
         assert np.array_equal(np.concatenate([found[1] for found in alone]), numbers)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_most_of_all_vectors_are_scored_as_exactly_as_a_few(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    vectors, queries = (rng.standard_normal((count, 45), dtype=np.float32) for count in (3001, 21))
+    vectors[::7] = vectors[0]
+    index = of_vectors(vectors, kind)
+    scores, numbers = index.search_vectors(queries, 2000)
+    few, first = index.search_vectors(queries, 9)
+    assert np.array_equal(scores[:, :9], few)
+    assert np.array_equal(numbers[:, :9], first)
+    if kind != "cosine":  # of which an index has the normalized vectors, rounded to float32
+        expected = brute_force(vectors, queries, kind, 2000)
+        assert np.array_equal(numbers, expected[1])
+        assert np.array_equal(scores, expected[0])
+
+
+def test_products_that_are_in_doubt_are_summed_as_elsewhere() -> None:
+    rng = np.random.default_rng(0)
+    queries, part = (rng.standard_normal((count, 384)).astype(np.float32) for count in (9, 3000))
+    queries[:, 0], part[:, 0] = 1, 0
+    part[:, 0] = -(queries[0, 1:].astype(np.float64) @ part[:, 1:].T.astype(np.float64))  # nearly nothing is left
+    expected = (queries[:, None].astype(np.float64) * part.astype(np.float64)).sum(-1).astype(np.float32)
+    assert np.array_equal(module.exact_products(queries, part), expected)
 
 
 def test_near_duplicates_are_told_apart_by_distance() -> None:
@@ -392,6 +420,7 @@ def test_wrong_numbers_in_a_file_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, value: float, rule: str, place: int
 ) -> None:
     monkeypatch.setattr(module, "BLOCK", 20)
+    monkeypatch.setattr(module, "WIDER", 0)
     bert, path = saved(tmp_path, kind)
     numbers = np.memmap(path, "<f4", "r+", offset=path.stat().st_size - 50 * 4 * 4, shape=(50, 4))
     numbers[place, 2] = value
