@@ -48,8 +48,8 @@ def resized(old: Tensor, size: int, std: float | None) -> nn.Parameter:
     Args:
         old: (V, H) or (V,) float. Its rows are kept to the bit; those past `size` are dropped.
         size: the new V.
-        std: of the new rows, which are normal around zero, and new numbers are zero. None: new rows are normal around
-            the mean of the old ones, with 1e-9 of their covariance, and new numbers are the mean.
+        std: of the new rows, which are normal around zero; new numbers of a (V,) are zero. None: new rows are normal
+            around the mean of the old ones, with 1e-9 of their covariance, and new numbers are the mean.
 
     Source: transformers `PreTrainedModel.resize_token_embeddings`; Hewitt 2021, "Initializing New Word Embeddings for
     Pretrained Language Models".
@@ -217,7 +217,8 @@ class PretrainedModel(Pretrained, nn.Module):
                 there are.
             pad_to_multiple_of: round their number up to a multiple of this.
             mean_resizing: new rows are close to the mean of the old ones; otherwise random, as BERT starts. Both are
-                transformers' distributions.
+                transformers' distributions. New biases are zero or, with `mean_resizing` in a masked-LM head that has a
+                table of its own, the mean of the old ones, as there.
 
         Returns:
             The token table. The rows that stay have the same bits.
@@ -241,7 +242,7 @@ class PretrainedModel(Pretrained, nn.Module):
         head, decoder = getattr(self, "mlm_head", None), self.get_output_embeddings()
         table.weight, table.num_embeddings = resized(table.weight, size, std), size
         if head is not None:
-            head.bias = resized(head.bias, size, std)
+            head.bias = resized(head.bias, size, std if isinstance(decoder, nn.Linear) else 0.0)
         if isinstance(decoder, nn.Linear):
             decoder.weight, decoder.out_features = resized(decoder.weight, size, std), size
         self.config = self._encoder.config = config

@@ -189,7 +189,7 @@ class BertTokenizer(Pretrained):
         Raises:
             MinibertError: what is no token.
         """
-        tokens = [new_tokens] if isinstance(new_tokens, (str, AddedToken)) else list(new_tokens)
+        tokens = list(new_tokens) if isinstance(new_tokens, (list, tuple)) else [new_tokens]
         for token in tokens:
             if not isinstance(token, (str, AddedToken)) or str(token) != str(token).encode("utf-8", "ignore").decode():
                 raise MinibertError(
