@@ -45,7 +45,7 @@ class Embeddings(nn.Module):
             x = input_ids if input_ids.is_floating_point() else self.token(input_ids)  # (..., ) -> (..., H)
         except IndexError:
             raise MinibertError(
-                f"a token id ({int(input_ids.max())}) must be less than vocab_size ({self.token.num_embeddings}); use "
+                f"a token id ({int(input_ids.max())}) must be less than vocab_size ({len(self.token.weight)}); use "
                 "the tokenizer that belongs to the weights"
             ) from None
         if position_ids is None:

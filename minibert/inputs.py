@@ -65,7 +65,12 @@ def check_inputs(
             )
     if position_ids is not None and tuple(position_ids.shape) not in (shape, (1, shape[1])):
         raise MinibertError(f"position_ids shape {tuple(position_ids.shape)} must equal that of {given} {shape}")
-    if attention_mask is not None and (attention_mask.is_floating_point() or attention_mask.is_complex()):
+    if (
+        attention_mask is not None
+        and (attention_mask.is_floating_point() or attention_mask.is_complex())
+        # PEFT makes a mask of zeros and ones in float, for the vectors that it puts before texts
+        and (inputs_embeds is None or not ((attention_mask == 0) | (attention_mask == 1)).all())
+    ):
         raise MinibertError(
             f"attention_mask dtype ({attention_mask.dtype}) must be bool or integer, 1 = a real token; "
             "pass attention_mask.bool() if it holds zeros and ones"
@@ -116,7 +121,7 @@ def check_ids(ids: Tensor, table: nn.Embedding, name: str, rule: str) -> None:
         raise MinibertError(f"{name} dtype ({ids.dtype}) must be torch.int64 or torch.int32; pass {name}.long()")
     if ids.numel() and is_at_hand(ids):
         low, high = (int(bound) for bound in ids.aminmax())
-        size = table.num_embeddings
+        size = len(table.weight)  # PEFT's tables have no num_embeddings
         if low < 0 or high >= size:
             wrong = low if low < 0 else high
             raise MinibertError(

@@ -27,6 +27,8 @@ from minibert.batch import (
     as_batch,
     check_options,
     columns_of,
+    is_one_text,
+    kind_of,
     padded_columns,
     padded_length,
     strategy_of,
@@ -86,6 +88,7 @@ class BertTokenizer(Pretrained):
     pad_token_id = SpecialTokenId()
     cls_token_id = SpecialTokenId()
     mask_token_id = SpecialTokenId()
+    model_input_names = ("input_ids", "token_type_ids", "attention_mask")  # transformers' Trainer reads this
 
     def __init__(
         self,
@@ -351,8 +354,9 @@ class BertTokenizer(Pretrained):
         """Pad texts that were encoded one by one. The data collators of transformers call this.
 
         Args:
-            encoded_inputs: a list of dicts with `input_ids`, or a dict of lists of them.
-            padding, max_length, pad_to_multiple_of, padding_side, return_tensors: as for a call.
+            encoded_inputs: a list of dicts with `input_ids`, a dict of lists of them, or one text.
+            padding, max_length, pad_to_multiple_of, padding_side: as for a call.
+            return_tensors: as for a call; but None gives tensors or arrays where these are given.
             return_attention_mask: False adds none where there is none.
             verbose: ignored.
 
@@ -365,7 +369,8 @@ class BertTokenizer(Pretrained):
         side = padding_side or self.padding_side
         check_options(padding=padding, padding_side=side, return_tensors=return_tensors)
         check_options(max_length=max_length, pad_to_multiple_of=pad_to_multiple_of)
-        columns = columns_of(encoded_inputs)
+        single = isinstance(encoded_inputs, Mapping) and is_one_text(encoded_inputs.get("input_ids"))
+        columns = columns_of([encoded_inputs] if single else encoded_inputs)
         ids = columns["input_ids"]
         if return_attention_mask is not False:
             columns.setdefault("attention_mask", [[1] * len(row) for row in ids])
@@ -374,7 +379,10 @@ class BertTokenizer(Pretrained):
             length = padded_length(ids, limit, pad_to_multiple_of)
             fillers = {"input_ids": self.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
             columns = padded_columns(columns, length, side, {**fillers, "special_tokens_mask": 1})
-        return BatchEncoding.of_columns(columns, return_tensors)
+        encoded = BatchEncoding.of_columns(columns, return_tensors or kind_of(encoded_inputs))
+        if single:
+            encoded.update({name: rows[0] for name, rows in encoded.items()})
+        return encoded
 
     def get_special_tokens_mask(
         self, token_ids_0: Ids, token_ids_1: Ids | None = None, already_has_special_tokens: bool = False
