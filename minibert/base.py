@@ -19,6 +19,7 @@ from minibert.pretrained.checkpoint import Checkpoint, without_storage
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.mixin import Pretrained
 from minibert.pretrained.upload import PushSettings, push
+from minibert.text import check_choice, whole_number
 
 
 def initialize(module: nn.Module, std: float) -> None:
@@ -62,6 +63,31 @@ def check_memory(config: BertConfig) -> None:
         )
 
 
+def resized(old: Tensor, size: int, std: float | None) -> nn.Parameter:
+    """A parameter with a row, or a number, for each token, made for another number of tokens.
+
+    Args:
+        old: (V, H) or (V,) float. Its rows are kept to the bit; those past `size` are dropped.
+        size: the new V.
+        std: of the new rows, which are normal around zero; new numbers of a (V,) are zero. None: new rows are normal
+            around the mean of the old ones, with 1e-9 of their covariance, and new numbers are the mean.
+
+    Source: transformers `PreTrainedModel.resize_token_embeddings`; Hewitt 2021, "Initializing New Word Embeddings for
+    Pretrained Language Models".
+    """
+    kept = old.detach()[:size]
+    new = torch.zeros((size - len(kept), *old.shape[1:]), dtype=torch.float32, device=old.device)
+    if std is not None:
+        new = torch.randn_like(new) * std if old.ndim == 2 else new
+    elif len(new):
+        mean = kept.float().mean(0)
+        new += mean
+        if old.ndim == 2:
+            root = torch.linalg.qr((kept.float() - mean) / len(kept) ** 0.5, mode="r").R  # root.T @ root: covariance
+            new += 1e-9**0.5 * torch.randn(len(new), len(root), device=old.device) @ root
+    return nn.Parameter(torch.cat([kept, new.to(old.dtype)]), requires_grad=old.requires_grad)
+
+
 class PretrainedModel(Pretrained, nn.Module):
     """A model that loads and saves checkpoints, and that transformers' Trainer and PEFT can train."""
 
@@ -97,6 +123,7 @@ class PretrainedModel(Pretrained, nn.Module):
         *,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        ignore_mismatched_sizes: bool = False,
         **arguments: Any,
     ) -> Self:
         """Load a checkpoint, in evaluation mode.
@@ -105,6 +132,9 @@ class PretrainedModel(Pretrained, nn.Module):
             name_or_folder: a repository of the Hugging Face Hub (`google-bert/bert-base-uncased`) or a local folder.
             dtype: of the parameters, such as `torch.bfloat16` or "bfloat16"; float32 when None, whatever the file has.
             device: of the parameters; the CPU when None.
+            ignore_mismatched_sizes: where a head's tensors have another shape than the configuration says, such as for
+                another number of labels, make the head new and random, with a warning. Tensors of the encoder, the
+                pooler and the masked-LM head must always fit.
             arguments: `revision`, `cache_dir`, `token` and `local_files_only`, as for `BertConfig.from_pretrained`;
                 fields of `BertConfig` to change, such as `num_labels=3`; or transformers' names of these arguments,
                 such as `torch_dtype` (all are in `pretrained.arguments.LOADING`).
@@ -113,7 +143,9 @@ class PretrainedModel(Pretrained, nn.Module):
             FileNotFoundError: no such folder, repository, revision or weights.
             MinibertError: tensors are missing or have another shape; the message names them all.
         """
-        return super().from_pretrained(name_or_folder, dtype=dtype, device=device, **arguments)
+        return super().from_pretrained(
+            name_or_folder, dtype=dtype, device=device, ignore_mismatched_sizes=ignore_mismatched_sizes, **arguments
+        )
 
     @classmethod
     def from_repository(
@@ -122,11 +154,19 @@ class PretrainedModel(Pretrained, nn.Module):
         *,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        ignore_mismatched_sizes: bool = False,
         **config_changes: Any,
     ) -> Self:
         """Load an opened checkpoint, in evaluation mode."""
+        check_choice("ignore_mismatched_sizes", ignore_mismatched_sizes, (True, False))
         config = BertConfig.from_repository(repository, **config_changes)
-        return cls.from_checkpoint(Checkpoint.open(repository), config, dtype=dtype, device=device)
+        return cls.from_checkpoint(
+            Checkpoint.open(repository),
+            config,
+            dtype=dtype,
+            device=device,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        )
 
     @classmethod
     def from_checkpoint(
@@ -136,6 +176,7 @@ class PretrainedModel(Pretrained, nn.Module):
         *,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        ignore_mismatched_sizes: bool = False,
     ) -> Self:
         """Build the model and give it the checkpoint's tensors, without a random start and without a copy."""
         dtype, device = check_dtype(dtype), check_device(device)
@@ -145,7 +186,9 @@ class PretrainedModel(Pretrained, nn.Module):
         with without_storage():
             model = cls(config)
         checkpoint.drop_absent(model, cls.optional_parts)
-        new = checkpoint.fill(model, cls.new_heads, dtype, device)
+        replaceable = [head for head in cls.new_heads if ignore_mismatched_sizes and head != "bert.pooler"]
+        misshapen = checkpoint.drop_misshapen(model, replaceable)
+        new = checkpoint.fill(model, cls.new_heads, dtype, device, misshapen)
         for name in new:
             initialize(model.get_submodule(name), config.initializer_range)
         return model.eval()
@@ -175,6 +218,55 @@ class PretrainedModel(Pretrained, nn.Module):
     def get_input_embeddings(self) -> nn.Module:
         """The token table. PEFT calls this."""
         table: nn.Module = self._encoder.embeddings.token
+        return table
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The masked-LM head's own table; None if it is the token table, or there is no such head. PEFT calls this."""
+        decoder: nn.Module | None = getattr(getattr(self, "mlm_head", None), "decoder", None)
+        return decoder
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """Give the token table another number of rows; `config.vocab_size` and the masked-LM head follow.
+
+        Do this after `BertTokenizer.add_tokens`, to the whole model rather than to the encoder under its head, and
+        before an optimizer is made, since the parameters are new ones.
+
+        Args:
+            new_num_tokens: rows, such as `len(tokenizer)`. Rows are added, or dropped, at the end. None: as many as
+                there are.
+            pad_to_multiple_of: round their number up to a multiple of this.
+            mean_resizing: new rows are close to the mean of the old ones; otherwise random, as BERT starts. Both are
+                transformers' distributions. New biases are zero or, with `mean_resizing` in a masked-LM head that has a
+                table of its own, the mean of the old ones, as there.
+
+        Returns:
+            The token table. The rows that stay have the same bits.
+
+        Raises:
+            MinibertError: a number below 1, or one that drops the padding token; a table that is no `nn.Embedding`.
+        """
+        table = self.get_input_embeddings()
+        if not isinstance(table, nn.Embedding):
+            raise MinibertError(
+                f"the token table ({type(table).__name__}) must be a nn.Embedding to be resized; resize it before you "
+                "wrap it"
+            )
+        size = table.num_embeddings if new_num_tokens is None else whole_number("new_num_tokens", new_num_tokens)
+        if pad_to_multiple_of is not None:
+            size += -size % whole_number("pad_to_multiple_of", pad_to_multiple_of)
+        if size == table.num_embeddings:
+            return table
+        config = self.config.replace(vocab_size=size)  # rejects what cannot be, before anything is changed
+        std = None if mean_resizing else config.initializer_range
+        head, decoder = getattr(self, "mlm_head", None), self.get_output_embeddings()
+        table.weight, table.num_embeddings = resized(table.weight, size, std), size
+        if head is not None:
+            head.bias = resized(head.bias, size, std if isinstance(decoder, nn.Linear) else 0.0)
+        if isinstance(decoder, nn.Linear):
+            decoder.weight, decoder.out_features = resized(decoder.weight, size, std), size
+        self.config = self._encoder.config = config
         return table
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:

@@ -42,10 +42,11 @@ class BatchEncoding(dict[str, Any]):
     `offset_mapping`; each is also an attribute.
 
     Attributes:
-        encodings: one `tokenizers.Encoding` for each text.
+        encodings: one `tokenizers.Encoding` for each text; none where it was made of columns, as transformers' Trainer
+            and `BertTokenizer.pad` do.
     """
 
-    def __init__(self, values: Mapping[str, Any], encodings: Sequence[Encoding]) -> None:
+    def __init__(self, values: Mapping[str, Any], encodings: Sequence[Encoding] = ()) -> None:
         super().__init__(values)
         self.encodings = list(encodings)
 
@@ -216,6 +217,19 @@ def columns_of(rows: Any) -> dict[str, list[Any]]:
             f"the texts to pad (keys: {', '.join(columns) or 'none'}) must have input_ids, a list for each"
         )
     return columns
+
+
+def is_one_text(ids: Any) -> bool:
+    """Whether ids are those of one text, rather than of several."""
+    return isinstance(ids, (list, tuple, torch.Tensor, np.ndarray)) and len(ids) > 0 and np.ndim(ids[0]) == 0
+
+
+def kind_of(rows: Any) -> Literal["pt", "np"] | None:
+    """What encoded texts are made of: tensors, arrays or lists."""
+    ids = rows["input_ids"] if isinstance(rows, Mapping) else rows[0]["input_ids"]
+    while isinstance(ids, (list, tuple)) and ids:
+        ids = ids[0]
+    return "pt" if isinstance(ids, torch.Tensor) else "np" if isinstance(ids, np.ndarray) else None
 
 
 def _listed(values: Any) -> Any:

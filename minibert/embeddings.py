@@ -31,6 +31,7 @@ class Embeddings(nn.Module):
 
         Args:
             input_ids: (B, S) or, packed, (T,) int. They are not checked here, but by `BertModel.forward`.
+                Or (B, S, H) or (T, H) float: vectors of tokens, in place of those that the table has for them.
             token_type_ids: same shape, int; zeros when None.
             position_ids: same shape, or one that broadcasts to it, int; 0, 1, 2, ... along S when None.
 
@@ -40,24 +41,24 @@ class Embeddings(nn.Module):
         Raises:
             MinibertError: a text is longer than `config.max_position_embeddings`; on a CPU, an id has no row.
         """
-        length = input_ids.shape[-1]
+        try:
+            x = input_ids if input_ids.is_floating_point() else self.token(input_ids)  # (..., ) -> (..., H)
+        except IndexError:
+            raise MinibertError(
+                f"a token id ({int(input_ids.max())}) must be less than vocab_size ({len(self.token.weight)}); use "
+                "the tokenizer that belongs to the weights"
+            ) from None
         if position_ids is None:
+            length = x.shape[-2]
             if length > self.position.num_embeddings:
                 raise MinibertError(
                     f"sequence length ({length}) must not exceed max_position_embeddings "
                     f"({self.position.num_embeddings}); pass truncation=True to the tokenizer, or split the text"
                 )
-            position_ids = torch.arange(length, device=input_ids.device)
+            position_ids = torch.arange(length, device=x.device)
         if token_type_ids is None:
-            token_type_ids = torch.zeros_like(input_ids)
+            token_type_ids = torch.zeros(x.shape[:-1], dtype=torch.int64, device=x.device)
 
-        try:
-            x = self.token(input_ids)  # (..., ) -> (..., H)
-        except IndexError:
-            raise MinibertError(
-                f"a token id ({int(input_ids.max())}) must be less than vocab_size ({self.token.num_embeddings}); use "
-                "the tokenizer that belongs to the weights"
-            ) from None
         # Floating-point sums depend on their order: this one is that of transformers, to the bit.
         x = x + self.token_type(token_type_ids)
         x = x + self.position(position_ids)

@@ -14,7 +14,6 @@ from minibert.errors import MinibertError
 class Ignored(TypedDict, total=False):
     """What training loops pass to any model. `pretrained.arguments.FORWARD` says which values are accepted."""
 
-    inputs_embeds: None
     return_dict: Literal[True] | None
     use_cache: bool | None
     past_key_values: None
@@ -23,34 +22,37 @@ class Ignored(TypedDict, total=False):
 
 
 class Asked(Ignored, total=False):
-    """Further results of a forward pass. What is left out is decided by the configuration."""
+    """Vectors in place of ids, and further results; the configuration decides on results that are left out."""
 
+    inputs_embeds: Tensor | None
     output_hidden_states: bool | None
     output_attentions: bool | None
 
 
 def check_inputs(
     embeddings: Embeddings,
-    input_ids: Tensor,
+    input_ids: Tensor | None,
     attention_mask: Tensor | None,
     token_type_ids: Tensor | None,
     position_ids: Tensor | None,
-) -> None:
+    inputs_embeds: Tensor | None = None,
+) -> Tensor:
     """Reject inputs that do not fit the model or each other; a wrong shape could broadcast, and give wrong numbers.
+
+    Returns:
+        `input_ids`, or the `inputs_embeds` in their place.
 
     Raises:
         MinibertError: a shape, a dtype or an id that does not fit.
     """
-    if not isinstance(input_ids, Tensor):
+    given = "input_ids" if inputs_embeds is None else "inputs_embeds"
+    tokens = check_ids_shape(input_ids) if inputs_embeds is None else check_vectors(embeddings, inputs_embeds)
+    if tokens is inputs_embeds and input_ids is not None:
+        raise MinibertError("input_ids must be None where inputs_embeds are given; leave out one of them")
+    shape = tuple(tokens.shape[:2])
+    if shape[1] == 0:
         raise MinibertError(
-            f"input_ids ({type(input_ids).__name__}) must be a tensor; pass return_tensors='pt' to the tokenizer"
-        )
-    shape = tuple(input_ids.shape)
-    if input_ids.ndim != 2:
-        raise MinibertError(f"input_ids shape {shape} must be (batch, sequence); add the batch with input_ids[None]")
-    if input_ids.shape[1] == 0:
-        raise MinibertError(
-            f"input_ids shape {shape} must hold at least one token; even an empty text has [CLS] and [SEP]"
+            f"{given} shape {shape} must hold at least one token; even an empty text has [CLS] and [SEP]"
         )
     others = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
     for name, tensor in others.items():
@@ -59,20 +61,58 @@ def check_inputs(
     for name, tensor in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
         if tensor is not None and tuple(tensor.shape) != shape:
             raise MinibertError(
-                f"{name} shape {tuple(tensor.shape)} must equal that of input_ids {shape}; pad both alike"
+                f"{name} shape {tuple(tensor.shape)} must equal that of {given} {shape}; pad both alike"
             )
     if position_ids is not None and tuple(position_ids.shape) not in (shape, (1, shape[1])):
-        raise MinibertError(f"position_ids shape {tuple(position_ids.shape)} must equal that of input_ids {shape}")
-    if attention_mask is not None and (attention_mask.is_floating_point() or attention_mask.is_complex()):
+        raise MinibertError(f"position_ids shape {tuple(position_ids.shape)} must equal that of {given} {shape}")
+    if (
+        attention_mask is not None
+        and (attention_mask.is_floating_point() or attention_mask.is_complex())
+        # PEFT makes a mask of zeros and ones in float, for the vectors that it puts before texts
+        and (inputs_embeds is None or not ((attention_mask == 0) | (attention_mask == 1)).all())
+    ):
         raise MinibertError(
             f"attention_mask dtype ({attention_mask.dtype}) must be bool or integer, 1 = a real token; "
             "pass attention_mask.bool() if it holds zeros and ones"
         )
-    check_ids(input_ids, embeddings.token, "input_ids", "vocab_size")
+    if tokens is input_ids:
+        check_ids(tokens, embeddings.token, "input_ids", "vocab_size")
     if token_type_ids is not None:
         check_ids(token_type_ids, embeddings.token_type, "token_type_ids", "type_vocab_size")
     if position_ids is not None:
         check_ids(position_ids, embeddings.position, "position_ids", "max_position_embeddings")
+    return tokens
+
+
+def check_ids_shape(input_ids: Tensor | None) -> Tensor:
+    """Reject ids that are no batch of texts."""
+    if not isinstance(input_ids, Tensor):
+        raise MinibertError(
+            f"input_ids ({type(input_ids).__name__}) must be a tensor; pass return_tensors='pt' to the tokenizer"
+        )
+    if input_ids.ndim != 2:
+        raise MinibertError(
+            f"input_ids shape {tuple(input_ids.shape)} must be (batch, sequence); add the batch with input_ids[None]"
+        )
+    return input_ids
+
+
+def check_vectors(embeddings: Embeddings, inputs_embeds: Tensor) -> Tensor:
+    """Reject vectors that cannot take the place of those in the token table."""
+    if not isinstance(inputs_embeds, Tensor):
+        raise MinibertError(f"inputs_embeds ({type(inputs_embeds).__name__}) must be a tensor; or pass input_ids")
+    size, dtype = embeddings.position.embedding_dim, embeddings.position.weight.dtype
+    if inputs_embeds.ndim != 3 or inputs_embeds.shape[-1] != size:
+        raise MinibertError(
+            f"inputs_embeds shape {tuple(inputs_embeds.shape)} must be (batch, sequence, {size}), a vector for each "
+            "token; to pass token ids, use input_ids"
+        )
+    if not inputs_embeds.is_floating_point() or torch.promote_types(inputs_embeds.dtype, dtype) != dtype:
+        raise MinibertError(
+            f"inputs_embeds dtype ({inputs_embeds.dtype}) must be that of the model ({dtype}); pass "
+            "inputs_embeds.to(model.dtype)"
+        )
+    return inputs_embeds
 
 
 def check_ids(ids: Tensor, table: nn.Embedding, name: str, rule: str) -> None:
@@ -81,7 +121,7 @@ def check_ids(ids: Tensor, table: nn.Embedding, name: str, rule: str) -> None:
         raise MinibertError(f"{name} dtype ({ids.dtype}) must be torch.int64 or torch.int32; pass {name}.long()")
     if ids.numel() and is_at_hand(ids):
         low, high = (int(bound) for bound in ids.aminmax())
-        size = table.num_embeddings
+        size = len(table.weight)  # PEFT's tables have no num_embeddings
         if low < 0 or high >= size:
             wrong = low if low < 0 else high
             raise MinibertError(

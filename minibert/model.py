@@ -43,11 +43,12 @@ class BertModel(PretrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         *,
+        inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         **ignored: Unpack[Ignored],
@@ -63,6 +64,8 @@ class BertModel(PretrainedModel):
             attention_mask: (B, S) bool or int, not 0 = a real token; None: all are.
             token_type_ids: (B, S) int. 0 for the first text of a pair, 1 for the second; None: all 0.
             position_ids: (B, S) or (1, S) int; None: 0, 1, 2, ...
+            inputs_embeds: (B, S, H) float. Vectors of tokens, given in place of `input_ids`; token types and positions
+                are added to them.
             output_hidden_states: also return the L + 1 hidden states; `config.output_hidden_states` when None.
             output_attentions: also return the attention probabilities of the L layers, which takes the explicit form
                 of attention; `config.output_attentions` when None.
@@ -72,7 +75,7 @@ class BertModel(PretrainedModel):
             MinibertError: a shape, a dtype or an id that does not fit.
         """
         in_our_words("forward", FORWARD, ignored)
-        check_inputs(self.embeddings, input_ids, attention_mask, token_type_ids, position_ids)
+        tokens = check_inputs(self.embeddings, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
@@ -81,7 +84,7 @@ class BertModel(PretrainedModel):
         attentions: list[Tensor] | None = [] if output_attentions else None
         layout = Padded(to_mask(attention_mask), attentions)
 
-        x = self.embeddings(input_ids, token_type_ids, position_ids)
+        x = self.embeddings(tokens, token_type_ids, position_ids)
         hidden_states = None
         if self.training and self._recompute is not None:
             hidden_states = tuple(recomputed_states(self.encoder, x, layout, self._recompute))
@@ -128,7 +131,7 @@ class BertWithHead(PretrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
@@ -238,7 +241,7 @@ class BertForMultipleChoice(BertWithHead):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
@@ -247,15 +250,19 @@ class BertForMultipleChoice(BertWithHead):
         **asked: Unpack[Asked],
     ) -> HeadOutput:
         """Compute the logit of each choice, and the loss over the choices of each text."""
-        if input_ids.ndim != 3:
+        vectors = asked.pop("inputs_embeds", None)
+        given, name = (input_ids, "input_ids") if vectors is None else (vectors, "inputs_embeds")
+        if not isinstance(given, Tensor) or given.ndim != 3 + (vectors is not None):
+            shown = tuple(given.shape) if isinstance(given, Tensor) else given
             raise MinibertError(
-                f"input_ids shape {tuple(input_ids.shape)} must be (batch, choices, sequence); "
-                "add the batch with input_ids[None]"
+                f"{name} shape {shown} must be (batch, choices, sequence{', H' * (vectors is not None)}); "
+                f"add the batch with {name}[None]"
             )
-        others = (attention_mask, token_type_ids, position_ids)
-        flat = [None if tensor is None else tensor.flatten(0, 1) for tensor in others]
-        outputs = super().forward(input_ids.flatten(0, 1), *flat, **asked)  # (B, choices, S) -> (B * choices, S)
-        logits = outputs["logits"].view(input_ids.shape[:2])  # (B * choices, 1) -> (B, choices)
+        tensors = (input_ids, attention_mask, token_type_ids, position_ids, vectors)
+        # (B, choices, S) -> (B * choices, S)
+        *flat, vectors = (None if tensor is None else tensor.flatten(0, 1) for tensor in tensors)
+        outputs = super().forward(*flat, inputs_embeds=vectors, **asked)
+        logits = outputs["logits"].view(given.shape[:2])  # (B * choices, 1) -> (B, choices)
         loss = None if labels is None else self.loss(logits, labels)
         return HeadOutput(loss, logits, outputs.hidden_states, outputs.attentions)
 
@@ -276,7 +283,7 @@ class BertForPreTraining(PretrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
@@ -312,7 +319,7 @@ class BertForQuestionAnswering(PretrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,

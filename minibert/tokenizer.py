@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from tokenizers import Encoding, Tokenizer, normalizers
+from tokenizers import AddedToken, Encoding, Tokenizer, normalizers
 from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from typing_extensions import Self
@@ -27,6 +27,8 @@ from minibert.batch import (
     as_batch,
     check_options,
     columns_of,
+    is_one_text,
+    kind_of,
     padded_columns,
     padded_length,
     strategy_of,
@@ -36,7 +38,7 @@ from minibert.errors import MinibertError
 from minibert.pretrained import vocabulary
 from minibert.pretrained.hub import Repository
 from minibert.pretrained.mixin import Pretrained
-from minibert.text import check_text, counted
+from minibert.text import check_text, counted, short
 
 Ids = Sequence[int] | torch.Tensor
 
@@ -86,6 +88,7 @@ class BertTokenizer(Pretrained):
     pad_token_id = SpecialTokenId()
     cls_token_id = SpecialTokenId()
     mask_token_id = SpecialTokenId()
+    model_input_names = ("input_ids", "token_type_ids", "attention_mask")  # transformers' Trainer reads this
 
     def __init__(
         self,
@@ -165,9 +168,59 @@ class BertTokenizer(Pretrained):
 
     @property
     def all_special_ids(self) -> list[int]:
-        """The ids of the special tokens that the vocabulary holds."""
-        ids = (self.backend.token_to_id(token) for token in self.special_tokens.values())
-        return [found for found in ids if found is not None]
+        """The ids of the special tokens: those with a role that the vocabulary holds, then those added as special."""
+        ids = [self.backend.token_to_id(token) for token in self.special_tokens.values()]
+        ids += [number for number, token in self.backend.get_added_tokens_decoder().items() if token.special]
+        return [found for found in dict.fromkeys(ids) if found is not None]
+
+    def add_tokens(
+        self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
+    ) -> int:
+        """Add tokens to the end of the vocabulary. They are found whole in texts, before these are split into words.
+
+        The model needs a row for each: `model.resize_token_embeddings(len(tokenizer))`; until then, it rejects a text
+        with one of them. The tokenizer gets another backend in one step, so a thread that encodes meanwhile does so
+        with or without all of the new tokens. This takes as long as reading a tokenizer.json: add all tokens at once.
+
+        Args:
+            new_tokens: a token, or several; an `AddedToken` of the `tokenizers` library says how it is found.
+            special_tokens: `decode` skips them if asked to, and masking leaves them alone.
+
+        Returns:
+            How many were added, as the library counts them: a token that only the vocabulary had counts.
+
+        Raises:
+            MinibertError: what is no token.
+        """
+        tokens = list(new_tokens) if isinstance(new_tokens, (list, tuple)) else [new_tokens]
+        for token in tokens:
+            if not isinstance(token, (str, AddedToken)) or str(token) != str(token).encode("utf-8", "ignore").decode():
+                raise MinibertError(
+                    f"new_tokens ({short(token)}) must be a str without lone surrogates or an AddedToken"
+                )
+        if not tokens:
+            return 0
+        backend = vocabulary.prepared(copy.deepcopy(self.backend), self.special_tokens)
+        added: int = (backend.add_special_tokens if special_tokens else backend.add_tokens)(tokens)
+        self.backend = backend
+        return added
+
+    def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
+        """`add_tokens` with transformers' names for special ones, `{"additional_special_tokens": ["[E1]", "[E2]"]}`.
+
+        Raises:
+            MinibertError: a token for a role, such as `pad_token`, other than the one that has it.
+        """
+        tokens: list[str | AddedToken] = []
+        for name, value in special_tokens_dict.items():
+            if name in ("additional_special_tokens", "extra_special_tokens"):
+                tokens += value if isinstance(value, (list, tuple)) else [value]
+            elif str(value) != self.special_tokens.get(name):
+                raise MinibertError(
+                    f"{name} ({short(str(value))}) must be {self.special_tokens.get(name)!r:.40} here; pass {name}= "
+                    "when you load the tokenizer, or add the token as one of additional_special_tokens"
+                )
+        return self.add_tokens(tokens, special_tokens=True) if tokens else 0
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """The id of a token, or of each token of a list; that of [UNK] for what the vocabulary lacks."""
@@ -301,8 +354,9 @@ class BertTokenizer(Pretrained):
         """Pad texts that were encoded one by one. The data collators of transformers call this.
 
         Args:
-            encoded_inputs: a list of dicts with `input_ids`, or a dict of lists of them.
-            padding, max_length, pad_to_multiple_of, padding_side, return_tensors: as for a call.
+            encoded_inputs: a list of dicts with `input_ids`, a dict of lists of them, or one text.
+            padding, max_length, pad_to_multiple_of, padding_side: as for a call.
+            return_tensors: as for a call; but None gives tensors or arrays where these are given.
             return_attention_mask: False adds none where there is none.
             verbose: ignored.
 
@@ -315,7 +369,8 @@ class BertTokenizer(Pretrained):
         side = padding_side or self.padding_side
         check_options(padding=padding, padding_side=side, return_tensors=return_tensors)
         check_options(max_length=max_length, pad_to_multiple_of=pad_to_multiple_of)
-        columns = columns_of(encoded_inputs)
+        single = isinstance(encoded_inputs, Mapping) and is_one_text(encoded_inputs.get("input_ids"))
+        columns = columns_of([encoded_inputs] if single else encoded_inputs)
         ids = columns["input_ids"]
         if return_attention_mask is not False:
             columns.setdefault("attention_mask", [[1] * len(row) for row in ids])
@@ -324,7 +379,10 @@ class BertTokenizer(Pretrained):
             length = padded_length(ids, limit, pad_to_multiple_of)
             fillers = {"input_ids": self.pad_token_id, "attention_mask": 0, "token_type_ids": 0}
             columns = padded_columns(columns, length, side, {**fillers, "special_tokens_mask": 1})
-        return BatchEncoding.of_columns(columns, return_tensors)
+        encoded = BatchEncoding.of_columns(columns, return_tensors or kind_of(encoded_inputs))
+        if single:
+            encoded.update({name: rows[0] for name, rows in encoded.items()})
+        return encoded
 
     def get_special_tokens_mask(
         self, token_ids_0: Ids, token_ids_1: Ids | None = None, already_has_special_tokens: bool = False
@@ -356,22 +414,21 @@ class BertTokenizer(Pretrained):
 
         The library's own truncation is a setting of the tokenizer that all threads share, so it is not used.
         """
+        backend = self.backend  # one for the whole batch, whatever `add_tokens` does meanwhile
         sides: list[list[Encoding]] = []
         for texts in (firsts,) if seconds is None else (firsts, seconds):
             check_text(texts, is_split_into_words)
-            sides.append(
-                self.backend.encode_batch(texts, is_pretokenized=is_split_into_words, add_special_tokens=False)
-            )
+            sides.append(backend.encode_batch(texts, is_pretokenized=is_split_into_words, add_special_tokens=False))
         pairs = list(zip(*sides, strict=True)) if seconds is not None else [(first, None) for first in sides[0]]
         if strategy is not None and max_length is not None:
-            special = self.backend.num_special_tokens_to_add(seconds is not None) if add_special_tokens else 0
+            special = backend.num_special_tokens_to_add(seconds is not None) if add_special_tokens else 0
             if max_length < special:
                 raise MinibertError(
                     f"max_length ({max_length}) must be at least {special}, the number of special tokens"
                 )
             for first, second in pairs:
                 truncate(first, second, max_length - special, strategy, self.truncation_side)
-        return [self.backend.post_process(first, second, add_special_tokens) for first, second in pairs]
+        return [backend.post_process(first, second, add_special_tokens) for first, second in pairs]
 
     # Ids to text
 

@@ -157,6 +157,53 @@ def test_every_head_and_loss_is_identical(tmp_path: Path, kind: str, attention: 
     assert_identical(*run_both(ours, theirs, attention, **inputs, **labels_of(kind, inputs)))
 
 
+@BOTH_DTYPES
+@pytest.mark.parametrize("kind", HEADS)
+def test_vectors_in_place_of_ids_are_identical(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
+    ours, theirs = pair_of(kind, tmp_path, "sdpa", dtype)
+    inputs = inputs_of(kind)
+    by_ids = ours(**inputs)[0]
+    vectors = ours.get_input_embeddings()(inputs.pop("input_ids")).detach()
+    assert torch.equal(ours(inputs_embeds=vectors, **inputs)[0], by_ids)
+    vectors = (vectors + 0.1 * torch.randn_like(vectors)).requires_grad_()
+    assert_identical(*run_both(ours, theirs, inputs_embeds=vectors, **inputs))
+    ours(inputs_embeds=vectors, **inputs)[0].sum().backward()
+    assert vectors.grad is not None
+    assert vectors.grad.abs().sum() > 0
+
+
+def test_vectors_that_cannot_stand_for_tokens_are_refused(tmp_path: Path) -> None:
+    ours, _ = pair_of("BertModel", tmp_path)
+    vectors = torch.zeros(3, 5, 32)
+    for wrong, message in (
+        ([[1.0]], r"^inputs_embeds \(list\) must be a tensor; or pass input_ids$"),
+        (
+            vectors[0],
+            r"^inputs_embeds shape \(5, 32\) must be \(batch, sequence, 32\), a vector for each token; to pass",
+        ),
+        (vectors[..., :8], r"^inputs_embeds shape \(3, 5, 8\) must be"),
+        (vectors.long(), r"^inputs_embeds dtype \(torch.int64\) must be that of the model \(torch.float32\); pass"),
+        (vectors.double(), r"^inputs_embeds dtype \(torch.float64\) must be"),
+        (vectors[:, :0], r"^inputs_embeds shape \(3, 0\) must hold at least one token"),
+        (torch.zeros(1, 513, 32), r"^sequence length \(513\) must not exceed max_position_embeddings \(512\)"),
+    ):
+        with pytest.raises(minibert.MinibertError, match=message):
+            ours(inputs_embeds=wrong)
+    with pytest.raises(
+        minibert.MinibertError, match=r"^attention_mask shape \(3, 4\) must equal that of inputs_embeds \(3, 5"
+    ):
+        ours(inputs_embeds=vectors, attention_mask=torch.ones(3, 4).long())
+    with pytest.raises(
+        minibert.MinibertError, match=r"^attention_mask dtype \(torch.float32\) must be bool or integer"
+    ):
+        ours(inputs_embeds=vectors, attention_mask=torch.full((3, 5), -1e4))
+    choices = minibert.BertForMultipleChoice(ours.config)
+    with pytest.raises(
+        minibert.MinibertError, match=r"^inputs_embeds shape \(3, 5, 32\) must be \(batch, choices, sequence, H"
+    ):
+        choices(inputs_embeds=vectors)
+
+
 @pytest.mark.parametrize(
     ("num_labels", "problem", "labels"),
     [

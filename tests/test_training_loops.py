@@ -274,6 +274,56 @@ def test_lora_computes_on_ours_what_it_computes_on_theirs(tmp_path: Path, kind: 
     torch.testing.assert_close(mine.merge_and_unload()(**inputs)[0], expected, atol=1e-5, rtol=0)
 
 
+@old_name
+@pytest.mark.parametrize("task", ["FEATURE_EXTRACTION", "SEQ_CLS", "TOKEN_CLS"])
+@pytest.mark.parametrize("method", ["prompt tuning", "P-tuning"])
+def test_vectors_before_a_text_compute_on_ours_what_they_compute_on_theirs(
+    tmp_path: Path, task: str, method: str
+) -> None:
+    kind = {"SEQ_CLS": "BertForSequenceClassification", "TOKEN_CLS": "BertForTokenClassification"}.get(
+        task, "BertModel"
+    )
+    inputs = {"input_ids": batch()["input_ids"], "attention_mask": torch.ones(3, 11, dtype=torch.long)}
+    inputs["attention_mask"][1, 7:] = 0
+    found = []
+    for model in pair_of(kind, tmp_path, **NO_DROPOUT):
+        torch.manual_seed(7)
+        settings: dict[str, Any] = {"task_type": task, "num_virtual_tokens": 4}
+        adapter = (
+            peft.PromptTuningConfig(**settings)
+            if method == "prompt tuning"
+            else peft.PromptEncoderConfig(**settings, encoder_hidden_size=16)
+        )
+        with_vectors = peft.get_peft_model(model, adapter)
+        result = with_vectors(**inputs)[0]
+        result.sum().backward()
+        gradients = [
+            p.grad for name, p in with_vectors.named_parameters() if "prompt_encoder" in name and p.requires_grad
+        ]
+        found.append((result, *gradients))
+    assert len(found[0]) == len(found[1]) > 1
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-5)
+
+
+@old_name
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+def test_lora_beside_the_token_table_computes_and_is_saved(tmp_path: Path) -> None:
+    inputs, found = batch(), []
+    for model, table in zip(
+        pair_of("BertForMaskedLM", tmp_path, **NO_DROPOUT), ("token", "word_embeddings"), strict=True
+    ):
+        torch.manual_seed(7)
+        adapted = peft.get_peft_model(model, peft.LoraConfig(**PEFT, target_modules=[table, "query"])).eval()
+        found.append(adapted(**inputs)[0])
+        adapted.save_pretrained(tmp_path / table)
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+    again = peft.PeftModel.from_pretrained(
+        minibert.BertForMaskedLM.from_pretrained(tmp_path), tmp_path / "token"
+    ).eval()
+    assert torch.equal(again(**inputs)[0], found[0])
+
+
 @pytest.mark.slow
 @old_name
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -374,10 +424,12 @@ def test_arguments_that_ask_for_nothing_are_accepted_and_others_refused(tmp_path
     inputs, nothing = batch(), {"inputs_embeds": None, "return_dict": True, "output_attentions": None}
     got, expected = ours(**inputs, **nothing, use_cache=False)[0], theirs(**inputs, **nothing)[0]
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match=r"^inputs_embeds \(Tensor\) must be None; pass input_ids, the model looks up"):
+    with pytest.raises(
+        ValueError, match=r"^input_ids must be None where inputs_embeds are given; leave out one of them$"
+    ):
         ours(**inputs, inputs_embeds=torch.zeros(3, 11, 32))
-    with pytest.raises(ValueError, match=r"^inputs_embeds \(Tensor\) must be None"):
-        ours(None, inputs_embeds=torch.zeros(3, 11, 32))
+    with pytest.raises(ValueError, match=r"^input_ids \(NoneType\) must be a tensor"):
+        ours()
     with pytest.raises(ValueError, match=r"^return_dict \(False\) must be None or True; call to_tuple\(\) on what"):
         ours(**inputs, return_dict=False)
     with pytest.raises(TypeError, match=r"^forward\(\) got an unexpected keyword argument 'atention_mask'$"):

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from minibert.bert import Bert
 from minibert.engine.stream import Progress
 from minibert.errors import MinibertError
+from minibert.inputs import check_ids
 from minibert.text import as_stream, check_text, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.words import Words, aligned_text, split_texts
@@ -674,6 +675,7 @@ def static_vectors(bert: Bert, words: str | Sequence[str]) -> Vectors:
             raise MinibertError(
                 f"word ({asked[number]!r}) must consist of pieces of the vocabulary; choose another word"
             )
+        check_ids(torch.tensor(encoding.ids), bert.encoder.embeddings.token, "a token id", "vocab_size")
         vectors[number] = table[encoding.ids].float().mean(0).cpu().numpy()
     return vectors[0] if single else vectors
 
@@ -688,8 +690,13 @@ def static_neighbours(bert: Bert, word: str, top_k: int = 10) -> list[Neighbour]
     """
     top_k = whole_number("top_k", top_k)
     own = torch.from_numpy(static_vectors(bert, word))
-    tokens = {name: row for name, row in whole_words(bert.tokenizer).items() if fold(name) != fold(word)}
-    rows = bert.encoder.embeddings.token.weight.detach()[list(tokens.values())].float().cpu()
+    table = bert.encoder.embeddings.token.weight.detach()
+    tokens = {
+        name: row
+        for name, row in whole_words(bert.tokenizer).items()
+        if fold(name) != fold(word) and row < len(table)  # a vocabulary may have tokens without a row
+    }
+    rows = table[list(tokens.values())].float().cpu()
     cosines = F.normalize(rows, dim=-1) @ F.normalize(own, dim=-1)  # (words, H) -> (words,)
     names = list(tokens)
     top = cosines.topk(min(top_k, len(names)))

@@ -53,7 +53,6 @@ class LoadingNames(TypedDict, total=False):
 
 
 FORWARD: Table = {
-    "inputs_embeds": Only((None,), "pass input_ids, the model looks up their vectors itself"),
     "return_dict": Only((None, True), "call to_tuple() on what the model returns"),
     "use_cache": Only((None, False, True), ""),  # an encoder has nothing to cache
     "past_key_values": Only((None,), "leave it out, BERT is not a decoder"),
@@ -78,6 +77,7 @@ INSTEAD = {
     "max_length": "bert.max_seq_length = ...",
     "max_seq_length": "bert.max_seq_length = ...",
     "device_map": "device",
+    "ignore_mismatched_sizes": "the from_pretrained of a class; load leaves out a head that does not fit",
     "model_kwargs": "dtype",
     "model_name_or_path": "name_or_folder",
     "pretrained_model_name_or_path": "name_or_folder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -124,13 +124,31 @@ class Checkpoint:
             if not any(to_checkpoint(f"{part}.{name}") in self.tensors for name, _ in _parameters(model, part)):
                 setattr(model, part, None)
 
-    def fill(self, model: nn.Module, new_heads: Iterable[str], dtype: torch.dtype, device: torch.device) -> list[str]:
+    def drop_misshapen(self, model: nn.Module, parts: Iterable[str]) -> list[str]:
+        """Leave out the tensors of each part of the model in which one has another shape; their names and shapes."""
+        dropped = []
+        for part in parts:
+            wanted = {to_checkpoint(name): own.shape for name, own in _parameters(model, part, full=True)}
+            there = [name for name in wanted if name in self.tensors]
+            if any(self.tensors[name].shape != wanted[name] for name in there):
+                dropped += [f"{name} {tuple(self.tensors.pop(name).shape)}" for name in there]
+        return dropped
+
+    def fill(
+        self,
+        model: nn.Module,
+        new_heads: Iterable[str],
+        dtype: torch.dtype,
+        device: torch.device,
+        misshapen: Sequence[str] = (),
+    ) -> list[str]:
         """Give every parameter of the model its tensor.
 
         Args:
             model: built on the meta device.
             new_heads: parts that the checkpoint may lack as a whole. They get memory, and a warning names them.
             dtype, device: of the parameters.
+            misshapen: what `drop_misshapen` left out, for the warning.
 
         Returns:
             The `new_heads` that the checkpoint lacks; the caller has to initialise them.
@@ -150,9 +168,10 @@ class Checkpoint:
                 "load a class that fits the checkpoint, or another checkpoint"
             )
         if random:
+            instead = f" of this shape (it has {', '.join(misshapen)})" if misshapen else ""
             warn(
-                f"{self.source} has no {', '.join(map(to_checkpoint, random))}: new, random, to be trained before "
-                f"{type(model).__name__} is of use",
+                f"{self.source} has no {', '.join(map(to_checkpoint, random))}{instead}: new, random, to be trained "
+                f"before {type(model).__name__} is of use",
             )
         state = {
             name: torch.empty_like(parameter, dtype=dtype, device=device)

@@ -90,7 +90,8 @@ def wordpiece_tokenizer(vocab: Mapping[str, int] | str | Path, settings: Mapping
 def prepared(backend: Tokenizer, special_tokens: Mapping[str, str]) -> Tokenizer:
     """The tokenizer, with special tokens whole wherever they are written, and without limits of its own.
 
-    Its settings are never changed after this, so that threads can share it: texts are cut and padded afterwards.
+    It is never changed after this, so that threads can share it: texts are cut and padded afterwards, and tokens are
+    added to a copy.
     """
     backend.no_truncation()
     backend.no_padding()

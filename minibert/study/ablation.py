@@ -15,7 +15,7 @@ from minibert.engine.device import check_fork, without_autocast
 from minibert.errors import MinibertError
 from minibert.model import BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel
 from minibert.outputs import BertOutput
-from minibert.study.attribution import labels_of
+from minibert.study.attribution import check_row, labels_of
 from minibert.study.edits import with_steps
 from minibert.study.reading import Reading, read
 from minibert.text import as_list
@@ -146,6 +146,7 @@ def _token(bert: Any, model: BertForMaskedLM | BertForPreTraining, token: str) -
     number = bert.tokenizer.backend.token_to_id(token)
     if number is None:
         raise MinibertError(f"target ({token!r}) must be 'vector' or a token of the vocabulary")
+    check_row(token, number, model.config.vocab_size)
 
     def logit(x: Tensor, reading: Reading) -> Tensor:
         places = (reading.ids[0] == bert.tokenizer.mask_token_id).nonzero()[:, 0]

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from minibert.base import PretrainedModel
 from minibert.engine.device import check_fork, without_autocast
 from minibert.errors import MinibertError
+from minibert.inputs import check_ids
 from minibert.model import (
     BertForMaskedLM,
     BertForNextSentencePrediction,
@@ -280,13 +281,21 @@ def target_number(model: PretrainedModel, tokenizer: BertTokenizer, target: str 
         if target not in labels:
             raise MinibertError(f"target ({target!r}) must be a label of the model: one of {', '.join(labels)}")
         return labels.index(target)
-    found = tokenizer.backend.token_to_id(target)
-    if found is not None:
-        return found
-    pieces = tokenizer.tokenize(target)
-    number = tokenizer.backend.token_to_id(pieces[0]) if len(pieces) == 1 else None
-    if number is None or number == tokenizer.unk_token_id:
-        raise MinibertError(f"target ({target!r}) must be one token; the tokenizer makes {pieces} of it")
+    number = tokenizer.backend.token_to_id(target)
+    if number is None:
+        pieces = tokenizer.tokenize(target)
+        number = tokenizer.backend.token_to_id(pieces[0]) if len(pieces) == 1 else None
+        if number is None or number == tokenizer.unk_token_id:
+            raise MinibertError(f"target ({target!r}) must be one token; the tokenizer makes {pieces} of it")
+    return check_row(target, number, count)
+
+
+def check_row(target: str, number: int, count: int) -> int:
+    """The id of a token, if the model has a logit for it."""
+    if number >= count:
+        raise MinibertError(
+            f"target ({target!r}) must be a token with a row in the token table (vocab_size {count}); choose another"
+        )
     return number
 
 
@@ -312,6 +321,8 @@ class Line:
 
     def __init__(self, encoder: BertModel, text: Reading, baseline: Tensor, score: Score) -> None:
         self.encoder, self.score, self.text = encoder, score, text
+        for ids in (baseline, text.ids):
+            check_ids(ids, encoder.embeddings.token, "a token id", "vocab_size")
         with torch.no_grad():
             self.start: Tensor = encoder.embeddings.token(baseline)  # (1, S, H)
             self.way: Tensor = encoder.embeddings.token(text.ids) - self.start

@@ -214,7 +214,7 @@ class MaskFiller:
             at.setdefault(query.row, []).append(number)
         found = [Prediction([], [])] * len(queries)
         head, table = evaluating(self.model.mlm_head, {}), self.model.bert.embeddings.token.weight
-        named = len(self.tokenizer)  # the table may have more rows than the vocabulary
+        named = min(len(self.tokenizer), len(table))  # either may have more
         for one in self.engine.states(rows, self.plan, progress.add):
             begins = [start + i * length for start, count, length in one.groups for i in range(count)]
             here = [
@@ -262,7 +262,7 @@ class MaskFiller:
         """The ids of a target at a mask.
 
         Raises:
-            MinibertError: the vocabulary cannot spell it, or it makes the text too long.
+            MinibertError: the vocabulary cannot spell it, the model has no row for it, or it makes the text too long.
         """
         space = " " if mask.text[: mask.start][-1:].isspace() else ""
         pieces: list[int] = self.tokenizer.encode(space + target, add_special_tokens=False)
@@ -272,6 +272,12 @@ class MaskFiller:
         if not pieces or self.tokenizer.unk_token_id in pieces:
             raise MinibertError(
                 f"target ({target!r}) must be made of the vocabulary's pieces; it is not: choose another word"
+            )
+        size = self.model.config.vocab_size
+        if max(pieces) >= size:
+            raise MinibertError(
+                f"target ({target!r}) must be made of tokens with a row in the token table (vocab_size {size}); choose "
+                "another word"
             )
         limit = self.model.config.max_position_embeddings
         if len(mask.ids) + len(pieces) - 1 > limit:

@@ -37,8 +37,10 @@ class Masking:
     rate: float = 0.15
 
     @classmethod
-    def of(cls, tokenizer: BertTokenizer, rate: float = 0.15, whole_words: bool = False) -> Self:
-        """The masking for a tokenizer.
+    def of(
+        cls, tokenizer: BertTokenizer, rate: float = 0.15, whole_words: bool = False, size: int | None = None
+    ) -> Self:
+        """The masking for a tokenizer, and for a model with `size` tokens if that is fewer.
 
         Raises:
             MinibertError: a rate outside (0, 1); whole words of a vocabulary that does not mark them.
@@ -48,6 +50,8 @@ class Masking:
         tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         ordinary = np.ones(len(tokens), dtype=bool)
         ordinary[tokenizer.all_special_ids] = False
+        if size is not None:
+            ordinary[size:] = False
         ordinary &= [not token.startswith("[unused") for token in tokens]
         continues = np.array([tokenizer.spelled(token)[1] for token in tokens]) if whole_words else None
         if continues is not None and not continues.any():

@@ -143,7 +143,7 @@ def pretrain(
     tokenizer, most = trained.tokenizer, trained.config.max_position_embeddings
     if not 3 <= length <= most:
         raise MinibertError(f"length ({length}) must be 3 to {most} tokens, [CLS] and [SEP] included; 128 is usual")
-    masking = Masking.of(tokenizer, mask_rate, whole_words)
+    masking = Masking.of(tokenizer, mask_rate, whole_words, trained.config.vocab_size)
     ends = tokenizer.cls_token_id, tokenizer.sep_token_id
 
     def rows_of(paths: Sequence[Path], digest: str, name: str) -> Sequences:
@@ -163,7 +163,7 @@ def pretrain(
         numbers = [i for i in range(len(rows)) if i not in apart]
         if not numbers:
             raise MinibertError(f"the texts (of one row of {length} tokens) must give two; add text, or pass held_out")
-    evaluated = _masked_once(kept, Masking.of(tokenizer))
+    evaluated = _masked_once(kept, Masking.of(tokenizer, size=trained.config.vocab_size))
     order = Epochs(numbers, batch_size, seed)
     settings = replace(settings, steps=max(1, round(epochs * order.steps)))
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from minibert.inputs import check_ids
 from minibert.model import BertModel
 from minibert.training.packed import Example
 
@@ -28,12 +29,16 @@ class CompactTable:
     Attributes:
         used: the ids that occur, sorted.
         examples: the same examples with ids of the compact table.
+
+    Raises:
+        MinibertError: a token without a row.
     """
 
     def __init__(self, model: BertModel, examples: Sequence[Example]) -> None:
         self.model = model
         self.whole = model.embeddings.token
         self.used: NDArray[np.int64] = np.unique(np.concatenate([row for e in examples for row in e.rows]))
+        check_ids(torch.from_numpy(self.used).long(), self.whole, "a token id", "vocab_size")
         self.examples = [
             example._replace(rows=tuple(np.searchsorted(self.used, row) for row in example.rows))
             for example in examples

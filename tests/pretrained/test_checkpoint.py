@@ -278,6 +278,46 @@ def test_a_new_head_starts_as_bert_starts_it(tmp_path: Path) -> None:
     assert ours.classifier.bias.abs().max().item() == 0
 
 
+@pytest.mark.parametrize("kind", ["BertForSequenceClassification", "BertForTokenClassification"])
+def test_a_head_of_another_size_is_made_new_if_asked_for(tmp_path: Path, kind: str) -> None:
+    theirs = theirs_of(kind, tmp_path, num_labels=3)
+    ours_class, their_class = getattr(minibert, kind), getattr(transformers, kind)
+    with pytest.raises(ValueError, match=r"classifier.weight has shape \(3, 32\), the configuration wants \(5, 32\)"):
+        ours_class.from_pretrained(tmp_path, num_labels=5)
+    told = (
+        "has no classifier.weight, classifier.bias of this shape (it has classifier.weight (3, 32), classifier.bias "
+        f"(3,)): new, random, to be trained before {kind} is of use"
+    )
+    with pytest.warns(UserWarning, match=re.escape(told)) as warned:
+        ours = ours_class.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
+    assert len(warned) == 1
+    expected = their_class.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True).eval()
+    assert ours.config.id2label == expected.config.id2label
+    assert ours.classifier.weight.shape == expected.classifier.weight.shape
+    assert 0 < ours.classifier.weight.std() < 0.1
+    assert not ours.classifier.bias.any()
+    assert torch.equal(ours.bert(IDS).last_hidden_state, theirs.bert(IDS).last_hidden_state)
+    same = ours_class.from_pretrained(tmp_path, ignore_mismatched_sizes=True)  # the head fits, and is used
+    assert torch.equal(same.classifier.weight, theirs.classifier.weight)
+
+
+@pytest.mark.parametrize("field", ["vocab_size", "max_position_embeddings", "intermediate_size", "hidden_size"])
+@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertForSequenceClassification"])
+def test_an_encoder_of_another_size_is_never_made_new(tmp_path: Path, kind: str, field: str) -> None:
+    theirs_of(kind, tmp_path)
+    with pytest.raises(minibert.MinibertError, match=r"must fit its configuration; embeddings|encoder"):
+        getattr(minibert, kind).from_pretrained(tmp_path, ignore_mismatched_sizes=True, **{field: 128})
+
+
+def test_a_mismatch_is_ignored_by_classes_alone(minilm: Path) -> None:
+    with pytest.raises(
+        TypeError, match=r"argument 'ignore_mismatched_sizes'; use the from_pretrained of a class; load"
+    ):
+        minibert.load(minilm, ignore_mismatched_sizes=True)
+    with pytest.raises(minibert.MinibertError, match=r"^ignore_mismatched_sizes \('yes'\) must be True or False$"):
+        minibert.BertModel.from_pretrained(minilm, ignore_mismatched_sizes="yes")
+
+
 def test_a_checkpoint_without_a_pooler_has_none(tmp_path: Path) -> None:
     theirs_of("BertForMaskedLM", tmp_path)
     ours = minibert.BertModel.from_pretrained(tmp_path)
