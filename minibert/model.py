@@ -250,7 +250,7 @@ class BertForMultipleChoice(BertWithHead):
         **asked: Unpack[Asked],
     ) -> HeadOutput:
         """Compute the logit of each choice, and the loss over the choices of each text."""
-        vectors = asked.pop("inputs_embeds", None)
+        vectors = asked.get("inputs_embeds")
         given, name = (input_ids, "input_ids") if vectors is None else (vectors, "inputs_embeds")
         if not isinstance(given, Tensor) or given.ndim != 3 + (vectors is not None):
             shown = tuple(given.shape) if isinstance(given, Tensor) else given
@@ -258,10 +258,11 @@ class BertForMultipleChoice(BertWithHead):
                 f"{name} shape {shown} must be (batch, choices, sequence{', H' * (vectors is not None)}); "
                 f"add the batch with {name}[None]"
             )
-        tensors = (input_ids, attention_mask, token_type_ids, position_ids, vectors)
-        # (B, choices, S) -> (B * choices, S)
-        *flat, vectors = (None if tensor is None else tensor.flatten(0, 1) for tensor in tensors)
-        outputs = super().forward(*flat, inputs_embeds=vectors, **asked)
+        tensors = (input_ids, attention_mask, token_type_ids, position_ids)
+        flat = [None if tensor is None else tensor.flatten(0, 1) for tensor in tensors]  # (B, choices, S) -> (B * c, S)
+        if vectors is not None:
+            asked["inputs_embeds"] = vectors.flatten(0, 1)
+        outputs = super().forward(*flat, **asked)
         logits = outputs["logits"].view(given.shape[:2])  # (B * choices, 1) -> (B, choices)
         loss = None if labels is None else self.loss(logits, labels)
         return HeadOutput(loss, logits, outputs.hidden_states, outputs.attentions)
