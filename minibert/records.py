@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -75,6 +77,9 @@ def read_csv(path: str, **dialect: Any) -> Iterator[tuple[str, Record]]:
     rows = iter(partial(_next_row, reader), None)
     try:
         header = next(rows, [])
+        twice = [name for name, count in Counter(header).items() if name and count > 1]
+        if twice:
+            raise MinibertError(f"{path}, line 1, must name each column once, but names {twice[0]!r:.40} twice; fix it")
         for values in rows:
             place = f"{path}, line {reader.line_num},"
             if values and len(values) != len(header):
@@ -88,8 +93,19 @@ def read_csv(path: str, **dialect: Any) -> Iterator[tuple[str, Record]]:
 
 
 def read_tsv(path: str) -> Iterator[tuple[str, Record]]:
-    """The rows of a file of values separated by tabs, without quotes, by the names in its header."""
-    return read_csv(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+    """The rows of a file of values separated by tabs, by the names in its header.
+
+    Quotes are part of a value, unless they are around one in which all quotes are doubled, as pandas writes it.
+    """
+    for place, record in read_csv(path, delimiter="\t", quoting=csv.QUOTE_NONE):
+        yield place, {name: _unquoted(value) for name, value in record.items()}
+
+
+DOUBLED = re.compile(r'"(?:[^"]*"")+[^"]*"')
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1].replace('""', '"') if value.startswith('"') and DOUBLED.fullmatch(value) else value
 
 
 def _next_row(reader: Any) -> list[str] | None:

@@ -9,6 +9,8 @@ import sys
 import minibert
 from minibert.cli.loading import LOWER_CASE, add_checkpoint, add_lower_case
 from minibert.errors import MinibertError
+from minibert.records import decoded
+from minibert.training.data import as_number
 from minibert.training.processes import is_first, join
 from minibert.training.tasks import TASKS
 
@@ -41,6 +43,12 @@ def columns(options: argparse.Namespace) -> dict[str, str]:
     return {name: column for name, _, column in pairs}
 
 
+def part(dev: str | None) -> str | float | None:
+    """A file, or a part of the rows, if it is written as a number below 1."""
+    number = None if dev is None else as_number(dev)
+    return number if number is not None and 0 < number < 1 else dev
+
+
 def show(metrics: dict[str, float], as_json: bool) -> None:
     """Print metrics."""
     if as_json:
@@ -54,12 +62,27 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_task(parser)
     parser.add_argument("--train", metavar="FILE", required=True, help="rows to learn from")
-    parser.add_argument("--dev", metavar="FILE", help="rows to evaluate on after each epoch; the best model is kept")
+    parser.add_argument(
+        "--dev",
+        metavar="FILE",
+        help="rows to evaluate on after each epoch; the best model is kept. 0.1 takes a tenth of the rows of --train",
+    )
+    parser.add_argument("--labels", metavar="FILE", help="all labels, one per line (default: those of --train)")
+    parser.add_argument("--skip-bad-rows", action="store_true", help="leave out rows that cannot be learned from")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the run and the model")
     add_checkpoint(parser)
     parser.add_argument("--epochs", type=int, default=3, help="how often each row is taken (default: 3)")
     parser.add_argument("--batch-size", type=int, default=32, help="rows per step (default: 32)")
     parser.add_argument("--learning-rate", type=float, default=5e-5, help="the highest learning rate (default: 5e-05)")
+    parser.add_argument("--warmup", type=float, default=0.1, help="part of the steps in which it rises (default: 0.1)")
+    parser.add_argument(
+        "--schedule",
+        choices=("linear", "cosine", "constant"),
+        default="linear",
+        help="how it falls after that (default: linear)",
+    )
+    parser.add_argument("--weight-decay", type=float, default=0.01, help="of weights, as in BERT (default: 0.01)")
+    parser.add_argument("--save-every", type=int, default=500, help="steps between two saved states (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="of the head, the order and dropout (default: 0)")
     parser.add_argument("--patience", type=int, help="stop after so many evaluations without a gain (default: never)")
     parser.add_argument("--max-length", type=int, help="most tokens of a row (default: the model's limit)")
@@ -90,12 +113,20 @@ def run(options: argparse.Namespace) -> None:
     made = bert.finetune(
         options.train,
         task=options.task,
-        dev=options.dev,
+        dev=part(options.dev),
         output=options.output,
         columns=columns(options),
+        labels=None
+        if options.labels is None
+        else [line.strip() for _, line in decoded(options.labels) if line.strip()],
+        skip_bad_rows=options.skip_bad_rows,
         epochs=options.epochs,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
+        warmup=options.warmup,
+        schedule=options.schedule,
+        weight_decay=options.weight_decay,
+        save_every=options.save_every,
         seed=options.seed,
         patience=options.patience,
         max_length=options.max_length,

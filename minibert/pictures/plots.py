@@ -221,8 +221,9 @@ def plot_losses(
         figure: Figure = new_figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.add_subplot()
         numbers = np.arange(1, len(losses) + 1)
-        axes.plot(numbers, losses, color="#D5D5D5", linewidth=0.8, label="each step")
-        axes.plot(numbers, mean, color=COLOURS[0], linewidth=1.8, label="running mean")
+        point = "o" if len(losses) == 1 else None  # a line of one point cannot be seen
+        axes.plot(numbers, losses, marker=point, color="#D5D5D5", linewidth=0.8, label="each step")
+        axes.plot(numbers, mean, marker=point, color=COLOURS[0], linewidth=1.8, label="running mean")
         if evaluations:
             axes.plot(list(evaluations), list(evaluations.values()), "o-", color=COLOURS[1], label="held-out texts")
         axes.set_xlabel("step")

@@ -77,7 +77,7 @@ INSTEAD = {
     "max_length": "bert.max_seq_length = ...",
     "max_seq_length": "bert.max_seq_length = ...",
     "device_map": "device",
-    "ignore_mismatched_sizes": "the from_pretrained of a class; load leaves out a head that does not fit",
+    "ignore_mismatched_sizes": "BertForSequenceClassification.from_pretrained",
     "model_kwargs": "dtype",
     "model_name_or_path": "name_or_folder",
     "pretrained_model_name_or_path": "name_or_folder",

@@ -6,18 +6,23 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minibert.errors import MinibertError
+import numpy as np
+import torch
+
+from minibert.errors import MinibertError, warn
 from minibert.pretrained.files import sha256_of
 from minibert.records import ReadFile, Record, decoded, parsed_json, read_csv, read_json_lines, read_parquet, read_tsv
 from minibert.text import check_text, counted, is_table, short
 
-Rows = str | Path | Iterable[Mapping[str, Any]]
+Rows = str | Path | Iterable[Mapping[str, Any]]  # or a table of pandas, Polars or Arrow
 
 
 class Row(NamedTuple):
@@ -88,7 +93,7 @@ def read(
 
     Args:
         name: what they are used for, for messages.
-        source: a file, or dicts.
+        source: a file, dicts, or a table.
         columns: the names of the columns in the source, by the task's names.
         absent: those that may be absent.
         formats: further readers of files, by suffix; "" reads all files that have no other reader.
@@ -119,9 +124,9 @@ def _records(name: str, path: Path, formats: Mapping[str, ReadFile]) -> Iterable
 
 
 def _given(name: str, source: Any) -> Iterator[tuple[str, Record]]:
+    source = _rows_of_table(source)
     if is_table(source):
-        kind = type(source).__name__
-        raise MinibertError(f"{name} ({kind}) must be a file or dicts, not a table; pass table.to_dict('records')")
+        raise MinibertError(f"{name} ({type(source).__name__}) must be a file, a table or dicts, one for each row")
     if not isinstance(source, Iterable):
         raise MinibertError(f"{name} ({short(source)}) must be a file or dicts, one for each row")
     names = _label_names(source)
@@ -129,6 +134,14 @@ def _given(name: str, source: Any) -> Iterator[tuple[str, Record]]:
         if not isinstance(record, Mapping):
             raise MinibertError(f"{name}, row {number}, ({short(record)}) must be a dict of columns")
         yield f"{name}, row {number},", {column: _named(value, names.get(column)) for column, value in record.items()}
+
+
+def _rows_of_table(source: Any) -> Any:
+    """The rows of a table of pandas, Polars or Arrow; anything else as it is."""
+    for method, arguments in (("to_dicts", ()), ("to_pylist", ()), ("to_dict", ("records",))):
+        if hasattr(type(source), "columns") and hasattr(source, method):
+            return getattr(source, method)(*arguments)
+    return source
 
 
 def _label_names(source: Any) -> dict[str, list[str]]:
@@ -164,8 +177,28 @@ def _renamed(place: str, record: Record, columns: Mapping[str, str], absent: Seq
     return {ours: value for ours, value in there if value is not None or ours not in absent}
 
 
+def plain(value: Any) -> Any:
+    """A value of numpy or torch, a set or a Decimal as plain Python has it; text without spaces around it."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, Decimal) and value.is_finite():
+        return int(value) if value.as_tuple().exponent == 0 else float(value)
+    if isinstance(value, (np.generic, np.ndarray, torch.Tensor)):
+        return plain(value.tolist())
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(plain, value), key=str)
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)  # float() also takes "1_0" and "infinity"
+
+
 def as_number(value: Any) -> float | None:
     """A finite number, or text that is one; None for anything else."""
+    if isinstance(value, str):
+        value = value if NUMBER.fullmatch(value) else None
+    elif isinstance(value, (Decimal, np.generic, torch.Tensor)):
+        value = plain(value)
     if isinstance(value, bool) or not isinstance(value, (Real, str)):
         return None
     try:
@@ -175,10 +208,36 @@ def as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def listed(rows: Sequence[Row]) -> str:
-    """The places of the first five rows, and how many more there are, to begin a message with."""
-    more = f", and {counted(len(rows) - 5, 'other')}," if len(rows) > 5 else ","
-    return "; ".join(row.place.rstrip(",") for row in rows[:5]) + more
+def without_bad_rows(data: Data, check: Callable[[Row], object], skip: bool) -> Data:
+    """The rows that can be learned from.
+
+    Args:
+        data: all rows.
+        check: raises MinibertError for a row that cannot be learned from.
+        skip: leave such rows out, with a warning.
+
+    Raises:
+        MinibertError: there are such rows, and they are not to be left out; or no row is left.
+    """
+    bad: list[tuple[Row, MinibertError]] = []
+    good = []
+    for row in data.rows:
+        try:
+            check(row)
+            good.append(row)
+        except MinibertError as error:
+            bad.append((row, error))
+    if not bad:
+        return data
+    shown = "; ".join(row.place.rstrip(",") for row, _ in bad[:5])
+    rows = f"{len(bad):,} of {counted(len(data.rows), 'row')} ({shown}{'; ...' if len(bad) > 5 else ''})"
+    first = str(bad[0][1])
+    if not skip:
+        raise MinibertError(f"{first}; {rows} cannot be learned from: skip_bad_rows=True leaves them out") from None
+    if not good:
+        raise MinibertError(f"{first}; so it is with every row: nothing is left to learn from") from None
+    warn(f"{rows} were left out; the first one: {first}")
+    return replace(data, rows=good)
 
 
 def read_objects(path: str) -> Iterator[tuple[str, Record]]:
@@ -189,27 +248,55 @@ def read_objects(path: str) -> Iterator[tuple[str, Record]]:
         yield place, value
 
 
+HEADS = {"word", "words", "token", "tokens", "form", "text"}  # of a column of words
+
+
 def read_conll(path: str) -> Iterator[tuple[str, Record]]:
     """The sentences of a CoNLL file: a word and its label on each line, first and last; a blank line between sentences.
 
-    Source: Tjong Kim Sang and De Meulder 2003, sec. 2.1.
+    Tabs alone separate the columns of a line that has any. A comment, a line that begins with "#" before a sentence,
+    is skipped. Each column is also there by its number, from "1" on.
+
+    Source: Tjong Kim Sang and De Meulder 2003, sec. 2.1; https://universaldependencies.org/format.html.
     """
-    words: list[str] = []
-    labels: list[str] = []
+    lines = [(number, _columns(line)) for number, line in decoded(path)]
+    words = [columns for _, columns in lines if columns and not columns[0].startswith("#")]
+    lengths = Counter(map(len, words))
+    width = max(lengths, key=lengths.__getitem__, default=0)
+    labels = {columns[-1] for columns in words if len(columns) == width}
+    sentence: list[list[str]] = []
     first = 1
-    for number, line in decoded(path):
-        columns = re.split(r"[ \t]+", line.strip(" \t\r\n"))
-        if columns != [""] and len(columns) < 2:
-            raise MinibertError(f"{path}, line {number}, must have a word and a label, not {short(columns[0])}; fix it")
-        if columns == [""] or columns[0] == "-DOCSTART-":
-            if words:
-                yield f"{path}, line {first},", {"words": words, "labels": labels}
-            words, labels, first = [], [], number + 1
+    for number, columns in [*lines, (len(lines) + 1, [])]:
+        if not columns or columns[0] == "-DOCSTART-":
+            if sentence:
+                values = list(map(list, zip(*sentence, strict=True)))
+                numbered = {str(place): column for place, column in enumerate(values, 1)}
+                yield f"{path}, line {first},", {"words": values[0], "labels": values[-1], **numbered}
+            sentence, first = [], number + 1
             continue
-        words.append(columns[0])
-        labels.append(columns[-1])
-    if words:
-        yield f"{path}, line {first},", {"words": words, "labels": labels}
+        if not sentence and columns[0].startswith("#") and not (len(columns) == width and columns[-1] in labels):
+            first = number + 1
+            continue
+        if len(columns) < 2:
+            raise MinibertError(f"{path}, line {number}, must have a word and a label, not {short(columns[0])}; fix it")
+        if width and len(columns) != width:
+            raise MinibertError(
+                f"{path}, line {number}, must have {width} columns, like most lines, not {len(columns)}; fix it"
+            )
+        if number == 1 and HEADS & set(map(str.lower, columns)) and [w[-1] for w in words].count(columns[-1]) == 1:
+            raise MinibertError(
+                f"{path}, line 1, must be a word and its label, not the names of columns ({short(' '.join(columns))}); "
+                "remove the line"
+            )
+        sentence.append(columns)
+
+
+def _columns(line: str) -> list[str]:
+    """The columns of a line; none of a blank one."""
+    line = line.strip(" \t\r\n")
+    if "\t" in line:
+        return [column.strip(" ") for column in line.split("\t")]
+    return re.split(" +", line) if line else []
 
 
 def read_squad(path: str) -> Iterator[tuple[str, Record]]:

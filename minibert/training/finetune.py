@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import numpy as np
 import torch
 
 from minibert.base import PretrainedModel
@@ -21,12 +22,12 @@ from minibert.model import BertModel
 from minibert.pretrained.files import write_text
 from minibert.text import check_choice, counted, whole_number
 from minibert.training.card import card
-from minibert.training.data import Data, Rows, read
+from minibert.training.data import Data, Rows, read, without_bad_rows
 from minibert.training.metrics import Metrics, check_installed
-from minibert.training.order import DistinctEpochs, Epochs
+from minibert.training.order import Epochs
 from minibert.training.packed import Example
 from minibert.training.processes import is_first, join, wait
-from minibert.training.run import History, claim, finish, folder_of, is_finished, run_in_folder
+from minibert.training.run import History, claim, draw_curve, finish, folder_of, is_finished, run_in_folder
 from minibert.training.settings import Settings
 from minibert.training.tasks import TASKS, Compare, Task
 from minibert.training.vocabulary import CompactTable
@@ -37,12 +38,15 @@ from minibert.vectors.recipe import Recipe
 class FinetuneSettings(TypedDict, total=False):
     """Keyword arguments of `Bert.finetune`, besides `task` and `output`."""
 
-    dev: Rows | None
+    dev: Rows | float | None
     columns: Mapping[str, str] | None
+    labels: Sequence[str] | None
+    skip_bad_rows: bool
     epochs: int
     batch_size: int
     learning_rate: float
     warmup: float
+    schedule: Literal["linear", "cosine", "constant"]
     weight_decay: float
     seed: int
     patience: int | None
@@ -81,12 +85,15 @@ def finetune(
     *,
     task: str,
     output: str | Path,
-    dev: Rows | None = None,
+    dev: Rows | float | None = None,
     columns: Mapping[str, str] | None = None,
+    labels: Sequence[str] | None = None,
+    skip_bad_rows: bool = False,
     epochs: int = 3,
     batch_size: int = 32,
     learning_rate: float = 5e-5,
     warmup: float = 0.1,
+    schedule: Literal["linear", "cosine", "constant"] = "linear",
     weight_decay: float = 0.01,
     seed: int = 0,
     patience: int | None = None,
@@ -112,14 +119,18 @@ def finetune(
 
     Args:
         bert: the model; it does not change.
-        train: a .csv, .tsv, .jsonl or .parquet file, or an iterable of dicts.
+        train: a .csv, .tsv, .jsonl or .parquet file, a table of pandas, Polars or Arrow, or an iterable of dicts.
         task: what is learned.
         output: a folder, new or empty. The model goes into it; the run's states, `losses.csv` and `metrics.csv` into
             its subfolder `training`.
-        dev: rows to evaluate on after each epoch. The model with the best metric is kept; without, the last.
-        columns: the names of columns in the rows, by the names above, where they differ.
+        dev: rows to evaluate on after each epoch. The model with the best metric is kept; without, the last. A number
+            such as 0.1 takes this part of the rows of `train`, at random, which are then not learned from.
+        columns: the names of columns in the rows, by the names above, where they differ; those of a CoNLL file are
+            numbered from "1" on.
+        labels: of "classify" and "tokens", in the order that the model is to have. None: those of `train`, sorted.
+        skip_bad_rows: leave out rows that cannot be learned from, with a warning, instead of raising.
         epochs, batch_size: how often each row is taken, and how many rows in a step.
-        learning_rate, warmup, weight_decay, seed, dtype, part_tokens: as for `Settings`.
+        learning_rate, warmup, schedule, weight_decay, seed, dtype, part_tokens: as for `Settings`.
         patience: stop after so many evaluations without a better metric.
         max_length: the most tokens of a row, with special tokens; None means the model's limit.
         loss: for "similarity": "cosent" learns the order of scores, "cosine" learns cosines.
@@ -152,14 +163,21 @@ def finetune(
         steps=1,  # until the rows are known
         learning_rate=learning_rate,
         warmup=warmup,
+        schedule=schedule,
         weight_decay=weight_decay,
         part_tokens=part_tokens,
         seed=seed,
         dtype=dtype,
     )
-    rows = read_rows("train", train, task, columns)
-    held_out = None if dev is None else read_rows("dev", dev, task, columns)
+    rows = read_rows("train", train, task, columns, skip_bad_rows)
     learned = TASKS[task].learned(rows)
+    if labels is not None:
+        learned = learned.with_labels(labels)
+    held_out = None
+    if isinstance(dev, float):
+        rows, held_out = divided(rows, dev, seed)
+    elif dev is not None:
+        held_out = read_rows("dev", dev, task, columns, skip_bad_rows)
     if isinstance(learned, Compare):
         learned.loss = check_choice("loss", loss, ("cosent", "cosine"))
     tuned = to_be_tuned(bert, learned, folder, max_length, seed)
@@ -169,13 +187,15 @@ def finetune(
     if held_out is not None:
         learned.check(held_out)
     table = CompactTable(tuned.encoder, [*examples, *others])
-    batches, steps = _batches(learned, table.examples[: len(examples)], batch_size, epochs, seed)
-    settings = replace(settings, steps=steps)
+    batches = Epochs(table.examples[: len(examples)], batch_size, seed)
+    settings = replace(settings, steps=batches.steps * epochs)
     choices = {
         "epochs": epochs,
         "batch_size": batch_size,
         "max_length": tuned.max_seq_length,
         "patience": patience,
+        **({"skip_bad_rows": True} if skip_bad_rows else {}),
+        **({"dev": dev} if isinstance(dev, float) else {}),
         **({"loss": loss} if task == "similarity" else {}),
     }
 
@@ -191,12 +211,15 @@ def finetune(
             "train": rows.digest,
             "dev": held_out and held_out.digest,
             "columns": dict(columns or {}),
+            **({} if labels is None else {"labels": learned.labels}),
             "model": facts(bert),
             **choices,
         },
         save_every=save_every,
         evaluate=None if held_out is None else lambda _: _measured(learned, tuned, table, held_out),
-        evaluate_every=-(-steps // epochs),
+        evaluate_every=batches.steps,
+        steps_of_epoch=batches.steps,
+        said=f"{counted(len(rows.rows), 'row')}, {learned.described(rows)}",
         best=None if held_out is None else learned.metric,
         patience=patience,
         describe=lambda example: " | ".join(tuned.tokenizer.decode(table.used[row].tolist()) for row in example.rows),
@@ -211,9 +234,29 @@ def finetune(
         data = [rows] if held_out is None else [rows, held_out]
         if not (folder / "README.md").exists():  # of this run, which was killed here, or somebody's own
             write_text(folder / "README.md", card(bert.source, task, data, {**choices, **vars(settings)}, metrics))
+        with suppress(ImportError):  # without matplotlib, there is no picture
+            draw_curve(folder / "training")
         finish(folder)
     wait()
     return Run(metrics, history, load(folder, device=bert.model.device), folder)
+
+
+def divided(rows: Data, part: float, seed: int) -> tuple[Data, Data]:
+    """Rows to learn from, and the part to evaluate on, drawn at random; each keeps the order of the rows.
+
+    Raises:
+        MinibertError: the part is not between 0 and 1, or leaves one side without rows.
+    """
+    count = round(len(rows.rows) * part) if 0 < part < 1 else 0
+    if not 0 < count < len(rows.rows):
+        raise MinibertError(
+            f"dev ({part!r}) must be rows, or a part of the {counted(len(rows.rows), 'row')} of train between 0 and 1 "
+            "that leaves some on both sides; 0.1 is usual"
+        )
+    chosen = set(np.random.default_rng([seed, 2]).permutation(len(rows.rows))[:count].tolist())
+    sides = [[row for i, row in enumerate(rows.rows) if (i in chosen) == held_out] for held_out in (False, True)]
+    title = f"{part:g} of {rows.title}"
+    return replace(rows, rows=sides[0]), replace(rows, name="dev", title=title, rows=sides[1])
 
 
 def evaluate(bert: Bert, data: Rows, *, task: str, columns: Mapping[str, str] | None = None) -> Metrics:
@@ -236,12 +279,15 @@ def evaluate(bert: Bert, data: Rows, *, task: str, columns: Mapping[str, str] | 
     return kind.of(bert.config).metrics(bert, rows)
 
 
-def read_rows(name: str, source: Rows, task: str, columns: Mapping[str, str] | None) -> Data:
-    """Read rows with the columns of a task; the arguments are as for `finetune`."""
+def read_rows(
+    name: str, source: Rows, task: str, columns: Mapping[str, str] | None, skip_bad_rows: bool = False
+) -> Data:
+    """Read the rows of a task; the arguments are as for `finetune`."""
     kind = TASKS[check_choice("task", task, tuple(TASKS))]
     for column in columns or {}:
         check_choice("column", column, kind.columns)
-    return read(name, source, {c: (columns or {}).get(c, c) for c in kind.columns}, kind.optional, kind.formats)
+    data = read(name, source, {c: (columns or {}).get(c, c) for c in kind.columns}, kind.optional, kind.formats)
+    return without_bad_rows(data, kind.check_row, skip_bad_rows)
 
 
 def to_be_tuned(bert: Bert, task: Task, folder: Path, max_length: int | None, seed: int) -> Bert:
@@ -299,17 +345,6 @@ def _examples(task: Task, bert: Bert, data: Data) -> list[Example]:
             f"{counted(sum(lost.values()), 'token')} were dropped; shorten them, or choose a model with a higher limit"
         )
     return examples
-
-
-def _batches(
-    task: Task, examples: list[Example], batch_size: int, epochs: int, seed: int
-) -> tuple[Callable[[int], list[Example]], int]:
-    """The examples of each step, and the number of steps."""
-    if task.distinct:
-        distinct = DistinctEpochs(examples, batch_size, epochs, seed)
-        return distinct, distinct.steps
-    order = Epochs(examples, batch_size, seed)
-    return order, order.steps * epochs
 
 
 def _measured(task: Task, bert: Bert, table: CompactTable, data: Data) -> Metrics:

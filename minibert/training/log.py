@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,8 @@ from typing_extensions import Self
 from minibert.errors import MinibertError
 from minibert.pretrained.files import path_to_disk, to_disk, written_whole
 from minibert.training.loop import Step
+
+logger = logging.getLogger("minibert")
 
 
 class Log:
@@ -108,8 +113,21 @@ def write_metrics(path: Path, evaluations: Sequence[Mapping[str, float]], done: 
         writer.writerows(evaluations)
 
 
+class RunningMean:
+    """A mean in which each number counts 0.95 times as much as the next one; that of the first numbers, too."""
+
+    def __init__(self) -> None:
+        self._sum = self._weight = 0.0
+
+    def add(self, number: float) -> float:
+        """Take in a number; the mean with it."""
+        self._sum = 0.95 * self._sum + number
+        self._weight = 0.95 * self._weight + 1.0
+        return self._sum / self._weight
+
+
 class Bar:
-    """A progress bar of steps with the loss and the rate.
+    """A progress bar of steps with the loss and the rate, and lines above it. What it does not show goes to logging.
 
     Args:
         steps: in all.
@@ -120,15 +138,33 @@ class Bar:
     def __init__(self, steps: int, start: int, shown: bool | None) -> None:
         from tqdm.auto import tqdm
 
-        disabled = None if shown is None else not shown  # tqdm's None looks for a terminal
-        self.bar: Any = tqdm(total=steps, initial=start, desc="train", unit=" steps", disable=disabled)
-        self.mean: float | None = None
+        self.bar: Any = tqdm(
+            total=steps,
+            initial=start,
+            desc="train",
+            disable=None if shown is None else not shown,  # tqdm's None looks for a terminal
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}",
+        )
+        self.took = RunningMean()
+        self.loss = RunningMean()
+        self._before = time.perf_counter()
 
     def add(self, step: Step) -> None:
-        """Show a step; the loss is a running mean."""
-        self.mean = step.loss if self.mean is None else 0.95 * self.mean + 0.05 * step.loss
-        self.bar.set_postfix_str(f"loss {self.mean:.3f}, rate {step.learning_rate:.1e}", refresh=False)
+        """Show a step; the loss and the seconds are running means."""
+        now = time.perf_counter()
+        took, self._before = self.took.add(now - self._before), now
+        loss = self.loss.add(step.loss)
+        self.bar.set_postfix_str(
+            f"{took:.2g} seconds a step, loss {loss:.3f}, learning rate {step.learning_rate:.1e}", refresh=False
+        )
         self.bar.update()
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        if self.bar.disable:
+            logger.info(text)
+        else:
+            self.bar.write(text, file=sys.stderr)
 
     def __enter__(self) -> Self:
         return self

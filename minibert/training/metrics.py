@@ -100,7 +100,7 @@ def entity_metrics(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
 def ranking_metrics(queries: Sequence[tuple[Numbers, Numbers]], cutoff: int = 10) -> Metrics:
     """MRR and nDCG of queries, each with the gains of its documents, 0 to 1, and their scores.
 
-    A document is relevant from a gain of 0.5. Documents with equal scores keep their order.
+    A document is relevant from a gain of 0.5. Of documents with equal scores, the less relevant come first.
 
     Source: Järvelin and Kekäläinen 2002, with the gains as they are.
     """
@@ -108,7 +108,7 @@ def ranking_metrics(queries: Sequence[tuple[Numbers, Numbers]], cutoff: int = 10
     discounts = 1 / np.log2(np.arange(2, cutoff + 2))
     for gains, scores in queries:
         gains = np.asarray(gains, np.float64)
-        ranked = gains[np.argsort(-np.asarray(scores), kind="stable")]
+        ranked = gains[np.lexsort((gains, -np.asarray(scores)))]
         relevant = np.flatnonzero(ranked >= 0.5)
         reciprocal.append(1 / (relevant[0] + 1) if len(relevant) else 0.0)
         best = np.sort(gains)[::-1][:cutoff]
@@ -145,7 +145,7 @@ def answer_metrics(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> M
     exact, f1 = [], []
     for answers, answer in zip(gold, predicted, strict=True):
         found = plain_words(answer)
-        rights = [plain_words(right) for right in answers] or [[]]
+        rights = list(filter(None, map(plain_words, answers))) or [[]]  # answers such as "the" count as none
         exact.append(max(float(found == right) for right in rights))
         f1.append(max(_overlap(right, found) for right in rights))
     return {"f1": float(np.mean(f1)), "exact_match": float(np.mean(exact))}

@@ -238,7 +238,8 @@ class CosineScores(ScoredPairs):
 class Positives(Vectors):
     """Texts and their positives: each is to find its own among those of the whole batch.
 
-    The rows of an example are a text, its positive and, if there are any, negatives. There are no labels.
+    The rows of an example are a text, its positive and, if there are any, negatives. There are no labels. Examples may
+    share texts: what is known to be a positive of a text, or is the text itself, is no wrong answer to it.
 
     Source: Henderson et al. 2017, sec. 4.4; sentence-transformers' `MultipleNegativesRankingLoss`.
     """
@@ -249,4 +250,23 @@ class Positives(Vectors):
         """The cross-entropy of each text's positive among all candidates."""
         candidates = outputs[:, 1:].transpose(0, 1).flatten(0, 1)  # (N, texts, H) -> (candidates, H), positives first
         scores = outputs[:, 0] @ candidates.T * self.scale
+        scores = scores.masked_fill(_not_wrong(examples).to(scores.device), -torch.inf)
         return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+
+
+def _not_wrong(examples: Sequence[Example]) -> Tensor:
+    """Which candidates are no wrong answers to a text, besides its own positive: (N, candidates) bool."""
+    texts = [[row.tobytes() for row in example.rows] for example in examples]
+    candidates = [text for column in list(zip(*texts, strict=True))[1:] for text in column]
+    places: dict[bytes, list[int]] = {}  # of a text among the candidates
+    right: dict[bytes, set[bytes]] = {}  # the positives of a text, and the text itself
+    for place, text in enumerate(candidates):
+        places.setdefault(text, []).append(place)
+    for first, positive, *_ in texts:
+        right.setdefault(first, {first}).add(positive)
+    found = torch.zeros(len(texts), len(candidates), dtype=torch.bool)
+    for number, (first, *_) in enumerate(texts):
+        for text in right[first]:
+            found[number, places.get(text, [])] = True
+        found[number, number] = False
+    return found

@@ -25,13 +25,12 @@ from minibert.records import parsed_json
 from minibert.text import whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.training.fast import fast_operations
-from minibert.training.log import read_log
 from minibert.training.masking import Masking
 from minibert.training.objectives import MaskedTokens
 from minibert.training.order import Epochs
 from minibert.training.packed import Example, parts_of
 from minibert.training.processes import first_before_others, is_first, join, wait
-from minibert.training.run import History, claim, finish, folder_of, is_finished, run_in_folder
+from minibert.training.run import History, claim, draw_curve, finish, folder_of, is_finished, run_in_folder
 from minibert.training.sequences import Sequences, digest_of, lines_of, new_vocabulary, tokenized
 from minibert.training.settings import Settings, as_float
 from minibert.vectors.fingerprint import facts
@@ -197,12 +196,12 @@ def pretrain(
         )
     except (KeyboardInterrupt, MinibertError):
         with suppress(OSError, ValueError):  # the error is what counts
-            _draw(folder / "training")
+            draw_curve(folder / "training", "loss")
         raise
     after = [_words(trained, sentence) for sentence in sentences]
     metrics = {name: value for name, value in history.evaluations[-1].items() if name != "step"}
     if not is_finished(folder) and is_first():  # of several processes, one writes
-        _draw(folder / "training")
+        draw_curve(folder / "training", "loss")
         trained.save_pretrained(folder)
         write_text(folder / "training" / "result.json", json.dumps(metrics, indent=2) + "\n")
         finish(folder)
@@ -298,12 +297,3 @@ def _sentences(rows: Sequence[Any], tokenizer: BertTokenizer) -> list[str]:
 def _words(bert: Bert, sentence: str) -> list[str]:
     """The three words that a model puts at the mask."""
     return [candidate.token for candidate in bert.fill_mask(sentence, top_k=3)]  # type: ignore[union-attr]
-
-
-def _draw(folder: Path) -> None:
-    """Write the picture of the losses so far."""
-    from minibert.pictures.plots import plot_losses, save
-
-    losses, held_out = (read_log(folder / name, "loss") for name in ("losses.csv", "metrics.csv"))
-    if losses and is_first():
-        save(plot_losses(list(losses.values()), held_out), folder / "curve.png")

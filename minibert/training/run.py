@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import re
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,8 @@ from minibert.base import PretrainedModel
 from minibert.errors import MinibertError, warn
 from minibert.pretrained.files import is_temporary, locked, sha256_of, write_text
 from minibert.records import parsed_json
-from minibert.text import whole_number
-from minibert.training.log import Bar, Log, write_metrics
+from minibert.text import counted, short, whole_number
+from minibert.training.log import Bar, Log, read_log, write_metrics
 from minibert.training.loop import DivergenceError, Step, adamw, train
 from minibert.training.objectives import Objective
 from minibert.training.packed import Example
@@ -117,6 +118,21 @@ def is_finished(folder: Path) -> bool:
     return True
 
 
+def draw_curve(folder: Path, held_out: str | None = None) -> None:
+    """Write the picture of the losses so far, if this is the first process.
+
+    Args:
+        folder: of the run.
+        held_out: the column of `metrics.csv` that is a loss on other data; None for no such.
+    """
+    from minibert.pictures.plots import plot_losses, save
+
+    losses = read_log(folder / "losses.csv", "loss")
+    if losses and is_first():
+        others = read_log(folder / "metrics.csv", held_out) if held_out else None
+        save(plot_losses(list(losses.values()), others), folder / "curve.png")
+
+
 def run_in_folder(
     model: PretrainedModel,
     batches: Callable[[int], Sequence[Example]],
@@ -131,6 +147,8 @@ def run_in_folder(
     best: str | None = None,
     patience: int | None = None,
     describe: Callable[[Example], str] | None = None,
+    said: str = "",
+    steps_of_epoch: int | None = None,
     show_progress_bar: bool | None = None,
 ) -> History:
     """Train a model, and keep everything that is needed to resume in a folder.
@@ -149,6 +167,8 @@ def run_in_folder(
             the last.
         patience: stop after this many evaluations without a better one.
         describe: the text of an example, for messages.
+        said: what is learned, in a line above the progress bar.
+        steps_of_epoch: to name the epochs that are evaluated.
         show_progress_bar: None shows it if standard error is a terminal.
 
     Raises:
@@ -214,8 +234,12 @@ def run_in_folder(
             )
             if first:
                 write_metrics(folder / "metrics.csv", history.evaluations, done)
+            bar.say(_measured(found, settings.steps, steps_of_epoch, history.best))
 
         with Interruption() as asked, Bar(settings.steps, start, show_progress_bar if first else False) as bar:
+            if said:
+                more = f", {done_before:,} of them done before" if done_before else ""
+                bar.say(f"{said}; {counted(settings.steps, 'step')}{more}")
             try:
                 for step in train(model, batches, objective, settings, optimizer=optimizer, start=start):
                     done = step.number + 1
@@ -246,6 +270,17 @@ def run_in_folder(
     return history
 
 
+def _measured(found: Metrics, steps: int, steps_of_epoch: int | None, best: Metrics | None) -> str:
+    """An evaluation in a line."""
+    done = int(found["step"])
+    if steps_of_epoch and done % steps_of_epoch == 0:
+        when = f"epoch {done // steps_of_epoch} of {steps // steps_of_epoch}"
+    else:
+        when = f"step {done:,} of {steps:,}"
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items() if name != "step")
+    return f"{when}: {numbers or 'done'}{' (the best so far)' if found is best else ''}"
+
+
 def _history(found: dict[str, Any], folder: Path) -> History:
     """What a state says of the evaluations so far."""
     try:
@@ -272,7 +307,7 @@ def _check_identity(kept: Checkpoints, what: Mapping[str, Any], model: Pretraine
     old = _flat(facts["identity"])
     differing = [name for name in sorted(old.keys() | _flat(what).keys()) if old.get(name) != _flat(what).get(name)]
     if differing:
-        listed = ", ".join(f"{name}: {old.get(name)!r}, now {_flat(what).get(name)!r}" for name in differing)
+        listed = ", ".join(_difference(name, old.get(name), _flat(what).get(name)) for name in differing)
         raise MinibertError(
             f"{folder} has a run with other settings ({listed}); use the same settings to resume, or another folder"
         )
@@ -281,6 +316,13 @@ def _check_identity(kept: Checkpoints, what: Mapping[str, Any], model: Pretraine
     if changed:
         effect = "dropout" if before.get("processes") != now["processes"] else "the last bits"
         warn(f"the run in {folder} is resumed with other {'; '.join(changed)}: {effect} may differ from here on")
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    """A setting that differs, in words; digests say nothing to people."""
+    if any(isinstance(value, str) and re.fullmatch("[0-9a-f]{32,}", value) for value in (old, new)):
+        return f"{name}: another one"
+    return f"{name}: {short(old)}, now {short(new)}"
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Settings:
 
     Attributes:
         steps: how many steps in all.
-        learning_rate: the highest; it rises from 0 during the warm-up, then falls to 0.
+        learning_rate: the highest; it rises to it during the warm-up, step by step, then falls towards 0.
         warmup: the part of the steps that is the warm-up.
         schedule: how the rate falls after the warm-up: "linear", "cosine" or, not at all, "constant".
         weight_decay: of all weights but norms and biases, as in BERT.
@@ -81,7 +81,7 @@ class Settings:
         """The learning rate of a step, the first being number 0."""
         rising = math.ceil(self.warmup * self.steps)
         if number < rising:
-            return self.learning_rate * number / rising
+            return self.learning_rate * (number + 1) / rising  # a rate of 0 would waste the first step
         left = (self.steps - number) / max(1, self.steps - rising)
         falling = {"linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left), "constant": 1.0}
         return self.learning_rate * falling[self.schedule]

@@ -5,10 +5,12 @@ A task is made from the rows of the training data (`learned`) or, to evaluate, f
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import ast
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +33,7 @@ from minibert.tasks.answer import Reader, reader_of
 from minibert.tasks.classify import rows_of
 from minibert.tasks.entities import OUTSIDE, Tokens, changes
 from minibert.text import check_choice, counted, is_missing, short
-from minibert.training.data import Data, Row, as_number, listed, read_conll, read_squad
+from minibert.training.data import Data, Row, as_number, plain, read_conll, read_squad
 from minibert.training.metrics import (
     Metrics,
     answer_metrics,
@@ -68,7 +70,6 @@ class Task:
         formats: readers of files for this task, as for `data.read`.
         kind: the class of the model.
         metric: the one that tells the best model.
-        distinct: whether no text may be twice in a batch.
         labels: the names of the labels, in the order of `id2label`.
     """
 
@@ -77,7 +78,6 @@ class Task:
     formats: ClassVar[Mapping[str, ReadFile]] = {}
     kind: ClassVar[type[PretrainedModel]]
     metric: str
-    distinct: ClassVar[bool] = False
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
         self.labels = list(labels)
@@ -92,6 +92,19 @@ class Task:
     def of(cls, config: BertConfig) -> Self:
         """The task that a trained model has."""
         return cls()
+
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Raise MinibertError if nothing can be learned from a row, whatever the others are."""
+        raise NotImplementedError
+
+    def described(self, data: Data) -> str:
+        """What is learned from rows, for people: "3 labels: bad (12), good (40), mixed (3)"."""
+        raise NotImplementedError
+
+    def with_labels(self, labels: Sequence[str]) -> Self:
+        """The same task with these labels, in this order; all that the rows have must be among them."""
+        raise MinibertError(f"labels ({short(labels)}) must be left out for this task; its labels have no names")
 
     def changes(self) -> dict[str, Any]:
         """The fields of the configuration that the task decides."""
@@ -145,10 +158,20 @@ class Classify(Task):
     @classmethod
     def learned(cls, train: Data) -> Self:
         """The task of training data."""
-        given = labels_of(train)
+        given = [label_of(row) for row in train.rows]
+        numeric = [not isinstance(label, list) and as_number(label) is not None for label in given]
+        fractions = [number and _is_fraction(label) for number, label in zip(numeric, given, strict=True)]
         if all(isinstance(label, list) for label in given):
             problem, found = SEVERAL, {label for labels in given for label in labels}
-        elif all(as_number(label) is not None for label in given) and any(map(_is_fraction, given)):
+            _check_names(train, given)
+        elif any(fractions):
+            other = next((row for row, number in zip(train.rows, numeric, strict=True) if not number), None)
+            if other is not None:
+                raise MinibertError(
+                    f"{other.place} must have a number as its label, like {counted(sum(numeric), 'other row')}, not "
+                    f"{short(other.values['label'])} ({numeric.count(False):,} of {counted(len(given), 'row')} have "
+                    "none); remove such rows"
+                )
             return cls(["label"], NUMBER)
         else:
             problem, found = ONE, {cls._one(row) for row in train.rows}
@@ -166,6 +189,26 @@ class Classify(Task):
     def changes(self) -> dict[str, Any]:
         """The labels, and which kind they are."""
         return {"id2label": dict(enumerate(self.labels)), "problem_type": self.problem}
+
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """A text or two, and a label."""
+        for name in ("text", "text_pair") if "text_pair" in row.values else ("text",):
+            row.text(name)
+        label_of(row)
+
+    def with_labels(self, labels: Sequence[str]) -> Self:
+        """The same task with these labels."""
+        return super().with_labels(labels) if self.problem == NUMBER else type(self)(_named(labels, self), self.problem)
+
+    def described(self, data: Data) -> str:
+        """The labels with their counts, or the range of the numbers."""
+        if self.problem == NUMBER:
+            return _range([row.number("label") for row in data.rows])
+        given = [label_of(row) for row in data.rows]
+        several = "any of " if self.problem == SEVERAL else ""
+        one_by_one = (label for one in given for label in (one if isinstance(one, list) else [str(one)]))
+        return several + _counts(self.labels, one_by_one)
 
     @staticmethod
     def _one(row: Row) -> str:
@@ -189,7 +232,6 @@ class Classify(Task):
 
     def examples(self, bert: Bert, data: Data) -> tuple[list[Example], dict[int, int]]:
         """An example for each row."""
-        labels_of(data)
         return _labelled(bert, _texts(data), [self.target(row) for row in data.rows])
 
     def objective(self, recipe: Recipe) -> Objective:
@@ -224,6 +266,11 @@ class Tag(Task):
     @classmethod
     def learned(cls, train: Data) -> Self:
         """The task of training data."""
+        if all(INDEX.fullmatch(word) for row in train.rows for word in row.values["words"]):
+            raise MinibertError(
+                f"the words of {train.title} must be words, not numbers from 1 on; choose the column of words, with "
+                "columns={'words': '2'} or --column words=2"
+            )
         found = {label for row in train.rows for label in _words(row)[1]}
         if len(found) < 2:
             raise MinibertError(f"the labels of {train.title} ({', '.join(found)}) must be at least two; add rows")
@@ -237,6 +284,19 @@ class Tag(Task):
     def changes(self) -> dict[str, Any]:
         """The labels."""
         return {"id2label": dict(enumerate(self.labels)), "problem_type": None}
+
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Words, and a label for each."""
+        _words(row)
+
+    def with_labels(self, labels: Sequence[str]) -> Self:
+        """The same task with these labels."""
+        return type(self)(_named(labels, self))
+
+    def described(self, data: Data) -> str:
+        """The labels with the counts of their words."""
+        return _counts(self.labels, (label for row in data.rows for label in _words(row)[1]))
 
     def examples(self, bert: Bert, data: Data) -> tuple[list[Example], dict[int, int]]:
         """An example for each sentence, or for each window of a long one."""
@@ -288,7 +348,8 @@ class Tag(Task):
         predicted = []
         for (words, _), entities in zip(sentences, found, strict=True):
             own = {entity.start: entity.label for entity in entities}
-            predicted.append(as_bio([own.get(begin, OUTSIDE) for begin in _begins(words)]))
+            starts = _piece_starts(bert, words)
+            predicted.append(as_bio([own.get(starts.get(number, -1), OUTSIDE) for number in range(len(words))]))
         return entity_metrics([labels for _, labels in sentences], predicted)
 
 
@@ -303,6 +364,15 @@ class Compare(Task):
     kind = BertModel
     metric = "spearman"
     loss = "cosent"
+
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Two texts and a number."""
+        _ = row.text("sentence1"), row.text("sentence2"), row.number("score")
+
+    def described(self, data: Data) -> str:
+        """The range of the scores."""
+        return _range([row.number("score") for row in data.rows])
 
     def examples(self, bert: Bert, data: Data) -> tuple[list[Example], dict[int, int]]:
         """An example for each pair."""
@@ -327,13 +397,25 @@ class Compare(Task):
 
 
 class Retrieve(Task):
-    """Texts with their positives, and negatives if there are any: a text should find its positive among all others."""
+    """Texts with their positives, and negatives if there are any: a text should find its positive among all others.
+
+    Rows may share texts: another positive of a text is no wrong answer to it, see `Positives`.
+    """
 
     columns = ("anchor", "positive", "negative")
     optional = ("negative",)
     kind = BertModel
     metric = "mrr"
-    distinct = True
+
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """A text, its positive and, if there are any, negatives."""
+        _ = row.text("anchor"), row.text("positive"), "negative" in row.values and row.texts("negative")
+
+    def described(self, data: Data) -> str:
+        """How many texts there are to find."""
+        anchors, positives = (len({row.text(name) for row in data.rows}) for name in ("anchor", "positive"))
+        return f"{counted(anchors, 'text')} with {counted(positives, 'positive')}"
 
     def examples(self, bert: Bert, data: Data) -> tuple[list[Example], dict[int, int]]:
         """An example for each row."""
@@ -365,9 +447,11 @@ class Retrieve(Task):
         anchors = bert.encode(list(right), show_progress_bar=False)
         documents = bert.encode(list(candidates), show_progress_bar=False)
         ranks = []
-        for anchor, own in zip(anchors, right.values(), strict=True):
-            scores = bert.similarity(anchor, documents)[0]
-            ranks.append(int((scores > scores[list(own)].max()).sum()) + 1)
+        for (text, own), anchor in zip(right.items(), anchors, strict=True):
+            scores = bert.similarity(anchor, documents)[0].numpy()
+            best = scores[list(own)].max()
+            scores[[*own, *([candidates[text]] if text in candidates else [])]] = -np.inf  # its own text is none
+            ranks.append(int((scores >= best).sum()) + 1)  # ties are lost
         return retrieval_metrics(ranks)
 
 
@@ -377,6 +461,16 @@ class Rerank(Task):
     columns = ("query", "passage", "label")
     kind = BertForSequenceClassification
     metric = "ndcg@10"
+
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Two texts, and a number from 0 to 1."""
+        _ = row.text("query"), row.text("passage"), row.number("label", 0, 1)
+
+    def described(self, data: Data) -> str:
+        """How many queries there are, and the range of the relevance."""
+        queries = counted(len({row.text("query") for row in data.rows}), "query text")
+        return f"{queries}, {_range([row.number('label') for row in data.rows])}"
 
     def changes(self) -> dict[str, Any]:
         """One output."""
@@ -424,6 +518,16 @@ class Answers(Task):
     kind = BertForQuestionAnswering
     metric = "f1"
 
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """A question, and its answers in a text."""
+        _ = row.text("question"), _answers(row)
+
+    def described(self, data: Data) -> str:
+        """How many questions have an answer."""
+        with_answer = sum(bool(_answers(row)) for row in data.rows)
+        return f"{counted(len(data.rows), 'question')}, {with_answer:,} of them with an answer"
+
     def examples(self, bert: Bert, data: Data) -> tuple[list[Example], dict[int, int]]:
         """An example for each window of a context, as `Bert.answer` makes them."""
         model = reader_of(bert.model, bert.source)
@@ -463,37 +567,78 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
+INDEX = re.compile(r"\d+([-.]\d+)?")  # of a word in its sentence, in CoNLL-U
+
+
 def label_of(row: Row) -> Any:
-    """The label of a row: a list of texts, or a text or number; None if there is none."""
-    label = row.values.get("label")
-    if isinstance(label, str) and label.startswith("["):
-        with suppress(MinibertError):  # a text that begins with a bracket
-            label = parsed_json(label, row.place)
-    if isinstance(label, (list, tuple, np.ndarray)):
-        return None if any(is_missing(one) or one == "" for one in label) else [str(one) for one in label]
-    return None if is_missing(label) or label == "" else label
-
-
-def labels_of(data: Data) -> list[Any]:
-    """The labels of all rows.
+    """The label of a row: a text or a number, or a list of them as texts.
 
     Raises:
-        MinibertError: rows have none.
+        MinibertError: it has none, or something else.
     """
-    labels = [label_of(row) for row in data.rows]
-    without = [row for row, label in zip(data.rows, labels, strict=True) if label is None]
-    if without:
+    given = row.values.get("label")
+    label = plain(given)
+    if isinstance(label, str) and label.startswith("["):
+        label = _list_in(row, label)
+    if isinstance(label, list):
+        if all(isinstance(one, (str, int)) and not isinstance(one, bool) and one != "" for one in label):
+            return [str(one) for one in label]
+    elif isinstance(label, (str, bool, Integral, Real)) and not is_missing(label) and label != "":
+        return label
+    one = "a label" if is_missing(label) or label == "" else "a text, a number or a list of texts as its label"
+    raise MinibertError(f"{row.place} must have {one}, not {short(given)}; correct or remove it")
+
+
+def _list_in(row: Row, text: str) -> Any:
+    """The list that a text is, in JSON or as Python writes it, as `DataFrame.to_csv` does; or the text."""
+    with suppress(MinibertError):
+        return parsed_json(text, row.place)
+    if re.search(r"""['"]\s+['"]""", text):  # as numpy writes it, which Python would read as one text
         raise MinibertError(
-            f"{listed(without)} must have a label, not {short(without[0].values.get('label'))}; {len(without):,} of "
-            f"{counted(len(labels), 'row')} have none: remove such rows"
+            f"{row.place} must have a list of labels with commas, not {short(text)}; convert arrays with tolist()"
         )
-    return labels
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text  # a text that begins with a bracket
+    return plain(found) if isinstance(found, list) else text
 
 
-def _is_fraction(label: Any) -> bool:
-    if isinstance(label, str):
-        return not label.strip().lstrip("+-").isdecimal()
-    return not isinstance(label, Integral)
+def _check_names(train: Data, given: Sequence[list[str]]) -> None:
+    """Reject lists that say for each label whether it is there: the names of the labels are not in them."""
+    lengths = set(map(len, given))
+    if len(lengths) == 1 and max(lengths) > 1 and {label for labels in given for label in labels} <= {"0", "1"}:
+        row = train.rows[0]
+        raise MinibertError(
+            f"{row.place} must have a list of the names of its labels, not of zeros and ones, "
+            f"{short(row.values['label'])}; pass [name for name, there in zip(names, row) if there]"
+        )
+
+
+def _named(labels: Sequence[str], task: Task) -> list[str]:
+    """Labels for a task, checked."""
+    given = [labels] if isinstance(labels, str) else list(labels)
+    missing = sorted(set(task.labels) - set(given))
+    if missing or len(set(given)) < len(given) or not all(isinstance(label, str) and label for label in given):
+        what = f"lack {short(missing[0])}, which rows have" if missing else "have an empty one or one twice"
+        raise MinibertError(f"labels ({short(given)}) must be all labels, each once; they {what}")
+    return given
+
+
+def _counts(names: Sequence[str], labels: Iterable[str]) -> str:
+    """Labels with their counts, the first ten of them."""
+    counts = Counter(labels)
+    shown = ", ".join(f"{name[:40]} ({counts[name]:,})" for name in names[:10])
+    return f"{counted(len(names), 'label')}: {shown}{', ...' if len(names) > 10 else ''}"
+
+
+def _range(numbers: Sequence[float]) -> str:
+    return f"a number from {min(numbers):g} to {max(numbers):g}"
+
+
+def _is_fraction(label: str | float) -> bool:
+    """Whether a number is written with a decimal point."""
+    return not label.lstrip("+-").isdecimal() if isinstance(label, str) else not isinstance(label, Integral)
 
 
 def as_bio(labels: Sequence[str]) -> list[str]:
@@ -521,6 +666,17 @@ def _words(row: Row) -> tuple[list[str], list[str]]:
             f"{row.place} must have a label for each of {len(words)} words, each a text, not {short(labels)}; fix it"
         )
     return words, as_bio(labels)
+
+
+def _piece_starts(bert: Bert, words: Sequence[str]) -> dict[int, int]:
+    """Where the first piece of each word begins, by the word's number; words without a piece have none."""
+    text, begins = " ".join(words), _begins(words)
+    found: dict[int, int] = {}
+    for start, end in bert.tokenizer.backend.encode(text, add_special_tokens=False).offsets:
+        while start < end and text[start].isspace():  # of tokenizers whose pieces begin with the space
+            start += 1
+        found.setdefault(int(np.searchsorted(begins, end, side="left")) - 1, start)
+    return found
 
 
 def _begins(words: Sequence[str]) -> list[int]:
@@ -574,18 +730,19 @@ def _answers(row: Row) -> list[tuple[str, int]]:
         raise MinibertError(
             f"{row.place} must have a list of answers, each with text and answer_start, not {short(given)}; correct it"
         ) from None
-    for number, (text, start) in enumerate(found):
+    pairs = zip(given, found, strict=True)
+    kept = [(asked, text, start) for asked, (text, start) in pairs if text not in ("", None) and start != -1]
+    for asked, text, start in kept:  # without those that stand for "no answer"
         if start is None or start < 0 or start != int(start):
-            given_start = short(given[number]["answer_start"])
             raise MinibertError(
-                f"{row.place} must have an answer_start that is a whole number of at least 0, not {given_start}; "
-                "correct it"
+                f"{row.place} must have an answer_start that is a whole number of at least 0, not "
+                f"{short(asked['answer_start'])}; correct it"
             )
-        if not isinstance(text, str) or not text or not context.startswith(text, int(start)):
+        if not isinstance(text, str) or not context.startswith(text, int(start)):
             raise MinibertError(
                 f"{row.place} must have its answer ({short(text)}) at {int(start)} of its context; correct answer_start"
             )
-    return [(text, int(start)) for text, start in found if start is not None]
+    return [(text, int(start)) for _, text, start in kept if start is not None]
 
 
 def _token_span(row: Row, offsets: Any) -> tuple[int, int]:

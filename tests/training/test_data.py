@@ -16,6 +16,8 @@ import pytest
 
 from minibert.errors import MinibertError
 from minibert.training.data import read, read_conll, read_squad
+from minibert.training.finetune import read_rows
+from minibert.training.tasks import Tag
 
 ROWS = [{"text": 'He said "no".', "label": "a"}, {"text": "Straße, one", "label": "b"}]
 COLUMNS = {"text": "text", "label": "label"}
@@ -58,6 +60,11 @@ def test_columns_may_have_other_names_and_optional_ones_may_be_absent() -> None:
     ]
 
 
+@pytest.mark.parametrize("table", [pandas.DataFrame(ROWS), pyarrow.Table.from_pylist(ROWS)], ids=["pandas", "arrow"])
+def test_tables_are_rows(table: Any) -> None:
+    assert [row.values for row in read("train", table, COLUMNS).rows] == ROWS
+
+
 def test_digests_of_dicts_tell_other_rows() -> None:
     digests = {read("train", rows, COLUMNS).digest for rows in (ROWS, ROWS[::-1], ROWS[:1], list(map(dict, ROWS)))}
     assert len(digests) == 3
@@ -65,11 +72,66 @@ def test_digests_of_dicts_tell_other_rows() -> None:
 
 def test_conll_files_are_read_as_published(tmp_path: Path) -> None:
     path = tmp_path / "train.conll"
-    path.write_text("-DOCSTART- -X- O O\n\nU.N. NNP I-NP I-ORG\nofficial NN I-NP O\n\t\n\n#tag\tO\n", encoding="utf-8")
-    assert list(read_conll(str(path))) == [
-        (f"{path}, line 3,", {"words": ["U.N.", "official"], "labels": ["I-ORG", "O"]}),
-        (f"{path}, line 7,", {"words": ["#tag"], "labels": ["O"]}),
+    path.write_text(
+        "-DOCSTART- -X- O O\n\nU.N. NNP I-NP I-ORG\nofficial NN I-NP O\n\t\n\n#tag NN I-NP O\n", encoding="utf-8"
+    )
+    expected = [
+        (3, {"words": ["U.N.", "official"], "labels": ["I-ORG", "O"]}),
+        (7, {"words": ["#tag"], "labels": ["O"]}),
     ]
+    found = [(place, {name: own[name] for name in ("words", "labels")}) for place, own in read_conll(str(path))]
+    assert found == [(f"{path}, line {line},", values) for line, values in expected]
+
+
+CONLL: list[tuple[str, str, dict[str, list[str]]]] = [
+    (
+        "comments",
+        "# id a1\n#\thttp://x.org [2005]\nAnna\tB-X\nsat\tO\n",
+        {"words": ["Anna", "sat"], "labels": ["B-X", "O"]},
+    ),
+    ("hash", "# O\nAnna B-X\nsat O\n", {"words": ["#", "Anna", "sat"], "labels": ["O", "B-X", "O"]}),
+    ("inner hash", "Anna B-X\n# O\nsat O\n", {"words": ["Anna", "#", "sat"], "labels": ["B-X", "O", "O"]}),
+    ("tabs", "New York\tB-X\nsat\tO\n", {"words": ["New York", "sat"], "labels": ["B-X", "O"]}),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "expected"), CONLL, ids=[name for name, *_ in CONLL])
+def test_comments_and_tabs_of_conll_files(
+    name: str, content: str, expected: dict[str, list[str]], tmp_path: Path
+) -> None:
+    path = tmp_path / "train.conll"
+    path.write_text(content, encoding="utf-8")
+    ((_, found),) = read_conll(str(path))
+    assert {name: found[name] for name in expected} == expected
+
+
+GERMEVAL = "#\tn-tv.de vom 26.02.2005\n1\tAnna\tB-PER\tO\n2\tsat\tO\tO\n\n1\tRom\tB-LOC\tO\n2\tist\tO\tO\n"
+
+
+def test_columns_of_a_conll_file_are_chosen_by_number(tmp_path: Path) -> None:
+    path = tmp_path / "train.conll"
+    path.write_text(GERMEVAL, encoding="utf-8")
+    rows = read_rows("train", path, "tokens", {"words": "2", "labels": "3"})
+    assert [row.values for row in rows.rows] == [
+        {"words": ["Anna", "sat"], "labels": ["B-PER", "O"]},
+        {"words": ["Rom", "ist"], "labels": ["B-LOC", "O"]},
+    ]
+    with pytest.raises(MinibertError, match="must be words, not numbers from 1 on; choose the column of words"):
+        Tag.learned(read_rows("train", path, "tokens", None))
+    with pytest.raises(MinibertError, match="must have the column '7'"):
+        read_rows("train", path, "tokens", {"words": "7"})
+
+
+def test_a_readme_is_no_conll_file() -> None:
+    with pytest.raises(MinibertError, match=r"README.md, line \d+, must have (a word and a label|\d+ columns)"):
+        read_rows("train", Path(__file__).parents[2] / "README.md", "tokens", None)
+
+
+def test_pandas_reads_and_writes_the_same_tsv(tmp_path: Path) -> None:
+    texts = ['say "hi"', "plain", '"', '"quoted"', '""', 'a "" b']
+    frame = pandas.DataFrame({"text": texts, "label": ["a"] * len(texts)})
+    frame.to_csv(tmp_path / "train.tsv", sep="\t", index=False)
+    assert [row.values["text"] for row in read("train", tmp_path / "train.tsv", COLUMNS).rows] == texts
 
 
 def test_every_sentence_of_wnut17_is_read(evaldata: Path) -> None:
@@ -96,7 +158,7 @@ WRONG: list[tuple[Any, str]] = [
     ([{"text": "a"}], r"train, row 0, must have the column 'label'; it has 'text'"),
     (["a"], "must be a dict of columns"),
     (3, "must be a file or dicts"),
-    (pandas.DataFrame(ROWS), r"not a table; pass table.to_dict\('records'\)"),
+    ({"text": "a", "label": "b"}, r"train \(dict\) must be a file, a table or dicts, one for each row"),
     ("absent.csv", "must be a file that exists"),
 ]
 
@@ -112,6 +174,9 @@ BROKEN: list[tuple[str, bytes, str]] = [
     ("a.csv", b'text,label\n"a,b\n', "a.csv, line 2, must be valid CSV"),
     ("a.csv", b"text,label\n\xff,b\n", "a.csv, line 2, must be UTF-8"),
     ("a.csv", b"text\na\n", "a.csv, line 2, must have the column 'label'; it has 'text'"),
+    ("a.csv", b"text,label,text\na,b,c\n", "a.csv, line 1, must name each column once, but names 'text' twice"),
+    ("a.conll", b"word\tlabel\nAnna\tO\n", r"a.conll, line 1, must be a word and its label, not the names of columns"),
+    ("a.conll", b"Anna\tO\nsat\tX\tO\ndown\tO\n", "a.conll, line 2, must have 2 columns, like most lines, not 3"),
     ("a.csv", b"", r"train \(a.csv\) must have at least one row"),
     ("a.jsonl", b'{"text": "a", "label": "b"}\n\n{"text": \n', "a.jsonl, line 3, must be valid JSON"),
     ("a.jsonl", b'["a"]\n', r"a.jsonl, line 1, must be a JSON object, not \['a'\]"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -33,8 +34,10 @@ from minibert.errors import MinibertError
 from minibert.pretrained.source import Source
 from minibert.training.card import card
 from minibert.training.data import Data, read_conll
+from minibert.training.finetune import divided, read_rows
+from minibert.training.log import RunningMean
 from minibert.training.loop import DivergenceError
-from minibert.training.order import DistinctEpochs, Epochs
+from minibert.training.order import Epochs
 from minibert.training.run import folder_of
 from minibert.training.tasks import as_bio
 
@@ -144,19 +147,96 @@ def test_the_seed_decides_everything(tiny: minibert.Bert, tmp_path: Path) -> Non
     assert losses("a", 1) == losses("bb", 1) != losses("c", 2)
 
 
+def test_rows_that_share_texts_make_no_more_steps(tiny: minibert.Bert, tmp_path: Path) -> None:
+    rows = [{"anchor": f"question {i}", "positive": "shared" if i % 5 == 0 else f"answer {i}"} for i in range(200)]
+    run = tiny.finetune(rows, task="pairs", output=tmp_path, epochs=2, batch_size=32)
+    assert len(run.history.steps) == 2 * 7
+    assert all(step.loss > 0 for step in run.history.steps)
+
+
+def test_a_run_says_what_it_learns_and_measures_each_epoch(
+    tiny: minibert.Bert, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings: dict[str, Any] = {"task": "classify", "epochs": 2, "batch_size": 4, "show_progress_bar": True}
+    run = tiny.finetune(CLASSIFY, dev=CLASSIFY, output=tmp_path / "run", **settings)
+    told = capsys.readouterr().err
+    assert f"{len(CLASSIFY)} rows, 3 labels: " in told
+    assert f"; {len(run.history.steps)} steps\n" in told
+    first, second = run.history.evaluations
+    assert f"epoch 1 of 2: accuracy {first['accuracy']:.4f}, macro_f1 {first['macro_f1']:.4f} (the best so far)" in told
+    assert f"epoch 2 of 2: accuracy {second['accuracy']:.4f}" in told
+    assert "seconds a step, loss" in told
+    assert (tmp_path / "run" / "training" / "curve.png").stat().st_size > 1000
+    tiny.finetune(CLASSIFY, output=tmp_path / "quiet", **{**settings, "show_progress_bar": False})
+    assert capsys.readouterr().err == ""
+
+
+def test_the_running_mean_of_few_losses_is_their_weighted_mean() -> None:
+    mean = RunningMean()
+    found = [mean.add(loss) for loss in (10.0, 6.0, 2.0)]
+    expected = [np.average(range(10, 0, -4)[:n], weights=0.95 ** np.arange(n)[::-1]) for n in (1, 2, 3)]
+    assert found == pytest.approx(expected)
+
+
+def test_a_part_of_train_is_held_out(tiny: minibert.Bert, tmp_path: Path) -> None:
+    rows = [{"text": f"{kind} {n}", "label": kind} for n in range(10) for kind in ("good", "bad")]
+    data = read_rows("train", rows, "classify", None)
+    train, dev = divided(data, 0.2, seed=1)
+    assert (len(train.rows), len(dev.rows)) == (16, 4)
+    assert sorted(row.place for row in (*train.rows, *dev.rows)) == sorted(row.place for row in data.rows)
+    assert divided(data, 0.2, seed=1)[1] == dev != divided(data, 0.2, seed=2)[1]
+    run = tiny.finetune(rows, task="classify", dev=0.2, output=tmp_path, epochs=1, batch_size=4)
+    assert len(run.history.steps) == 4
+    assert list(run.metrics) == ["accuracy", "macro_f1"]
+    with pytest.raises(MinibertError, match="other settings"):
+        tiny.finetune(rows, task="classify", dev=0.3, output=tmp_path, epochs=1, batch_size=4)
+    for part in (0.0, 1.0, 1e-9, -0.5, math.nan):
+        with pytest.raises(MinibertError, match=r"dev \(.*\) must be rows, or a part of the 20 rows of train"):
+            tiny.finetune(rows, task="classify", dev=part, output=tmp_path / "other")
+
+
+def test_labels_may_be_those_of_dev_alone_and_in_any_order(tiny: minibert.Bert, tmp_path: Path) -> None:
+    train = [row for row in CLASSIFY if row["label"] != CLASSIFY[0]["label"]]
+    labels = sorted({row["label"] for row in CLASSIFY}, reverse=True)
+    settings: dict[str, Any] = {"task": "classify", "epochs": 1}
+    with pytest.raises(MinibertError, match="must be one of the 2 that are learned"):
+        tiny.finetune(train, dev=CLASSIFY, output=tmp_path / "run", **settings)
+    run = tiny.finetune(train, dev=CLASSIFY, labels=labels, output=tmp_path / "run", **settings)
+    assert run.model.config.id2label == dict(enumerate(labels))
+    for wrong in (labels[:1], [*labels, labels[0]], [*labels, ""]):
+        with pytest.raises(MinibertError, match=r"must be all labels, each once; they (lack|have an empty one)"):
+            tiny.finetune(CLASSIFY, labels=wrong, output=tmp_path / "wrong", **settings)
+    with pytest.raises(MinibertError, match="must be left out for this task; its labels have no names"):
+        tiny.finetune(PAIRS, task="similarity", labels=labels, output=tmp_path / "wrong")
+
+
+def test_other_data_are_told_without_digests(tiny: minibert.Bert, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"task": "classify", "output": tmp_path, "epochs": 1}
+    tiny.finetune(CLASSIFY, **settings)
+    with pytest.raises(MinibertError, match=r"other settings \(train: another one\); use the same"):
+        tiny.finetune(CLASSIFY[::-1], **settings)
+
+
+def test_one_step_trains(tiny: minibert.Bert, tmp_path: Path) -> None:
+    run = tiny.finetune(CLASSIFY, task="classify", output=tmp_path, epochs=1, batch_size=1000)
+    assert len(run.history.steps) == 1
+    before, after = (bert.layers[0].feed_forward.up.weight for bert in (tiny, run.model))
+    assert not torch.equal(before, after)
+
+
 class Killed(BaseException):
     """What stands for the death of the process: nothing catches it."""
 
 
-@pytest.mark.parametrize(("task", "order"), [("classify", Epochs), ("pairs", DistinctEpochs)])
+@pytest.mark.parametrize("task", ["classify", "pairs"])
 def test_the_same_call_again_resumes_and_ends_with_the_same_bytes(
-    task: str, order: type[Any], minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bert = minibert.load(with_real_vocabulary(tmp_path / "model", minilm, "BertModel"))  # with dropout
     rows = ROWS[task]
     settings: dict[str, Any] = {"dev": rows, "epochs": 4, "batch_size": 2, "learning_rate": 1e-3, "save_every": 2}
     whole = bert.finetune(rows, task=task, output=tmp_path / "whole", **settings)
-    original = order.__call__
+    original = Epochs.__call__
 
     def dying(self: Any, number: int) -> Any:
         if number == 7:
@@ -164,7 +244,7 @@ def test_the_same_call_again_resumes_and_ends_with_the_same_bytes(
         return original(self, number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(order, "__call__", dying)
+        patched.setattr(Epochs, "__call__", dying)
         with pytest.raises(Killed):
             bert.finetune(rows, task=task, output=tmp_path / "killed", **settings)
     assert not (tmp_path / "killed" / "config.json").exists()
@@ -173,7 +253,7 @@ def test_the_same_call_again_resumes_and_ends_with_the_same_bytes(
     expected = [(tmp_path / "whole" / name).read_bytes() for name in names]
     assert [(tmp_path / "killed" / name).read_bytes() for name in names] == expected
     with monkeypatch.context() as patched:
-        patched.setattr(order, "__call__", dying)
+        patched.setattr(Epochs, "__call__", dying)
         patched.setattr("minibert.training.loop.gradients", dying)  # of a finished run, no step is repeated
         again = bert.finetune(rows, task=task, output=tmp_path / "killed", **settings)
     assert again.metrics == resumed.metrics == whole.metrics

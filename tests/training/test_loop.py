@@ -35,24 +35,35 @@ from minibert.training.settings import Settings
 from minibert.vectors.recipe import Recipe
 
 
+def their_rates(schedule: str, rising: int, steps: int) -> list[float]:
+    """The rates of transformers' schedule, of 1 at most; during the warm-up, a step earlier than in Trainer.
+
+    There, the first step has a rate of 0.
+    """
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    factor = transformers.get_scheduler(schedule, optimizer, rising, steps).lr_lambdas[0]
+    return [factor(number + (number < rising)) for number in range(steps)]
+
+
 def their_losses(theirs: Any, case: Case, steps: int, settings: Settings) -> list[float]:
-    """Those of a plain loop over transformers' model, padded, with torch's AdamW and transformers' schedule."""
+    """Those of a plain loop over transformers' model, padded, with torch's AdamW and transformers' rates."""
     plain = [p for name, p in theirs.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     others = [p for p in theirs.parameters() if all(p is not q for q in plain)]
     optimizer = torch.optim.AdamW(
         [{"params": others, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
         lr=settings.learning_rate,
     )
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(steps * settings.warmup), steps)
+    rates = their_rates("linear", round(steps * settings.warmup), steps)
     theirs.train()
     found = []
     for number in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * rates[number]
         loss = theirs(**case.padded(case.examples(number))).loss
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(theirs.parameters(), settings.max_grad_norm)
         optimizer.step()
-        schedule.step()
         found.append(loss.item())
     return found
 
@@ -274,15 +285,17 @@ def test_losses_of_bfloat16_steps_are_float32(classifier: minibert.BertForSequen
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_rates_are_those_of_transformers(schedule: str) -> None:
     settings = Settings(steps=37, learning_rate=2e-4, warmup=5 / 37, schedule=schedule)  # type: ignore[arg-type]
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=2e-4)
-    theirs = transformers.get_scheduler(schedule, optimizer, 5, 37)
-    expected = []
-    for _ in range(37):
-        expected.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        theirs.step()
+    expected = [2e-4 * rate for rate in their_rates(schedule, 5, 37)]
     assert [settings.rate(number) for number in range(37)] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+def test_every_step_has_a_rate(steps: int, warmup: float) -> None:
+    settings = Settings(steps=steps, learning_rate=2e-4, warmup=warmup)
+    rates = [settings.rate(number) for number in range(steps)]
+    assert min(rates) > 0
+    assert max(rates) == 2e-4
 
 
 def test_parts_keep_every_example_in_order_and_within_the_budget() -> None:

@@ -70,6 +70,23 @@ def test_rankings_are_those_of_scikit_learn_and_by_hand() -> None:
     assert ranking_metrics([([0, 1, 0], [3, 2, 1]), ([1, 0], [1, 0]), ([0, 0.2], [0, 1])])["mrr"] == pytest.approx(0.5)
 
 
+def test_of_equal_scores_the_less_relevant_come_first() -> None:
+    gains = [1.0, 0.0, 0.0, 0.5]
+    worst = ranking_metrics([(gains, [1.0, 4.0, 3.0, 2.0])])
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2], [3, 2, 1, 0]):
+        assert ranking_metrics([([gains[i] for i in order], [7.0] * 4)]) == ranking_metrics(
+            [([0.0, 0.0, 0.5, 1.0], [4.0, 3.0, 2.0, 1.0])]
+        )
+    assert worst["mrr"] == pytest.approx(1 / 3)
+
+
+def test_right_answers_of_articles_alone_count_as_none() -> None:
+    """As in `evaluate-v2.0.py`: of the gold answers, those that normalize to nothing are left out."""
+    assert answer_metrics([["the", "a"]], [""])["exact_match"] == 1
+    assert answer_metrics([["the", "Rome"]], [""]) == {"f1": 0, "exact_match": 0}
+    assert answer_metrics([["the", "Rome"]], ["rome"])["exact_match"] == 1
+
+
 def test_retrieval_by_hand() -> None:
     assert retrieval_metrics([1, 2, 20]) == pytest.approx({"mrr": 1.55 / 3, "recall@1": 1 / 3, "recall@10": 2 / 3})
 

@@ -47,7 +47,7 @@ def size(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_learns_writes_a_model_that_transformers_loads_and_does_nothing_twice(
     books: list[Path], size: Path, tmp_path: Path
 ) -> None:
-    found = pretrain(books, tmp_path, size=size, epochs=12, learning_rate=3e-3, evaluate_every=50, **SMALL)
+    found = pretrain(books, tmp_path, size=size, epochs=12, learning_rate=3e-3, evaluate_every=20, **SMALL)
     evaluations = found.history.evaluations
     assert evaluations[-1]["loss"] < 2.0 < evaluations[0]["loss"]  # the words of a sentence, but for its animal
     assert found.metrics["loss"] == evaluations[-1]["loss"]
@@ -61,7 +61,7 @@ def test_it_learns_writes_a_model_that_transformers_loads_and_does_nothing_twice
     theirs = transformers.BertForMaskedLM.from_pretrained(tmp_path)
     inputs = transformers.AutoTokenizer.from_pretrained(tmp_path)(["the old [MASK] sleeps"], return_tensors="pt")
     assert torch.allclose(theirs(**inputs).logits, found.bert.model(**inputs).logits, atol=1e-5)
-    again = pretrain(books, tmp_path, size=size, epochs=12, learning_rate=3e-3, evaluate_every=50, **SMALL)
+    again = pretrain(books, tmp_path, size=size, epochs=12, learning_rate=3e-3, evaluate_every=20, **SMALL)
     assert again.history.steps == found.history.steps
     assert all(
         torch.equal(a, b) for a, b in zip(again.bert.model.parameters(), found.bert.model.parameters(), strict=True)

@@ -1,8 +1,10 @@
-"""What each task makes of its rows, and the order of batches in which no text is twice."""
+"""What each task makes of its rows, and how it measures a model."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import datasets
 import numpy as np
 import pandas
 import pytest
+import torch
 import transformers
 from oracle import with_real_vocabulary
 
@@ -17,9 +20,9 @@ import minibert
 from minibert.errors import MinibertError
 from minibert.training.data import Data
 from minibert.training.finetune import read_rows
-from minibert.training.order import DistinctEpochs, _distinct
+from minibert.training.objectives import Positives
 from minibert.training.packed import Example
-from minibert.training.tasks import Answers, Classify, Compare, Rerank, Retrieve, Tag, as_bio
+from minibert.training.tasks import TASKS, Answers, Classify, Compare, Rerank, Retrieve, Tag, as_bio
 
 
 def classify_rows(*labels: Any) -> Data:
@@ -41,7 +44,20 @@ def classify_rows(*labels: Any) -> Data:
         ([np.int64(1), np.int64(2)], "single_label_classification", ["1", "2"]),
         ([["x", "y"], [], ["x"]], "multi_label_classification", ["x", "y"]),
         (['["x", "y"]', "[]"], "multi_label_classification", ["x", "y"]),
-        (["nan", "1.5"], "single_label_classification", ["1.5", "nan"]),
+        (["nan", "n/a"], "single_label_classification", ["n/a", "nan"]),
+        (["1_0", "2"], "single_label_classification", ["1_0", "2"]),
+        (["inf", "1"], "single_label_classification", ["1", "inf"]),
+        (["pos ", " pos", "neg"], "single_label_classification", ["neg", "pos"]),
+        ([Decimal("1.5"), Decimal(2)], "regression", ["label"]),
+        ([Decimal(1), Decimal(2)], "single_label_classification", ["1", "2"]),
+        ([torch.tensor(1), torch.tensor(2)], "single_label_classification", ["1", "2"]),
+        ([torch.tensor(1.5), np.array(2)], "regression", ["label"]),
+        ([{"x", "y"}, frozenset("x")], "multi_label_classification", ["x", "y"]),
+        ([("x", "y"), np.array(["x"])], "multi_label_classification", ["x", "y"]),
+        ([[3, 17], [3]], "multi_label_classification", ["3", "17"]),
+        ([[0], [1]], "multi_label_classification", ["0", "1"]),
+        (["['x', 'y']", "['x']"], "multi_label_classification", ["x", "y"]),  # as DataFrame.to_csv writes lists
+        (["[sic] one", "two"], "single_label_classification", ["[sic] one", "two"]),
     ],
 )
 def test_the_labels_decide_what_is_learned(labels: list[Any], problem: str, names: list[str]) -> None:
@@ -54,6 +70,71 @@ def test_one_label_for_all_rows_is_too_few() -> None:
         Classify.learned(classify_rows("a", "a"))
 
 
+WRONG: list[tuple[list[Any], str]] = [
+    ([1.5, "n/a", 2.5], r"train, row 1, must have a number as its label, like 2 other rows, not 'n/a' \(1 of 3 rows"),
+    ([1.5, ["a"]], r"train, row 1, must have a number as its label, like 1 other row, not \['a'\]"),
+    ([[1, 0, 1], [0, 0, 1]], r"train, row 0, must have a list of the names of its labels, not of zeros and ones"),
+    ([np.array([1, 0]), np.array([0, 1])], "must have a list of the names of its labels"),
+    (["[1, 0]", "[0, 1]"], "must have a list of the names of its labels"),
+    ([[1.0, 0.5], [0.0, 0.1]], "row 0, must have a text, a number or a list of texts as its label"),
+    ([[True, False], [True, True]], "row 0, must have a text, a number or a list of texts as its label"),
+    ([[["a"]], ["b"]], "row 0, must have a text, a number or a list of texts as its label"),
+    ([{"a": 1}, "b"], r"row 0, must have a text, a number or a list of texts as its label, not \{'a': 1\}"),
+    ([b"a", "b"], "row 0, must have a text, a number or a list of texts as its label"),
+    (["['a' 'b']", "['a']"], r"row 0, must have a list of labels with commas.* convert arrays with tolist\(\)"),
+    (["a", "  ", "b"], "row 1, must have a label, not '  '"),
+]
+
+
+@pytest.mark.parametrize(("labels", "message"), WRONG, ids=range(len(WRONG)))
+def test_labels_that_are_not_clear_are_refused_with_the_row(labels: list[Any], message: str) -> None:
+    with pytest.raises(MinibertError, match=message):
+        Classify.learned(classify_rows(*labels))
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "expected"),
+    [
+        (
+            "classify",
+            [{"text": "t", "label": label} for label in ("good", "bad", "good ")],
+            "2 labels: bad (1), good (2)",
+        ),
+        ("classify", [{"text": "t", "label": label} for label in (0.5, 2.75)], "a number from 0.5 to 2.75"),
+        (
+            "classify",
+            [{"text": "t", "label": label} for label in (["a"], ["a", "b"], [])],
+            "any of 2 labels: a (2), b (1)",
+        ),
+        (
+            "classify",
+            [{"text": "t", "label": n} for n in range(12)],
+            "12 labels: 0 (1), 1 (1), 2 (1), 3 (1), 4 (1), 5 (1), 6 (1), 7 (1), 8 (1), 9 (1), ...",
+        ),
+        ("tokens", [{"words": ["a", "b"], "labels": ["I-X", "O"]}], "2 labels: B-X (1), O (1)"),
+        (
+            "similarity",
+            [{"sentence1": "a", "sentence2": "b", "score": s} for s in (0, 5)],
+            "a number from 0 to 5",
+        ),
+        ("pairs", [{"anchor": f"{n}", "positive": "same"} for n in range(3)], "3 texts with 1 positive"),
+        (
+            "rank",
+            [{"query": "q", "passage": f"{n}", "label": n} for n in range(2)],
+            "1 query text, a number from 0 to 1",
+        ),
+        (
+            "qa",
+            [{"question": "q", "context": "c", "answers": own} for own in ([], [{"text": "c", "answer_start": 0}])],
+            "2 questions, 1 of them with an answer",
+        ),
+    ],
+)
+def test_what_is_learned_is_told(task: str, rows: list[dict[str, Any]], expected: str) -> None:
+    data = read_rows("train", rows, task, None)
+    assert TASKS[task].learned(data).described(data) == expected
+
+
 @pytest.mark.parametrize("label", [None, "", ["a"]])
 def test_a_row_without_the_label_of_other_rows_is_named(label: Any) -> None:
     with pytest.raises(MinibertError, match="train, row 2, must have"):
@@ -64,21 +145,30 @@ MISSING = [None, "", float("nan"), np.nan, pandas.NA, pandas.NaT, ["a", float("n
 
 
 @pytest.mark.parametrize("missing", MISSING, ids=range(len(MISSING)))
-def test_rows_without_a_label_are_counted_and_the_first_ones_named(missing: Any, tiny: minibert.Bert) -> None:
-    data = classify_rows("a", missing, "b", *[missing] * 6)
-    for refuses in (lambda: Classify.learned(data), lambda: Classify(["a", "b"]).examples(tiny, data)):
-        with pytest.raises(MinibertError) as told:
-            refuses()
-        assert str(told.value).startswith(
-            "train, row 1; train, row 3; train, row 4; train, row 5; train, row 6, and 2 others, must have a label"
-        )
-        assert str(told.value).endswith("; 7 of 9 rows have none: remove such rows")
+def test_rows_without_a_label_are_counted_and_the_first_ones_named(missing: Any) -> None:
+    labels = "a", missing, "b", *[missing] * 6
+    with pytest.raises(MinibertError) as told:
+        classify_rows(*labels)
+    assert re.match("train, row 1, must have a (label|text, a number or a list)", str(told.value))
+    assert str(told.value).endswith(
+        "; 7 of 9 rows (train, row 1; train, row 3; train, row 4; train, row 5; train, row 6; ...) cannot be learned "
+        "from: skip_bad_rows=True leaves them out"
+    )
+    rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
+    with pytest.warns(UserWarning, match=r"7 of 9 rows \(.*\) were left out; the first one: train, row 1, must have a"):
+        data = read_rows("train", rows, "classify", None, skip_bad_rows=True)
+    assert [row.values["text"] for row in data.rows] == ["text 0", "text 2"]
+    with pytest.raises(MinibertError, match="nothing is left to learn from"):
+        read_rows("train", rows[1:2], "classify", None, skip_bad_rows=True)
 
 
 def test_numbers_of_a_data_frame_with_a_gap_are_not_classes() -> None:
     frame = pandas.DataFrame({"text": ["a", "b", "c"], "label": [1, 0, None]})
-    with pytest.raises(MinibertError, match="train, row 2, must have a label, not nan; 1 of 3 rows have none"):
-        Classify.learned(read_rows("train", frame.to_dict("records"), "classify", None))
+    for rows in (frame, frame.to_dict("records")):
+        with pytest.raises(
+            MinibertError, match=r"train, row 2, must have a label, not nan; .* 1 of 3 rows \(train, row 2"
+        ):
+            read_rows("train", rows, "classify", None)
 
 
 def test_numbers_of_the_library_datasets_keep_their_names() -> None:
@@ -95,7 +185,7 @@ def test_numbers_of_the_library_datasets_keep_their_names() -> None:
     assert [row.values["labels"] for row in read_rows("train", tagged, "tokens", None).rows] == [["B-PER", "O"]]
     unknown = rows.map(lambda row: {"label": -1 if row["text"] == "b" else row["label"]})
     with pytest.raises(MinibertError, match="train, row 1, must have a label, not None"):
-        Classify.learned(read_rows("train", unknown, "classify", None))
+        read_rows("train", unknown, "classify", None)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +241,25 @@ def test_sentences_are_lists_and_csv_files_have_none(tmp_path: Path) -> None:
             Tag.learned(read_rows("train", [{"words": words, "labels": labels}], "tokens", None))
 
 
+@pytest.mark.parametrize("mark", ["\u200e", "\u00ad", "\ufeff", "\u202b"])
+def test_a_word_that_begins_with_a_dropped_character_has_the_label_of_its_first_piece(
+    mark: str, tmp_path: Path, minilm: Path
+) -> None:
+    names = {0: "O", 1: "B-X", 2: "B-Y"}
+    with_real_vocabulary(tmp_path, minilm, "BertForTokenClassification", id2label=names, label2id=None)
+    bert = minibert.load(tmp_path)
+    rows = []
+    for words in (["Anna", "sat", "down"], ["word2vec", "sat"]):
+        (found,) = bert.entities([" ".join(words)], strategy="none")
+        own = {entity.start: entity.label for entity in found}
+        begins = np.cumsum([0, *(len(word) + 1 for word in words[:-1])]).tolist()
+        labels = [own.get(begin, "O") for begin in begins]
+        rows += [{"words": words, "labels": labels}, {"words": [mark + word for word in words], "labels": labels}]
+    for row in rows:
+        data = read_rows("dev", [row], "tokens", None)
+        assert Tag(list(names.values())).metrics(bert, data)["accuracy"] == 1
+
+
 def test_iob1_becomes_bio_and_other_schemes_stay() -> None:
     assert as_bio(["I-A", "I-A", "B-A", "I-B", "O", "I-B"]) == ["B-A", "I-A", "B-A", "B-B", "O", "B-B"]
     for labels in (["B-A", "I-A", "O"], ["B-A", "E-A", "S-B"], ["B-A", "L-A", "U-B"], ["NOUN", "NOUN"]):
@@ -190,7 +299,7 @@ def test_an_answer_that_is_not_where_it_should_be_is_named(reader: minibert.Bert
         Answers().examples(reader, read_rows("train", [row], "qa", None))
 
 
-@pytest.mark.parametrize("start", [-10, -1, 0.9, True, "here", float("nan"), 10**400, None])
+@pytest.mark.parametrize("start", [-10, 0.9, True, "here", float("nan"), 10**400, None])
 def test_an_answer_begins_at_a_whole_number_of_at_least_0(start: Any, reader: minibert.Bert) -> None:
     answers = [{"text": "Rome", "answer_start": start}]
     rows = [{"question": "Where?", "context": "I am in Rome, now.", "answers": answers}]  # at 8, which is -10, too
@@ -198,6 +307,20 @@ def test_an_answer_begins_at_a_whole_number_of_at_least_0(start: Any, reader: mi
         MinibertError, match="train, row 0, must have an answer_start that is a whole number of at least"
     ):
         Answers().examples(reader, read_rows("train", rows, "qa", None))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [],
+        [{"text": "", "answer_start": 0}],
+        {"text": [""], "answer_start": [0]},
+        [{"text": "Rome", "answer_start": -1}],
+    ],
+)
+def test_answers_that_stand_for_none_are_none(answers: Any, reader: minibert.Bert) -> None:
+    rows = read_rows("train", [{"question": "Where?", "context": "In Rome.", "answers": answers}], "qa", None)
+    assert [example.labels for example in Answers().examples(reader, rows)[0]] == [(0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -252,74 +375,72 @@ def test_the_default_prompt_is_put_before_texts(prompted: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["text", "label"])
-def test_a_blank_text_or_label_is_named(tiny: minibert.Bert, name: str) -> None:
+def test_a_blank_text_or_label_is_named(name: str) -> None:
     rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}, {"text": "c", "label": "y", name: ""}]
-    data = read_rows("dev", rows, "classify", None)
     with pytest.raises(MinibertError, match="dev, row 2, must have"):
-        Classify(["x", "y"]).examples(tiny, data)
+        read_rows("dev", rows, "classify", None)
 
 
-def test_no_text_is_twice_in_a_batch_and_each_example_once_in_an_epoch() -> None:
+def named(texts: list[list[str]], words: dict[str, int]) -> list[Example]:
+    """Examples with a row of one token for each text."""
+    return [Example(tuple(np.array([words.setdefault(text, len(words))]) for text in row), None) for row in texts]
+
+
+@pytest.mark.parametrize("negatives", [0, 2])
+def test_what_is_known_to_be_right_is_no_wrong_answer(negatives: int) -> None:
+    """The loss is that of plain loops over the texts themselves."""
     random = np.random.default_rng(0)
-    examples = [Example((np.array([i]), np.array([1000 + random.integers(30)])), i) for i in range(200)]
-    order = DistinctEpochs(examples, 16, epochs=3, seed=1)
-    batches = [order(number) for number in range(order.steps)]
-    for batch in batches:
-        texts = [row.tobytes() for example in batch for row in example.rows]
-        assert len(texts) == len(set(texts))
-        assert len(batch) <= 16
-    taken = [example.labels for batch in batches for example in batch]
-    epochs = [taken[i : i + 200] for i in (0, 200, 400)]
-    assert all(sorted(epoch) == list(range(200)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert len(batches) <= 3 * (200 // 16 + 3)
-    again = DistinctEpochs(examples, 16, epochs=2, seed=1)
-    assert again.batches == order.batches[: again.steps]
-    assert DistinctEpochs(examples, 16, epochs=2, seed=2).batches != again.batches
+    texts = [[f"text {n}" for n in random.integers(0, 15, 2 + negatives)] for _ in range(24)]
+    texts = [row for row in texts if row[0] != row[1]]
+    words: dict[str, int] = {}
+    examples = named(texts, words)
+    table = torch.nn.functional.normalize(torch.randn(len(words), 8), dim=-1)
+    vectors = table[torch.tensor([[words[text] for text in row] for row in texts])].requires_grad_()
+    right = {first: {row[1] for row in texts if row[0] == first} | {first} for first, *_ in texts}
+    losses = []
+    for number, (first, *_) in enumerate(texts):
+        chosen = [vectors[number, 1]]
+        for column in range(1, 2 + negatives):
+            chosen += [vectors[i, column] for i, row in enumerate(texts) if row[column] not in right[first]]
+        scores = torch.stack(chosen) @ vectors[number, 0] * 20
+        losses.append(scores.logsumexp(0) - scores[0])
+    expected = torch.stack(losses).mean()
+    found = Positives(minibert.Recipe()).loss(None, vectors, examples, (len(examples),))
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        *(torch.autograd.grad(loss, vectors, retain_graph=True) for loss in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
 
 
-def first_fit(order: list[int], texts: list[set[bytes]], batch_size: int) -> list[list[int]]:
-    """The rule of the batches, in the plainest form: a batch is looked for from the first one on."""
-    batches: list[list[int]] = []
-    for i in order:
-        for batch in batches:
-            if len(batch) < batch_size and all(texts[i].isdisjoint(texts[other]) for other in batch):
-                batch.append(i)
-                break
-        else:
-            batches.append([i])
-    return batches
+def test_where_no_texts_are_equal_all_others_are_wrong_answers() -> None:
+    examples = named([[f"a{i}", f"b{i}", f"c{i}"] for i in range(7)], {})
+    vectors = torch.nn.functional.normalize(torch.randn(7, 3, 16), dim=-1)
+    scores = vectors[:, 0] @ vectors[:, 1:].transpose(0, 1).flatten(0, 1).T * 20
+    expected = torch.nn.functional.cross_entropy(scores, torch.arange(7))
+    assert torch.equal(Positives(minibert.Recipe()).loss(None, vectors, examples, (7,)), expected)
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_batches_are_those_of_the_plainest_search(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    count, kinds, per_row = random.integers(1, 150), random.integers(1, 60, 3), random.integers(1, 4)
-    texts = [{bytes([n, random.integers(kinds[n])]) for n in range(per_row)} for _ in range(count)]
-    order = random.permutation(count).tolist()
-    size = int(random.integers(1, 20))
-    assert _distinct(order, texts, size) == first_fit(order, texts, size)
+class Ranker:
+    """What `Retrieve.metrics` asks of a model: the vectors of texts are given."""
+
+    def __init__(self, vectors: dict[str, list[float]]) -> None:
+        self.vectors = vectors
+
+    def encode(self, texts: list[str], **settings: Any) -> np.ndarray[Any, Any]:
+        return np.array([self.vectors[text] for text in texts], np.float32)
+
+    def similarity(self, one: Any, others: Any) -> torch.Tensor:
+        return torch.from_numpy(np.atleast_2d(one) @ np.asarray(others).T)
 
 
-def test_batches_of_rows_that_share_a_text_take_linear_time() -> None:
-    class Counted(bytes):
-        asked = 0
-
-        def __hash__(self) -> int:
-            Counted.asked += 1
-            return super().__hash__()
-
-        __eq__ = bytes.__eq__
-
-    asked = []
-    for count in (2_000, 4_000):
-        shared, Counted.asked = Counted(b"answer"), 0
-        _distinct(range(count), [{Counted(str(i).encode()), shared} for i in range(count)], 32)
-        asked.append(Counted.asked)
-    assert asked[1] < 2.2 * asked[0]
+def test_a_text_is_no_candidate_for_itself() -> None:
+    rows = [{"anchor": "a", "positive": "b"}, {"anchor": "b", "positive": "a"}]
+    model: Any = Ranker({"a": [1.0, 0.0], "b": [0.8, 0.6]})
+    assert Retrieve().metrics(model, read_rows("dev", rows, "pairs", None))["mrr"] == 1
 
 
-def test_texts_that_are_never_equal_fill_every_batch() -> None:
-    examples = [Example((np.array([i]),), i) for i in range(50)]
-    order = DistinctEpochs(examples, 16, epochs=2)
-    assert [len(order(number)) for number in range(order.steps)] == [16, 16, 16, 2] * 2
+def test_a_model_for_which_all_texts_are_equal_finds_none() -> None:
+    rows = [{"anchor": f"a{n}", "positive": f"b{n}"} for n in range(10)]
+    model: Any = Ranker({text: [1.0] for row in rows for text in row.values()})
+    assert Retrieve().metrics(model, read_rows("dev", rows, "pairs", None))["mrr"] == pytest.approx(0.1)
