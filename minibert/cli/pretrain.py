@@ -27,6 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--held-out", metavar="FILE", nargs="+", default=[], help="text to evaluate on")
     parser.add_argument("--vocabulary", metavar="MODEL", help="checkpoint whose tokenizer a new model gets")
     parser.add_argument("--vocab-size", type=int, default=30_522, help="size of a learned vocabulary (default: 30522)")
+    parser.add_argument("--cased", action="store_true", help="let a learned vocabulary keep capitals")
     parser.add_argument("--length", type=int, default=128, help="tokens per row (default: 128)")
     parser.add_argument("--mask-rate", type=float, default=0.15, help="part of the tokens to mask (default: 0.15)")
     parser.add_argument("--whole-words", action="store_true", help="mask all pieces of a word")

@@ -17,18 +17,18 @@ from torch.nn import functional as F
 
 from minibert.bert import Bert
 from minibert.config import BertConfig
-from minibert.errors import MinibertError, optional
+from minibert.errors import MinibertError, optional, warn
 from minibert.loading import load
 from minibert.model import BertForMaskedLM, BertForPreTraining
 from minibert.pretrained.files import place, write_text
 from minibert.records import parsed_json
-from minibert.text import whole_number
+from minibert.text import counted, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.training.fast import fast_operations
 from minibert.training.masking import Masking
 from minibert.training.objectives import MaskedTokens
 from minibert.training.order import Epochs
-from minibert.training.packed import Example, parts_of
+from minibert.training.packed import Example, Ids, parts_of
 from minibert.training.processes import first_before_others, is_first, join, wait
 from minibert.training.run import History, claim, draw_curve, finish, folder_of, is_finished, run_in_folder
 from minibert.training.sequences import Sequences, digest_of, lines_of, new_vocabulary, tokenized
@@ -68,6 +68,7 @@ def pretrain(
     held_out: Sequence[str | Path] = (),
     vocabulary: str | Path | None = None,
     vocab_size: int = 30_522,
+    cased: bool = False,
     length: int = 128,
     mask_rate: float = 0.15,
     whole_words: bool = False,
@@ -95,6 +96,7 @@ def pretrain(
         held_out: files to evaluate on; if there are none, every hundredth row, up to 256, is kept from training.
         vocabulary: a checkpoint whose tokenizer a new model gets.
         vocab_size: tokens of a vocabulary that is learned.
+        cased: whether that vocabulary keeps capitals. It keeps accents in any case.
         length: tokens of a row.
         mask_rate, whole_words: as for `Masking`; evaluation always masks single tokens, 15 % of them.
         epochs: how often each row is seen, each time with other masks.
@@ -137,7 +139,9 @@ def pretrain(
     claim(folder)
     with torch.random.fork_rng([]), first_before_others():
         torch.manual_seed(seed)
-        trained = _start(model, size or "tiny", vocabulary, paths, digest, vocab_size, length, folder / "training")
+        trained = _start(
+            model, size or "tiny", vocabulary, paths, digest, vocab_size, cased, length, folder / "training"
+        )
     trained.model.to(device)
     tokenizer, most = trained.tokenizer, trained.config.max_position_embeddings
     if not 3 <= length <= most:
@@ -151,7 +155,14 @@ def pretrain(
             tokens = tokenized((lines_of(path) for path in paths), digest, tokenizer, where)
         return Sequences(*tokens, length, *ends)
 
-    rows: Sequence[Any] = rows_of(paths, digest, "tokens")
+    text = rows_of(paths, digest, "tokens")
+    unknown = _unknown(text.tokens, tokenizer.unk_token_id)
+    if unknown > 0.01:
+        warn(
+            f"{unknown:.1%} of the tokens of the text are {tokenizer.unk_token}, of which nothing can be learned; "
+            "choose a larger vocab_size, or a vocabulary of its language"
+        )
+    rows: Sequence[Any] = text
     if others:
         kept: Sequence[Any] = rows_of(others, held_out_digest, "held_out")
         numbers: Sequence[int] = range(len(rows))
@@ -192,6 +203,10 @@ def pretrain(
             evaluate=lambda _: masked_loss(network, evaluated),
             evaluate_every=evaluate_every,
             describe=lambda example: tokenizer.decode(example.rows[0].tolist()),
+            said=(
+                f"{counted(len(text.tokens), 'token')}, {unknown:.2%} of them {tokenizer.unk_token}, "
+                f"{counted(len(numbers), 'row')}"
+            ),
             show_progress_bar=show_progress_bar,
         )
     except (KeyboardInterrupt, MinibertError):
@@ -207,6 +222,13 @@ def pretrain(
         finish(folder)
     wait()
     return Pretraining(trained, metrics, history, list(zip(sentences, before, after, strict=True)))
+
+
+def _unknown(tokens: Ids, unknown: int) -> float:
+    """The share of unknown tokens."""
+    size = 2**20  # of a part, since the file may be larger than the memory
+    found = sum(int((tokens[start : start + size] == unknown).sum()) for start in range(0, len(tokens), size))
+    return found / len(tokens)
 
 
 @torch.no_grad()
@@ -233,6 +255,7 @@ def _start(
     paths: Sequence[Path],
     digest: str,
     vocab_size: int,
+    cased: bool,
     length: int,
     folder: Path,
 ) -> Bert:
@@ -245,9 +268,12 @@ def _start(
         network.bert.load_state_dict(bert.encoder.state_dict(), strict=False)  # all but the pooler
         return Bert(network.eval(), bert.tokenizer, bert.recipe)
     config = _config(size, length)
-    kept = folder / f"vocabulary-{digest[:8]}-{vocab_size}"
+    kept = folder / f"vocabulary-{digest[:8]}-{vocab_size}{'-cased' * cased}"
     if vocabulary is None and place(kept, "tokenizer.json") is None:
-        new_vocabulary(lambda: (line for path in paths for line in lines_of(path)), vocab_size).save_pretrained(kept)
+        learned = new_vocabulary(
+            lambda: (line for path in paths for line in lines_of(path)), vocab_size, lower_case=not cased
+        )
+        learned.save_pretrained(kept)
     tokenizer = BertTokenizer.from_pretrained(vocabulary or kept)
     tokenizer.model_max_length = config.max_position_embeddings
     return Bert(BertForMaskedLM(config.replace(vocab_size=len(tokenizer))).eval(), tokenizer)

@@ -19,8 +19,9 @@ from minibert.text import counted
 from minibert.tokenizer import BertTokenizer
 from minibert.training.packed import Ids
 
-MOST_CHARACTERS = 1_000  # of a learned vocabulary: rarer ones become [UNK]
-PIECE = 2**16  # characters tokenized at once; a text is only cut where a line ends
+CHARACTERS = 1_000  # that a learned vocabulary has in any case, if the texts have so many
+COVERED = 0.9999  # of all characters of the texts; the rarest others become [UNK]
+PIECE = 2**16  # characters tokenized at once; a text is cut where a line ends, or a word of a very long line
 
 
 class Sequences(Sequence[Ids]):
@@ -134,10 +135,16 @@ def digest_of(paths: Sequence[Path]) -> str:
 
 
 def pieces(lines: Iterable[str]) -> Iterator[str]:
-    """Lines joined to pieces of about `PIECE` characters."""
+    """Lines joined to pieces of about `PIECE` characters; a longer line is cut before white space."""
     held: list[str] = []
     size = 0
     for line in lines:
+        if len(line) > PIECE:
+            if held:
+                yield "\n".join(held)
+            *cut, line = _cut(line)
+            yield from cut
+            held, size = [], 0
         held.append(line)
         size += len(line)
         if size >= PIECE:
@@ -147,13 +154,21 @@ def pieces(lines: Iterable[str]) -> Iterator[str]:
         yield "\n".join(held)
 
 
+def _cut(line: str) -> Iterator[str]:
+    while len(line) > PIECE:
+        cut = next((place for place in range(PIECE, 0, -1) if line[place].isspace()), PIECE)
+        yield line[:cut]
+        line = line[cut:]
+    yield line
+
+
 def new_vocabulary(texts: Callable[[], Iterable[str]], size: int, *, lower_case: bool = True) -> BertTokenizer:
-    """Learn a WordPiece vocabulary. The same texts always give the same one.
+    """Learn a WordPiece vocabulary. The same texts always give the same one. Accents and vowel signs are kept.
 
     Args:
         texts: returns what it is learned from; called twice.
         size: tokens, the five special ones included.
-        lower_case: the model is an uncased one.
+        lower_case: capitals count as small letters.
 
     Raises:
         MinibertError: the size leaves no room for the characters of the texts.
@@ -161,13 +176,19 @@ def new_vocabulary(texts: Callable[[], Iterable[str]], size: int, *, lower_case:
     Source: the `tokenizers` library's WordPiece trainer (Schuster and Nakajima 2012, by way of byte-pair merges).
     """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # in the order of BERT's own vocabularies
-    rules = BertTokenizer({token: i for i, token in enumerate(special)}, do_lower_case=lower_case).backend
+    # accents are kept: without its marks, Hindi is another text
+    rules = BertTokenizer(
+        {token: i for i, token in enumerate(special)}, do_lower_case=lower_case, strip_accents=False
+    ).backend
     counts: Counter[str] = Counter()
     for text in texts():
         counts.update(rules.normalizer.normalize_str(text))
-    characters = sorted(c for c, _ in counts.most_common(MOST_CHARACTERS) if not c.isspace())
+    most = [(c, count) for c, count in counts.most_common() if not c.isspace()]
+    share = np.cumsum([count for _, count in most]) / max(1, sum(count for _, count in most))
+    characters = sorted(c for c, _ in most[: max(CHARACTERS, int(np.searchsorted(share, COVERED)) + 1)])
+    inside = [c for c in characters if not _is_word(rules, c)]
     # the trainer numbers pieces in the order in which it meets them, which is another one each time, unless it is told
-    pieces = [*characters, *(f"##{c}" for c in characters)]
+    pieces = [*characters, *(f"##{c}" for c in inside)]
     if len(special) + len(pieces) > size:
         needed = counted(len(special) + len(pieces), "token")
         raise MinibertError(
@@ -179,9 +200,15 @@ def new_vocabulary(texts: Callable[[], Iterable[str]], size: int, *, lower_case:
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         special_tokens=special + pieces,
-        limit_alphabet=MOST_CHARACTERS,
+        limit_alphabet=len(characters),
         continuing_subword_prefix="##",
         show_progress=False,
     )
     made.train_from_iterator(texts(), trainer)
-    return BertTokenizer(made.get_vocab(), do_lower_case=lower_case)
+    return BertTokenizer(made.get_vocab(), do_lower_case=lower_case, strip_accents=False)
+
+
+def _is_word(rules: Tokenizer, character: str) -> bool:
+    """Whether a character is a word of its own wherever it stands, such as a Chinese one or a comma."""
+    normal = rules.normalizer.normalize_str(f"a{character}a")
+    return len(rules.pre_tokenizer.pre_tokenize_str(normal)) > 1

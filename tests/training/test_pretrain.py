@@ -69,6 +69,16 @@ def test_it_learns_writes_a_model_that_transformers_loads_and_does_nothing_twice
     assert again.filled == found.filled
 
 
+def test_a_text_that_the_vocabulary_lacks_is_told(books: list[Path], size: Path, minilm: Path, tmp_path: Path) -> None:
+    book = tmp_path / "thai.txt"
+    book.write_text("ภาษาไทย " * 300, encoding="utf-8")
+    settings: dict[str, Any] = {"size": size, "epochs": 0.1, "length": 16, "batch_size": 4}
+    with pytest.warns(
+        UserWarning, match=r"100.0% of the tokens of the text are \[UNK\], of which nothing can be learned"
+    ):
+        pretrain([book], tmp_path / "run", vocabulary=minilm, **settings)
+
+
 def test_changed_tokens_are_written_again_and_other_folders_left_alone(
     books: list[Path], size: Path, tmp_path: Path
 ) -> None:

@@ -115,10 +115,63 @@ def test_the_digest_changes_with_any_byte_and_with_the_order(tmp_path: Path) -> 
 
 
 def test_pieces_keep_all_lines() -> None:
-    lines = ["x" * n for n in (10, 70_000, 3, 0, 65_530, 9)]
+    lines = ["x" * n for n in (10, 65_536, 3, 0, 65_530, 9)]
     found = list(pieces(lines))
     assert "\n".join(found).split("\n") == lines
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("space", [" ", "\r", "\t", "\u00a0"])
+def test_a_line_as_long_as_a_book_is_cut_between_words(space: str, minilm: Path) -> None:
+    line = space.join(f"word{n} naïve" for n in range(30_000))
+    found = list(pieces([line, "end"]))
+    assert len(found) > 4
+    assert max(map(len, found)) <= 2**16 + 4
+    assert "".join(found) == line + "\nend"
+    tokenizer = minibert.BertTokenizer.from_pretrained(minilm)
+    ids = [number for piece in found for number in tokenizer.encode(piece, add_special_tokens=False)]
+    assert ids == tokenizer.encode(f"{line}\nend", add_special_tokens=False)
+
+
+LANGUAGES = {
+    "Hindi": "हिन्दी भाषा में कि की कु कू के कै को",
+    "Thai": "ภาษาไทย กิน กี กุ กู แก โก",
+    "German": "schön schon Bär Bar",
+    "Vietnamese": "ma má mà mả mã mạ",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_words_that_differ_in_marks_stay_different(language: str, lower_case: bool, tmp_path: Path) -> None:
+    text = LANGUAGES[language]
+    tokenizer = new_vocabulary(lambda: [text], 500, lower_case=lower_case)
+    words = text.split()
+    ids = [tuple(tokenizer.encode(word, add_special_tokens=False)) for word in words]
+    assert len(set(ids)) == len(words)
+    assert not any(tokenizer.unk_token_id in own for own in ids)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert [tuple(own) for own in theirs(words, add_special_tokens=False).input_ids] == ids
+
+
+def test_a_vocabulary_has_as_many_characters_as_the_text_asks_for() -> None:
+    random = np.random.default_rng(0)
+    characters = [chr(0x4E00 + n) for n in range(3_500)]
+    weights = 1 / np.arange(1, 3_501)  # Zipf's law
+    text = "".join(random.choice(characters, 200_000, p=weights / weights.sum()))
+    tokenizer = new_vocabulary(lambda: [text], 5_000)
+    ids = np.array(tokenizer.encode(text, add_special_tokens=False))
+    assert (ids == tokenizer.unk_token_id).mean() < 2e-4
+    assert len(tokenizer) < 3_600  # a Chinese character is a word: it needs no second piece
+
+
+def test_capitals_are_kept_by_a_cased_vocabulary_alone() -> None:
+    text = ["Bill paid the bill. BILL!"] * 3
+    cased, uncased = (new_vocabulary(lambda: text, 200, lower_case=lower) for lower in (False, True))
+    assert cased.encode("Bill") != cased.encode("bill")
+    assert uncased.encode("Bill") == uncased.encode("bill")
 
 
 def test_a_new_vocabulary_encodes_without_unknown_words_and_as_transformers_does(
