@@ -35,48 +35,113 @@ of words); corpus/ (files of any size); pictures/ and reports/ (figures and meas
 scikit-learn and others).
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
 
-from minibert.batch import BatchEncoding
-from minibert.bert import Bert
-from minibert.config import BertConfig
-from minibert.errors import MinibertError
-from minibert.lexicon.senses import Expansion, Senses, expand, senses, substitutes
-from minibert.loading import load
-from minibert.model import (
-    BertForMaskedLM,
-    BertForMultipleChoice,
-    BertForNextSentencePrediction,
-    BertForPreTraining,
-    BertForQuestionAnswering,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-    BertModel,
-)
-from minibert.pretrained.source import Source
-from minibert.reports.heads import HeadStatistics, head_statistics
-from minibert.search.index import Hit, Index
-from minibert.search.mining import Pair, community_detection, paraphrase_mining
-from minibert.study.attribution import Explanation
-from minibert.study.pairs import SimilarityMap
-from minibert.study.parity import ParityReport, parity
-from minibert.tasks.annotate import Annotation
-from minibert.tasks.answer import Answer
-from minibert.tasks.classify import Label
-from minibert.tasks.entities import Entity
-from minibert.tasks.fill_mask import Candidate
-from minibert.tasks.rank import Ranked
-from minibert.tasks.tables import to_pandas
-from minibert.tokenizer import BertTokenizer
-from minibert.training.finetune import Run
-from minibert.vectors.recipe import Recipe
-from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
-from minibert.vectors.words import Words, words_to_pandas
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-try:
-    __version__ = version("readable-bert")
-except PackageNotFoundError:  # run from the source tree, not installed
-    __version__ = "0.0.0"
+if TYPE_CHECKING:
+    from minibert.batch import BatchEncoding
+    from minibert.bert import Bert
+    from minibert.config import BertConfig
+    from minibert.errors import MinibertError
+    from minibert.lexicon.senses import Expansion, Senses, expand, senses, substitutes
+    from minibert.loading import load
+    from minibert.model import (
+        BertForMaskedLM,
+        BertForMultipleChoice,
+        BertForNextSentencePrediction,
+        BertForPreTraining,
+        BertForQuestionAnswering,
+        BertForSequenceClassification,
+        BertForTokenClassification,
+        BertModel,
+    )
+    from minibert.pretrained.source import Source
+    from minibert.reports.heads import HeadStatistics, head_statistics
+    from minibert.search.index import Hit, Index
+    from minibert.search.mining import Pair, community_detection, paraphrase_mining
+    from minibert.study.attribution import Explanation
+    from minibert.study.pairs import SimilarityMap
+    from minibert.study.parity import ParityReport, parity
+    from minibert.tasks.annotate import Annotation
+    from minibert.tasks.answer import Answer
+    from minibert.tasks.classify import Label
+    from minibert.tasks.entities import Entity
+    from minibert.tasks.fill_mask import Candidate
+    from minibert.tasks.rank import Ranked
+    from minibert.tasks.tables import to_pandas
+    from minibert.tokenizer import BertTokenizer
+    from minibert.training.finetune import Run
+    from minibert.vectors.recipe import Recipe
+    from minibert.vectors.similarity import quantize_embeddings, similarity, similarity_pairwise
+    from minibert.vectors.words import Words, words_to_pandas
+
+    __version__: str
+
+# Where the names are. A module is imported when one of them is first used: `minibert --help` does not wait for torch.
+_NAMES = {
+    "batch": "BatchEncoding",
+    "bert": "Bert",
+    "config": "BertConfig",
+    "errors": "MinibertError",
+    "lexicon.senses": "Expansion Senses expand senses substitutes",
+    "loading": "load",
+    "model": (
+        "BertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction BertForPreTraining "
+        "BertForQuestionAnswering BertForSequenceClassification BertForTokenClassification BertModel"
+    ),
+    "pretrained.source": "Source",
+    "reports.heads": "HeadStatistics head_statistics",
+    "search.index": "Hit Index",
+    "search.mining": "Pair community_detection paraphrase_mining",
+    "study.attribution": "Explanation",
+    "study.pairs": "SimilarityMap",
+    "study.parity": "ParityReport parity",
+    "tasks.annotate": "Annotation",
+    "tasks.answer": "Answer",
+    "tasks.classify": "Label",
+    "tasks.entities": "Entity",
+    "tasks.fill_mask": "Candidate",
+    "tasks.rank": "Ranked",
+    "tasks.tables": "to_pandas",
+    "tokenizer": "BertTokenizer",
+    "training.finetune": "Run",
+    "vectors.recipe": "Recipe",
+    "vectors.similarity": "quantize_embeddings similarity similarity_pairwise",
+    "vectors.words": "Words words_to_pandas",
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    """The value of a public name, or a module of the package, on its first use."""
+    if name in _MODULES:
+        value = getattr(import_module(f"minibert.{_MODULES[name]}"), name)
+    elif name == "__version__":
+        value = _version()
+    elif not name.startswith("_") and find_spec(f"minibert.{name}") is not None:
+        value = import_module(f"minibert.{name}")
+    else:
+        raise AttributeError(f"module 'minibert' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that were not used yet."""
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("readable-bert")
+    except PackageNotFoundError:  # run from the source tree, not installed
+        return "0.0.0"
+
 
 __all__ = [
     "Annotation",

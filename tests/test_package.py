@@ -105,12 +105,38 @@ def test_importing_brings_neither_transformers_nor_anything_optional() -> None:
 
 
 def test_all_names_what_is_public_and_nothing_else() -> None:
-    public = {
-        name for name, value in vars(minibert).items() if not name.startswith("_") and not inspect.ismodule(value)
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    typed = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minibert.")
+        for alias in node.names
     }
-    public -= {"PackageNotFoundError", "version"}
-    assert public == set(minibert.__all__)
+    assert typed.keys() == set(minibert.__all__)
+    assert {name: f"minibert.{module}" for name, module in minibert._MODULES.items()} == typed
     assert minibert.__all__ == sorted(minibert.__all__, key=lambda name: (name[0].islower(), name))
+    assert all(getattr(minibert, name) is not None for name in (*minibert.__all__, "__version__"))
+    assert set(minibert.__all__) <= set(dir(minibert))
+
+
+def test_modules_are_there_without_an_import_and_nothing_else_is() -> None:
+    code = "import minibert; minibert.vectors; minibert.config; minibert.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == "AttributeError: module 'minibert' has no attribute 'nothing'"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["encod"], []], ids=str)
+def test_what_needs_no_model_imports_neither_torch_nor_numpy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from minibert.cli import main\n"
+        f"try: main({arguments})\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    brought = {name.split(".")[0] for name in done.stderr.splitlines()[-1].split()}
+    known = {*sys.stdlib_module_names, "__main__", "_distutils_hack", "sitecustomize"}  # of Python's own start
+    assert brought - known == {"minibert"}
 
 
 @pytest.mark.slow

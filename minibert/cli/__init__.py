@@ -9,55 +9,36 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import minibert
-from minibert.cli import (
-    answer,
-    attention,
-    classify,
-    demo,
-    encode,
-    entities,
-    evaluate,
-    expand,
-    explain_similarity,
-    fill_mask,
-    finetune,
-    index,
-    info,
-    parity,
-    plot,
-    pretrain,
-    rank,
-    search,
-    study,
-    words,
-)
 from minibert.errors import MinibertError, printable
 
-COMMANDS: dict[str, ModuleType] = {
-    "encode": encode,
-    "words": words,
-    "index": index,
-    "search": search,
-    "expand": expand,
-    "plot": plot,
-    "fill-mask": fill_mask,
-    "classify": classify,
-    "rank": rank,
-    "entities": entities,
-    "answer": answer,
-    "finetune": finetune,
-    "evaluate": evaluate,
-    "pretrain": pretrain,
-    "attention": attention,
-    "explain-similarity": explain_similarity,
-    "info": info,
-    "parity": parity,
-    "study": study,
-    "demo": demo,
+# What each command does, in a sentence. Its module is imported when it is run: the others need not wait for torch.
+COMMANDS = {
+    "encode": "Turn texts into vectors.",
+    "words": "Turn the words of texts into vectors.",
+    "index": "Build an index of texts for `minibert search`.",
+    "search": "Search an index by meaning.",
+    "expand": "Find words that a corpus uses like the given one.",
+    "plot": "Draw a map of texts, a table of similarities, or the senses of a word.",
+    "fill-mask": "Predict the words at [MASK].",
+    "classify": "Label texts with a classifier.",
+    "rank": "Sort documents by how well they answer a query.",
+    "entities": "Find the named entities in texts.",
+    "answer": "Find the answer to a question in a text.",
+    "finetune": "Fine-tune a model on rows of a file.",
+    "evaluate": "Measure how well a model predicts the rows of a file.",
+    "pretrain": "Train a masked-LM model on text files.",
+    "attention": "Which token attends to which, in every layer and head.",
+    "explain-similarity": "Why two texts are similar: what each pair of words adds to their cosine.",
+    "info": "Describe a checkpoint.",
+    "parity": "Compare with transformers, tensor by tensor.",
+    "study": "Measure what papers published about BERT, and compare.",
+    "demo": "Run a demo: match questions to answers, compare a word in three contexts, fill masks.",
 }
 EPILOG = """\
 examples:
@@ -91,8 +72,13 @@ with 1.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def module_of(command: str) -> ModuleType:
+    """The module of a command."""
+    return import_module(f"minibert.cli.{command.replace('-', '_')}")
+
+
+def build_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser of all commands; of those that are not in `commands`, only the names."""
     parser = argparse.ArgumentParser(
         prog="minibert",
         description="BERT: encode texts, fill masks, search by meaning, and check the numbers against transformers.",
@@ -101,11 +87,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"minibert {minibert.__version__}")
     parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
+    for name, summary in COMMANDS.items():
+        if name not in commands:
+            parsers.add_parser(name, help=summary)
+            continue
+        command = module_of(name)
         made = parsers.add_parser(
             name,
-            help=command.SUMMARY,
-            description=f"{command.SUMMARY}\n\n{command.DETAILS}",
+            help=summary,
+            description=f"{summary}\n\n{command.DETAILS}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add(made)
@@ -120,7 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 if parity does not hold, or for a bug; 2 for a mistake; 130 after Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    options = build_parser().parse_args(given)
+    asked = next((one for one in given if not one.startswith("-")), None)
+    if asked is not None and asked not in COMMANDS:
+        close = " or ".join(get_close_matches(asked, COMMANDS, n=2)) or "one of those in minibert --help"
+        build_parser([]).error(f"the command ({asked[:40]}) must be {close}")
+    options = build_parser([asked] if asked else []).parse_args(given)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

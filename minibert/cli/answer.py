@@ -15,7 +15,6 @@ from minibert.records import Record
 from minibert.tasks.answer import Answer
 
 READER = "deepset/bert-base-cased-squad2"
-SUMMARY = "Find the answer to a question in a text."
 DETAILS = """\
 Prints the answer on one line: its score, its start and end in characters, and its text, separated by tabs; the text is
 empty for "no answer". With --top-k, prints several, the best first. The model must have a head for answers.

@@ -11,7 +11,6 @@ from minibert.cli.texts import print_row
 from minibert.errors import MinibertError
 from minibert.pictures import plots
 
-SUMMARY = "Which token attends to which, in every layer and head."
 DETAILS = """\
 Without -o, a line for each of the largest weights: layer, head, weight, and the two tokens, with tabs between them.
 With -o, a picture of one head, of a layer's mean, or of all heads; or a page for the browser."""

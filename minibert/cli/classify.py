@@ -21,7 +21,6 @@ from minibert.cli.texts import (
 from minibert.corpus import files
 from minibert.records import Record
 
-SUMMARY = "Label texts with a classifier."
 DETAILS = """\
 Prints one line per label: its score, the label, and the text, separated by tabs. The model must be a classifier.
 

@@ -7,7 +7,6 @@ import argparse
 from minibert.cli.loading import add_model
 from minibert.demo import demo
 
-SUMMARY = "Run a demo: match questions to answers, compare a word in three contexts, fill masks."
 DETAILS = "Prints the results, where the checkpoint came from, and how long each step took."
 
 

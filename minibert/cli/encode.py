@@ -12,7 +12,6 @@ from minibert.cli.texts import add_inputs, numbers, print_row, read_texts, write
 from minibert.corpus import files
 from minibert.records import Record
 
-SUMMARY = "Turn texts into vectors."
 DETAILS = """\
 Prints one line per text: the text, a tab, and the numbers of its vector separated by spaces. With --json, a line is
 {"text": ..., "vector": [...]}. Texts are the arguments, or the lines of standard input if there are none.

@@ -15,7 +15,6 @@ from minibert.records import Record
 from minibert.tasks.entities import STRATEGIES, Entity
 
 BERT_NER = "dslim/bert-base-NER"  # has the head for tokens that all-MiniLM-L6-v2 lacks
-SUMMARY = "Find the named entities in texts."
 DETAILS = """\
 Prints one line per entity: the number of its text, its start and end in characters, its label, its score, and the
 entity, separated by tabs. With --json, a line is {"text": ..., "entities": [...]}, one per text. Texts are the

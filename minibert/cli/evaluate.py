@@ -7,7 +7,6 @@ import argparse
 from minibert.cli.finetune import add_task, columns, show
 from minibert.cli.loading import add_loading, load
 
-SUMMARY = "Measure how well a model predicts the rows of a file."
 DETAILS = """\
 Tasks and columns are those of finetune. Prints one metric per line, separated by a tab from its value. The model must
 be one for the task."""

@@ -11,7 +11,6 @@ from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_column, print_row
 from minibert.corpus import files
 
-SUMMARY = "Find words that a corpus uses like the given one."
 DETAILS = """\
 Prints one line per word: its score, the word, its count and an example sentence, separated by tabs. If the
 checkpoint has a masked-LM head and --context is given, the head's substitutes follow."""

@@ -11,7 +11,6 @@ from minibert.cli.texts import print_row
 from minibert.errors import MinibertError
 from minibert.pictures import plots
 
-SUMMARY = "Why two texts are similar: what each pair of words adds to their cosine."
 DETAILS = """\
 A line for each pair of words, the largest first: what it adds to the cosine, the word of A, the word of B, with tabs
 between them. All pairs add up to the cosine, which is printed first. The model must pool by the mean."""

@@ -10,7 +10,6 @@ from minibert.cli.texts import print_row, read_texts
 from minibert.errors import MinibertError
 from minibert.tasks.fill_mask import Candidate
 
-SUMMARY = "Predict the words at [MASK]."
 DETAILS = """\
 Prints one line per candidate: its probability, the token, and the filled text, separated by tabs.
 The model must have a masked-LM head."""

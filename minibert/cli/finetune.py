@@ -14,7 +14,6 @@ from minibert.training.data import as_number
 from minibert.training.processes import is_first, join
 from minibert.training.tasks import TASKS
 
-SUMMARY = "Fine-tune a model on rows of a file."
 DETAILS = """\
 Tasks and their columns: classify (text, label, text_pair), tokens (a CoNLL file), similarity (sentence1, sentence2,
 score), pairs (anchor, positive, negative), rank (query, passage, label), qa (a JSON file in SQuAD's format). Files are

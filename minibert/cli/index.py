@@ -11,7 +11,6 @@ from minibert.cli.loading import add_loading, load
 from minibert.cli.texts import add_column
 from minibert.corpus import files
 
-SUMMARY = "Build an index of texts for `minibert search`."
 DETAILS = """\
 Files are .txt (one text per line), .csv, .tsv, .jsonl or .parquet. To index answered questions, name the column of the
 questions with --text and that of the answers with --keep."""

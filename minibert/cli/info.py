@@ -8,7 +8,6 @@ import json
 from minibert.cli.loading import add_loading, check_no_model_among_texts, load
 from minibert.errors import MinibertError, printable
 
-SUMMARY = "Describe a checkpoint."
 DETAILS = "Prints its shape, heads, pooling, length limit, dtype and commit."
 
 

@@ -8,7 +8,6 @@ import json
 import minibert
 from minibert.cli.loading import add_checkpoint, add_json, check_no_model_among_texts
 
-SUMMARY = "Compare with transformers, tensor by tensor."
 DETAILS = """\
 Runs both libraries on the same texts and prints the largest difference of each tensor: the embeddings, each
 layer's attention and output, the pooler, the logits. The exit code is 1 if a difference exceeds the tolerance."""

@@ -12,7 +12,6 @@ from minibert.corpus import files
 from minibert.errors import MinibertError
 from minibert.pictures import plots
 
-SUMMARY = "Draw a map of texts, a table of similarities, or the senses of a word."
 DETAILS = "On the map, texts with similar meanings are close together."
 
 

@@ -8,7 +8,6 @@ from minibert.errors import printable
 from minibert.training.pretrain import SIZES, pretrain
 from minibert.training.processes import is_first
 
-SUMMARY = "Train a masked-LM model on text files."
 DETAILS = """\
 Trains a new model, or continues from a checkpoint (--from), by predicting masked words of UTF-8 text files. Each file
 is a document. OUT gets the model; OUT/training has losses.csv, metrics.csv, curve.png and the state. The same command

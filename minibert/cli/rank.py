@@ -14,7 +14,6 @@ from minibert.cli.texts import add_pairs, add_truncation, print_row, read_texts,
 from minibert.corpus import files
 from minibert.records import Record
 
-SUMMARY = "Sort documents by how well they answer a query."
 DETAILS = """\
 Prints one line per document, the best first: its score, its number, and the text, separated by tabs. The model must be
 a reranker. Documents are the arguments, or the lines of standard input if there are none.

@@ -12,7 +12,6 @@ from minibert.cli.texts import print_row, read_texts
 from minibert.pretrained.source import Source
 from minibert.search.index import read_manifest
 
-SUMMARY = "Search an index by meaning."
 DETAILS = "Prints one line per hit: its score, the text, and the columns stored with it, separated by tabs."
 
 

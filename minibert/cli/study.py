@@ -9,7 +9,6 @@ from dataclasses import asdict
 from minibert.cli.loading import BERT_BASE, add_checkpoint, add_json, load
 from minibert.reports.published import published
 
-SUMMARY = "Measure what papers published about BERT, and compare."
 DETAILS = """\
 `minibert study published` prints a line for each published value: the paper, the value, ours, and whether it is
 within the tolerance. A row that the model or the data cannot give says why. Exit code 1 if a value is not within."""

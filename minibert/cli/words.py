@@ -16,7 +16,6 @@ from minibert.errors import MinibertError
 from minibert.records import Record
 from minibert.vectors.words import PIECES, SPLITTERS
 
-SUMMARY = "Turn the words of texts into vectors."
 DETAILS = """\
 Prints one line per word: the number of its text, its start and end in characters, the word, and the numbers of its
 vector, separated by tabs. -o works as for encode, without .npy; a .safetensors file also stores the positions."""
