@@ -7,7 +7,7 @@ import json
 import sys
 
 import minibert
-from minibert.cli.loading import LOWER_CASE, add_checkpoint, add_lower_case
+from minibert.cli.loading import LOWER_CASE, add_checkpoint, add_lower_case, model_of
 from minibert.errors import MinibertError
 from minibert.records import decoded
 from minibert.training.data import as_number
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
     """Fine-tune a model, and print its metrics."""
     join()  # before the model is loaded, since each process may have a device of its own
     bert = minibert.load(
-        options.model,
+        model_of(options),
         revision=options.revision,
         local_files_only=options.offline,
         device=options.device,

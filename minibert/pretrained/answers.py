@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 SLOWEST = 1_000  # bytes a second that must arrive, on average over WINDOW: slower lines do not load models
 WINDOW = 60.0  # seconds
 SILENCE = 300.0  # seconds without a byte, where the client sets no limit of its own: in uploads
+CONNECT = 4.0  # seconds until a host must have taken a connection
 ATTEMPTS = 1_000  # requests to one address; the client tries again after each byte that arrived, or after a conflict
 LONGEST_NAME = 200  # characters of an ETag or a commit; the client adds up to 20 to them
 LONG_WAIT = re.compile(r"^\s*\d{5,}|t\s*=\s*\d{5,}")  # "Retry-After: 10000", "RateLimit: ...;t=10000": three hours
@@ -27,6 +29,10 @@ WAITS = ("Retry-After", "RateLimit")
 
 class AnswerError(ConnectionError):
     """A server answered what no Hub does, and the client was stopped before it acted on that."""
+
+
+class UnreachableError(AnswerError):
+    """A host does not answer."""
 
 
 class Answers:
@@ -42,9 +48,29 @@ class Answers:
         self.upload = upload
         self.etag: str | None = None  # of the last answer with one, as the client takes it
         self.attempts: Counter[str] = Counter()
+        self.asked: set[str] = set()  # the hosts
+        self.answered: set[str] = set()
         self.address = ""  # of the answer that is measured
         self.since = 0.0  # when the window began
         self.arrived = 0  # bytes in it
+
+    def ask(self, request: Any) -> None:
+        """Note a request, and limit how long it may wait.
+
+        Raises:
+            UnreachableError: a host that has never answered is asked again; the client would try for half a minute.
+        """
+        host = request.url.host
+        if host in self.asked - self.answered:
+            raise UnreachableError(
+                f"{self.what} must reach {host}, which does not answer; check the network and HF_ENDPOINT, or pass a "
+                "local folder"
+            )
+        self.asked.add(host)
+        limits = request.extensions.get("timeout") or {}
+        connect = min(limits.get("connect") or CONNECT, CONNECT)
+        others = {kind: SILENCE if limits.get(kind) is None else limits[kind] for kind in ("read", "write", "pool")}
+        request.extensions["timeout"] = {"connect": connect, **others}
 
     def check(self, answer: Any) -> None:
         """Check a status and headers; the body is checked while the client reads it.
@@ -53,6 +79,7 @@ class Answers:
             AnswerError: a name that is not one; a redirect of what should be written; attempts without end.
         """
         headers, method, address = answer.headers, answer.request.method, str(answer.request.url)
+        self.answered.add(getattr(answer.request.url, "host", ""))  # of httpx; requests' is a text
         if method == "HEAD":  # it has no body
             for header in NAMES:
                 if header in headers:
@@ -139,15 +166,18 @@ def _on_answer(answer: Any, *_: Any, **__: Any) -> None:
 
 
 def _on_request(request: Any) -> None:
-    if _current.get() is not None:
-        waits = request.extensions.get("timeout") or {}
-        limits = {kind: waits.get(kind) for kind in ("connect", "read", "write", "pool")}
-        request.extensions["timeout"] = {k: SILENCE if limit is None else limit for k, limit in limits.items()}
+    if (answers := _current.get()) is not None:
+        answers.ask(request)
 
 
 FACTORY = "_GLOBAL_CLIENT_FACTORY"
 FACTORY_BEFORE_1 = "_GLOBAL_BACKEND_FACTORY"
 _watching = threading.Lock()
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Whether a line of the client's log is shown: while we wait for it, "Retrying in 1s" would mix into our output."""
+    return _current.get() is None
 
 
 def _watch() -> None:
@@ -158,6 +188,7 @@ def _watch() -> None:
     """
     hub, http = import_module("huggingface_hub"), import_module("huggingface_hub.utils._http")
     replace = getattr(hub, "set_client_factory", None) or hub.configure_http_backend  # the latter before version 1
+    logging.getLogger(http.__name__).addFilter(_is_wanted)
     with _watching:
         make = getattr(http, FACTORY, None) or getattr(http, FACTORY_BEFORE_1, None)
         if make is None:  # a version of the client that keeps it elsewhere: watch the session that is there

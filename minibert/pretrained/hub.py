@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypedDict, TypeVar
 from typing_extensions import Unpack
 
 from minibert.errors import MinibertError, warn
-from minibert.pretrained.answers import AnswerError, Answers, checked
+from minibert.pretrained.answers import AnswerError, Answers, UnreachableError, checked
 from minibert.pretrained.files import check_readable, is_file, is_folder, place
 from minibert.pretrained.source import Source
 from minibert.records import parsed_json
@@ -245,6 +245,8 @@ class Repository:
             except errors.EntryNotFoundError as error:
                 self.name, self.commit = name, self.commit or _commit_in(error)
                 return None
+            except UnreachableError:  # the other name may be in the cache
+                refusal = refusal or errors.LocalEntryNotFoundError("it does not answer")
             except AnswerError:
                 raise
             except broken_connections() as error:
@@ -332,11 +334,12 @@ class Repository:
             raise FileNotFoundError(
                 f"{filename} of {self} must be in the cache to be loaded offline; it is not{nor}: load it once with a "
                 "network, without local_files_only and HF_HUB_OFFLINE"
-            ) from error
+            ) from None
+        reason = first_line(error.__cause__) if error.__cause__ else error
         raise ConnectionError(
-            f"the Hub must be reachable to load {filename} of {self}, which is not in the cache; it is not "
-            f"({first_line(error.__cause__ or error)}): check the network, or pass a local folder"
-        ) from error
+            f"the Hub ({_endpoint()}) must be reachable to load {filename} of {self}, which is not in the cache; it "
+            f"is not ({reason}): check the network, or pass a local folder"
+        ) from None
 
     def _verify(self, path: Path, filename: str, etag: str | None) -> None:
         """Compare a new download with its digest on the Hub, which is its ETag and its name in the cache."""
