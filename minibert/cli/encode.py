@@ -26,12 +26,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser, "write the vectors to this file: .npy, .safetensors, .jsonl or .parquet")
     add_loading(parser)
     parser.add_argument("--normalize", action="store_true", help="divide each vector by its length")
+    parser.add_argument("--prompt", metavar="TEXT", help="put this before each text (default: the checkpoint's)")
+    parser.add_argument(
+        "--prompt-name", metavar="NAME", help="put the checkpoint's prompt of this name before each text"
+    )
+    parser.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N numbers of each vector")
     parser.add_argument("--pooling", nargs="+", metavar="MODE", help="mean, cls, max, ... (default: the checkpoint's)")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print a vector for each text, or write the vectors to a file."""
-    settings: dict[str, Any] = {name: getattr(options, name) for name in ("batch_size", "layers", "combine", "pooling")}
+    names = "batch_size", "layers", "combine", "pooling", "prompt", "prompt_name", "truncate_dim"
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     settings |= {"normalize_embeddings": options.normalize, "truncation": options.truncation}
     if options.output:
 

@@ -267,9 +267,9 @@ class Recipe:
             raise MinibertError(
                 f"prompt_name ({name!r:.40}) must be str; pass batch_size= for the number of texts at once"
             )
-        prompts = {**self.family_prompts, **self.prompts}
+        prompts = {"query": "", "document": "", **self.family_prompts, **self.prompts}  # as in sentence-transformers
         if name not in prompts:
-            known = ", ".join(map(repr, prompts)) or "none"
+            known = ", ".join(map(repr, prompts))
             raise MinibertError(
                 f"prompt_name ({name!r}) must be a prompt of the checkpoint ({known}); pass prompt= to use another text"
             )

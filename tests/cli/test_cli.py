@@ -438,3 +438,18 @@ def test_pictures_are_drawn(minilm: Path, tmp_path: Path, more: list[str], capsy
     command[3] = "map.gif"
     assert main(command) == 2
     assert "the output (map.gif) must end in " in capsys.readouterr().err
+
+
+def test_prompts_and_shorter_vectors_are_those_of_encode(
+    minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bert = minibert.load(minilm)
+    expected = bert.encode("one", prompt="query: ", truncate_dim=7)
+    options = ["--prompt", "query: ", "--truncate-dim", "7", "--model", str(minilm)]
+    assert main(["encode", "one", "--json", *options]) == 0
+    assert json.loads(capsys.readouterr().out)["vector"] == pytest.approx(expected.tolist(), abs=1e-6)
+    (tmp_path / "texts.txt").write_text("one\n")
+    assert main(["encode", str(tmp_path / "texts.txt"), "-o", str(tmp_path / "v.npy"), *options]) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected[None], atol=1e-6)
+    assert main(["encode", "one", "--prompt-name", "qeury", "--model", str(minilm)]) == 2
+    assert "prompt_name ('qeury') must be a prompt of the checkpoint ('query', 'document')" in capsys.readouterr().err

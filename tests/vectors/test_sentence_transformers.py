@@ -127,14 +127,16 @@ def test_a_prompt_that_is_not_there_is_refused(tmp_path: Path, minilm: Path) -> 
     ours = minibert.load(tmp_path)
     with pytest.raises(
         ValueError,
-        match=r"prompt_name \('qeury'\) must be a prompt of the checkpoint \('document', 'other', 'query'\); pass pr",
+        match=r"prompt_name \('qeury'\) must be a prompt of the checkpoint \('query', 'document', 'other'\); pass pr",
     ):
         ours.encode("one", prompt_name="qeury")
-    plain = minibert.load(minilm)
-    with pytest.raises(
-        ValueError, match=r"prompt_name \('query'\) must be a prompt of the checkpoint \(none\); pass prompt="
-    ):
-        plain.encode("one", prompt_name="query")
+    plain, theirs = minibert.load(minilm), SentenceTransformer(str(minilm), device="cpu")
+    for name in ("query", "document"):  # of every model, and empty
+        assert np.array_equal(plain.encode("one", prompt_name=name), plain.encode("one"))
+        assert_same_vectors(plain.encode("one", prompt_name=name), theirs.encode("one", prompt_name=name))
+    for model in (plain, theirs):
+        with pytest.raises(ValueError, match="'passage'"):
+            model.encode("one", prompt_name="passage")
     assert np.array_equal(plain.encode_query("one"), plain.encode("one"))
 
 
