@@ -24,6 +24,7 @@ To read the code, follow the data; no file imports a later one:
     base.py         what every model can do: start at random, load, save
     model.py        BertModel and BertFor..., built from the parts above
     summary.py      what was loaded, in a few lines
+    compat.py       the names of sentence-transformers for what a `Bert` has
     bert.py         tokenizer, model and the checkpoint's recipe: vectors, answers, and what is inside
     loading.py      `load`: from a checkpoint to a `Bert`
     cli/            the commands, one file each; demo.py is the text of `minibert demo`

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from minibert.base import PretrainedModel
+from minibert.compat import OtherNames
 from minibert.config import BertConfig
 from minibert.engine.engine import Combine, Engine
 from minibert.engine.rows import Truncation
@@ -51,7 +52,7 @@ from minibert.tasks.classify import (
 )
 from minibert.tasks.entities import Entity, EntitySettings, Strategy, check_strategy, find_entities, tagger_of
 from minibert.tasks.fill_mask import Filled, MaskFiller, MaskSettings, check_head
-from minibert.tasks.rank import Ranked, activation_of, is_pair, rank, score
+from minibert.tasks.rank import Activation, Ranked, activation_of, is_pair, rank, score
 from minibert.text import as_list, as_stream, unwrapped, whole_number
 from minibert.tokenizer import BertTokenizer
 from minibert.vectors.recipe import DOCUMENT, QUERY, Recipe, whitening
@@ -64,7 +65,7 @@ if TYPE_CHECKING:  # training takes a `Bert`
     from minibert.training.finetune import FinetuneSettings, Run
 
 
-class Bert:
+class Bert(OtherNames):
     """A loaded checkpoint, made by `load`.
 
     Attributes:
@@ -128,10 +129,6 @@ class Bert:
     def dimension(self) -> int:
         """The length of a sentence vector."""
         return self.recipe.width(self.config.hidden_size * len(self.recipe.pooling))
-
-    def get_sentence_embedding_dimension(self) -> int:
-        """`dimension`, under sentence-transformers' name."""
-        return self.dimension
 
     def tokenize(self, texts: str | Sequence[str | tuple[str, str]]) -> dict[str, Tensor]:
         """Texts, or pairs of texts, as the model's padded and truncated input, as in sentence-transformers.
@@ -549,6 +546,8 @@ class Bert:
         pairs: Iterable[Any],
         prompt_name: str | None = None,
         prompt: str | None = None,
+        *,
+        activation_fn: Activation | None = None,
         **settings: Unpack[ScoreSettings],
     ) -> NDArray[np.float32] | np.float32:
         """Score pairs of texts with a reranker, as sentence-transformers' `CrossEncoder.predict` does.
@@ -557,6 +556,7 @@ class Bert:
             pairs: (query, document) for each, or an array (N, 2) of texts; or one pair.
             prompt_name: the reranker's prompt to put before each query; None means its default, if it has one.
             prompt: the prompt itself.
+            activation_fn: from logits (N, 1) to scores, such as `torch.nn.Identity()`; None means the reranker's own.
             settings: as for `classify`.
 
         Returns:
@@ -567,7 +567,8 @@ class Bert:
         """
         before = self.recipe.reranker_prompt(prompt_name, prompt)
         scorer = self._scorer("score", **settings)
-        scores = score(scorer, activation_of(self.config, self.recipe.settings), pairs, before)
+        own = activation_of(self.config, self.recipe.settings)
+        scores = score(scorer, activation_fn or own, pairs, before)
         return np.float32(scores[0]) if is_pair(pairs) else scores
 
     def rank(
@@ -577,6 +578,9 @@ class Bert:
         top_k: int | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        *,
+        activation_fn: Activation | None = None,
+        return_documents: bool = True,
         **settings: Unpack[ScoreSettings],
     ) -> list[Ranked]:
         """Sort documents by how well they answer a query, with a reranker.
@@ -585,7 +589,8 @@ class Bert:
             query: a text.
             documents: several texts.
             top_k: how many to return; None means all.
-            prompt_name, prompt: as for `score`.
+            prompt_name, prompt, activation_fn: as for `score`.
+            return_documents: for sentence-transformers' code; the documents are always returned.
             settings: as for `classify`.
 
         Returns:
@@ -596,7 +601,8 @@ class Bert:
         """
         before = self.recipe.reranker_prompt(prompt_name, prompt)
         scorer = self._scorer("rank", **settings)
-        return rank(scorer, activation_of(self.config, self.recipe.settings), query, documents, top_k, before)
+        own = activation_of(self.config, self.recipe.settings)
+        return rank(scorer, activation_fn or own, query, documents, top_k, before)
 
     def _scorer(
         self,

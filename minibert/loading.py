@@ -44,14 +44,16 @@ def load(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     do_lower_case: bool | None = None,
+    truncate_dim: int | None = None,
     **theirs: Unpack[LoadingNames],
 ) -> Bert:
     """Load a BERT checkpoint: tokenizer, encoder, the masked-LM head if there is one, and how to pool.
 
     The arguments are those of `BertModel.from_pretrained`. In addition, `dtype="auto"` chooses bfloat16 where the
     hardware is fast with it, and float32 elsewhere; printing the result shows the choice and the reason. With
-    `do_lower_case`, the tokenizer ignores what the files say of lower case, as for `BertTokenizer`. transformers' names
-    of arguments, such as `torch_dtype`, are also accepted: see `pretrained.arguments.LOADING`.
+    `do_lower_case`, the tokenizer ignores what the files say of lower case, as for `BertTokenizer`. With
+    `truncate_dim`, sentence vectors have only so many numbers. transformers' names of arguments, such as
+    `torch_dtype`, are also accepted: see `pretrained.arguments.LOADING`.
 
     Raises:
         FileNotFoundError: no such folder, repository, revision or file.
@@ -66,7 +68,11 @@ def load(
     repository = Repository.open(
         name_or_folder, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
     )
-    return repository.read_whole(partial(from_repository, repository, dtype, device, do_lower_case))
+    bert = repository.read_whole(partial(from_repository, repository, dtype, device, do_lower_case))
+    if truncate_dim is not None:
+        pooled = bert.config.hidden_size * len(bert.recipe.pooling)
+        bert.recipe = replace(bert.recipe, truncate_dim=bert.recipe.width(pooled, truncate_dim))
+    return bert
 
 
 def from_repository(

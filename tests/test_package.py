@@ -31,6 +31,7 @@ AFTERWARDS = [
         "tasks",
         "study",
         "summary",
+        "compat",
         "bert",
         "loading",
         "search",
@@ -72,7 +73,7 @@ def test_each_file_imports_only_from_files_above_it(path: Path) -> None:
 
 def test_the_reading_order_in_the_docstring_is_that_of_the_imports() -> None:
     listed = re.findall(r"^ {4}(\w+)(?:\.py|/) ", minibert.__doc__ or "", re.MULTILINE)
-    assert listed == [*READING, "summary", "bert", "loading", "cli"]
+    assert listed == [*READING, "summary", "compat", "bert", "loading", "cli"]
 
 
 def test_the_configuration_knows_nothing_of_files() -> None:

@@ -37,6 +37,8 @@ LOADING: Table = {
     "torch_dtype": "dtype",
     "cache_folder": "cache_dir",
     "use_auth_token": "token",
+    "backend": Only((None, "torch"), "leave it out, there is one"),
+    "similarity_fn_name": Only((None,), "leave it out, the checkpoint decides; index and similarity follow it"),
     "trust_remote_code": Only((None, False), "leave it out, the code of a repository is never run"),
     "attn_implementation": Only((None, "sdpa"), "pass output_attentions=True to a model for explicit attention"),
 }
@@ -48,6 +50,8 @@ class LoadingNames(TypedDict, total=False):
     torch_dtype: Any
     cache_folder: Any
     use_auth_token: Any
+    backend: Literal["torch"] | None
+    similarity_fn_name: None
     trust_remote_code: Literal[False] | None
     attn_implementation: Literal["sdpa"] | None
 

@@ -5,15 +5,16 @@ Both are exact. Their memory grows with the number of texts, not with its square
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minibert.bert import Bert
 from minibert.errors import MinibertError
 from minibert.search.index import EXACTLY, QUERIES, Contents, Hit, Index, nearest
-from minibert.text import whole_number
+from minibert.text import short, whole_number
 
 BORDER = 1e-5  # scores this near to the threshold are computed again in float64
 
@@ -33,11 +34,14 @@ class Pair(NamedTuple):
     numbers: tuple[int, int]
 
 
-def paraphrase_mining(index: Index, *, top_k: int = 100, max_pairs: int = 500_000) -> list[Pair]:
+def paraphrase_mining(
+    index: Index | Bert, texts: Iterable[str] | None = None, *, top_k: int = 100, max_pairs: int = 500_000
+) -> list[Pair]:
     """The most similar pairs of texts of an index, the best first; equal scores in the order of addition.
 
     Args:
-        index: its similarity decides.
+        index: its similarity decides; or a model, to compare `texts` with.
+        texts: with a model, what to compare.
         top_k: a pair counts if one of its texts is among the `top_k` most similar ones of the other.
         max_pairs: how many pairs at most.
 
@@ -46,6 +50,13 @@ def paraphrase_mining(index: Index, *, top_k: int = 100, max_pairs: int = 500_00
 
     Source: sentence-transformers' `util.paraphrase_mining`.
     """
+    if isinstance(index, Index) == (texts is not None):
+        raise MinibertError(
+            f"texts ({short(texts)}) must be given with a model, and only then; an index has its own: pass index alone"
+        )
+    if not isinstance(index, Index):
+        index = Index(index)
+        index.add(texts or ())
     top_k, max_pairs = whole_number("top_k", top_k), whole_number("max_pairs", max_pairs)
     contents = index.snapshot()
     best: NDArray[np.void] = np.empty(0, dtype=[("score", "f4"), ("first", "i8"), ("second", "i8")])
