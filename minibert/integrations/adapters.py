@@ -47,7 +47,8 @@ class LangChainEmbeddings(Adapter):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vectors of documents, by `Bert.encode_document`."""
-        vectors: list[list[float]] = self.bert.encode_document(list_of(texts), **self.settings).tolist()
+        settings = {"show_progress_bar": False, **self.settings}  # LangChain's own bars are enough
+        vectors: list[list[float]] = self.bert.encode_document(list_of(texts), **settings).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
@@ -60,7 +61,7 @@ class LangChainEmbeddings(Adapter):
             raise MinibertError(
                 f"text ({text!r:.40}) must be one str, not {type(text).__name__}; pass several to embed_documents"
             )
-        vector: list[float] = self.bert.encode_query(text, **self.settings).tolist()
+        vector: list[float] = self.bert.encode_query(text, **{"show_progress_bar": False, **self.settings}).tolist()
         return vector
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:

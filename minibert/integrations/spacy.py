@@ -73,7 +73,8 @@ class MinibertPipe:
         dtype: None for float32, or "auto", "bfloat16" or another.
         device: as for `minibert.load`.
         batch_tokens: the most tokens computed at once.
-        entities: a strategy of `Bert.entities`, to set `doc.ents`, which needs a tagger; None leaves them as they are.
+        entities: a strategy of `Bert.entities`, to add to `doc.ents`, which needs a tagger; entities that an earlier
+            component found stay, and win. None leaves `doc.ents` as it is.
         cats: whether to set `doc.cats` to the labels of `Bert.classify`, which needs a classifier of texts.
 
     Raises:
@@ -164,7 +165,8 @@ class MinibertPipe:
             attach(doc)
             if entities is not None:  # whole tokens; of spans that share a token, the longest stays
                 found = [doc.char_span(one.start, one.end, one.label, alignment_mode="expand") for one in entities]
-                doc.ents = filter_spans([span for span in found if span is not None])
+                free = [span for span in found if span and not any(token.ent_type_ for token in span)]
+                doc.ents = (*doc.ents, *filter_spans(free))  # earlier ones stay, as with spaCy's own tagger
             if labels is not None:
                 doc.cats.update(labels)
 

@@ -41,7 +41,7 @@ WIDER = 32  # times as many vectors in a product as are wanted
 MANY = 40  # if one pair in so many is a candidate, a product in float64 is faster than the pairs one by one
 
 EXACT: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]] = {
-    "cosine": lambda a, b: (a * b).sum(-1),  # of unit vectors
+    "cosine": lambda a, b: np.clip((a * b).sum(-1), -1, 1),  # of unit vectors, whose lengths are rounded
     "dot": lambda a, b: (a * b).sum(-1),
     "euclidean": lambda a, b: -np.sqrt(((a - b) ** 2).sum(-1)),
     "manhattan": lambda a, b: -np.abs(a - b).sum(-1),
@@ -533,7 +533,7 @@ class Approximate:
     def search(self, queries: Sequence[str], top_k: int = 10, **settings: Any) -> list[list[Hit]]: ...
 
     def search(self, queries: str | Sequence[str], top_k: int = 10, **settings: Any) -> list[Hit] | list[list[Hit]]:
-        """Like `Index.search`. Scores are exact, but a text may be missed."""
+        """Like `Index.search`, with the same scores, but a text may be missed."""
         single = isinstance(queries, str)
         several = [queries] if isinstance(queries, str) else list(queries)
         check_text(several)
@@ -543,8 +543,9 @@ class Approximate:
             hits: list[Hit] = []
             for vectors in self._contents.blocks:  # one, or none
                 numbers = self._graph.search(query.numpy(), top_k).keys.astype(np.int64)
-                scores = ALL_PAIRS[self.index._kind](query[None], vectors[torch.from_numpy(numbers)])[0].tolist()
-                pairs = zip(scores, numbers.tolist(), strict=True)
+                owner = np.zeros(len(numbers), np.int64)
+                scores = exact_scores(query[None].numpy(), vectors.numpy(), owner, numbers, self.index._kind)
+                pairs = zip(scores.tolist(), numbers.tolist(), strict=True)
                 hits = [Hit(score, *self._contents.row(number), number) for score, number in pairs]
             found.append(sorted(hits, key=lambda hit: (-hit.score, hit.number)))
         return found[0] if single else found
@@ -621,7 +622,8 @@ def exact_scores(
 ) -> Vectors:
     """The scores of (query, vector) pairs, computed in float64."""
     if kind in ("cosine", "dot") and len(owners) * MANY > len(queries) * len(part):
-        return exact_products(queries, part)[owners, places]
+        products = exact_products(queries, part)[owners, places]
+        return np.clip(products, -1, 1) if kind == "cosine" else products
     scores = np.empty(len(owners), dtype=np.float32)
     for start in range(0, len(owners), EXACTLY):
         some = slice(start, start + EXACTLY)

@@ -434,7 +434,7 @@ def test_what_is_no_list_of_texts_is_refused(minilm: Path, texts: Any, message: 
         ({"combine": "x"}, "combine ('x')"),
         ({"truncate_dim": 999}, "truncate_dim (999)"),
         ({"truncation": "cut"}, "truncation ('cut')"),
-        ({"prompt_name": "query"}, "prompt_name ('query')"),
+        ({"prompt_name": "passage"}, "prompt_name ('passage')"),
         ({"batch_tokens": -1}, "batch_tokens (-1)"),
         ({"dtype": "int3"}, "dtype ('int3')"),
         ({"device": "moon"}, "device (moon)"),

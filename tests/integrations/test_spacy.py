@@ -485,6 +485,23 @@ def test_a_tagger_sets_the_entities_where_that_is_asked(tmp_path: Path, minilm: 
         pipeline(folder, entities="last")
 
 
+def test_entities_that_were_found_before_stay(tmp_path: Path, minilm: Path) -> None:
+    labels = {"id2label": {0: "O", 1: "B-PER", 2: "I-LOC"}, "label2id": {"O": 0, "B-PER": 1, "I-LOC": 2}}
+    folder = with_real_vocabulary(tmp_path, minilm, "BertForTokenClassification", **labels)
+    alone = pipeline(folder, entities="first")
+    nlp = spacy.blank("en")
+    ruler = nlp.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "BRAND", "pattern": "Apple"}])
+    nlp.add_pipe("minibert", config={"model": str(folder), "entities": "first"})
+    text = "She works for Apple in Paris, and Apple pays her."
+    ruled = [(span.start, span.end, span.label_) for span in nlp(text).ents]
+    assert [span for span in ruled if span[2] == "BRAND"] == [(3, 4, "BRAND"), (8, 9, "BRAND")]
+    new = [(span.start, span.end, span.label_) for span in alone(text).ents]
+    assert [span for span in ruled if span[2] != "BRAND"] == [
+        (start, end, label) for start, end, label in new if not {3, 8} & set(range(start, end))
+    ]
+
+
 @pytest.mark.parametrize(
     "head", [{"num_labels": 4}, {"num_labels": 3, "problem_type": "multi_label_classification"}], ids=str
 )
