@@ -24,7 +24,6 @@ from minibert.text import check_choice, counted, whole_number
 from minibert.training.card import card
 from minibert.training.data import Data, Rows, read, without_bad_rows
 from minibert.training.metrics import Metrics, check_installed
-from minibert.training.order import Epochs
 from minibert.training.packed import Example
 from minibert.training.processes import is_first, join, wait
 from minibert.training.run import History, claim, draw_curve, finish, folder_of, is_finished, run_in_folder
@@ -187,7 +186,7 @@ def finetune(
     if held_out is not None:
         learned.check(held_out)
     table = CompactTable(tuned.encoder, [*examples, *others])
-    batches = Epochs(table.examples[: len(examples)], batch_size, seed)
+    batches = learned.order(table.examples[: len(examples)], batch_size, seed)
     settings = replace(settings, steps=batches.steps * epochs)
     choices = {
         "epochs": epochs,

@@ -56,6 +56,7 @@ from minibert.training.objectives import (
     TextLabels,
     TokenLabels,
 )
+from minibert.training.order import Epochs, SpreadEpochs
 from minibert.training.packed import Example
 from minibert.vectors.recipe import Recipe
 
@@ -70,6 +71,7 @@ class Task:
         formats: readers of files for this task, as for `data.read`.
         kind: the class of the model.
         metric: the one that tells the best model.
+        order: of the examples.
         labels: the names of the labels, in the order of `id2label`.
     """
 
@@ -77,6 +79,7 @@ class Task:
     optional: ClassVar[tuple[str, ...]] = ()
     formats: ClassVar[Mapping[str, ReadFile]] = {}
     kind: ClassVar[type[PretrainedModel]]
+    order: ClassVar[type[Epochs[Example]]] = Epochs
     metric: str
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
@@ -399,12 +402,14 @@ class Compare(Task):
 class Retrieve(Task):
     """Texts with their positives, and negatives if there are any: a text should find its positive among all others.
 
-    Rows may share texts: another positive of a text is no wrong answer to it, see `Positives`.
+    Rows may share texts: they are spread over the epoch, and another positive of a text is no wrong answer to it, see
+    `Positives`.
     """
 
     columns = ("anchor", "positive", "negative")
     optional = ("negative",)
     kind = BertModel
+    order = SpreadEpochs
     metric = "mrr"
 
     @classmethod

@@ -311,7 +311,7 @@ def test_an_encoder_of_another_size_is_never_made_new(tmp_path: Path, kind: str,
 
 def test_a_mismatch_is_ignored_by_classes_alone(minilm: Path) -> None:
     with pytest.raises(
-        TypeError, match=r"argument 'ignore_mismatched_sizes'; use the from_pretrained of a class; load"
+        TypeError, match=r"argument 'ignore_mismatched_sizes'; use BertForSequenceClassification.from_pretrained"
     ):
         minibert.load(minilm, ignore_mismatched_sizes=True)
     with pytest.raises(minibert.MinibertError, match=r"^ignore_mismatched_sizes \('yes'\) must be True or False$"):

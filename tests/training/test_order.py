@@ -12,7 +12,7 @@ from oracle import theirs_of
 import minibert
 from minibert.training.loop import train
 from minibert.training.objectives import TextLabels
-from minibert.training.order import Epochs
+from minibert.training.order import Epochs, SpreadEpochs
 from minibert.training.packed import Example
 from minibert.training.settings import Settings
 from minibert.training.vocabulary import CompactTable
@@ -38,6 +38,31 @@ def test_a_batch_depends_on_its_number_alone() -> None:
     for number in (11, 0, 7, 3, 4):
         assert epochs.indices(number) == expected[number]
     assert Epochs(examples, 6, seed=2).indices(0) != expected[0]
+
+
+def test_examples_that_share_a_text_are_spread_over_the_epoch() -> None:
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, 77, 2000)
+    examples = [Example((np.array([1000 + n]), np.array([kind])), n) for n, kind in enumerate(kinds)]
+    epochs, plain = SpreadEpochs(examples, 64, seed=3), Epochs(examples, 64, seed=3)
+    assert epochs.steps == plain.steps == 32
+    taken = []
+    distinct: dict[str, list[int]] = {"spread": [], "plain": []}
+    for number in range(32):
+        batch = epochs.indices(number)
+        assert len(batch) == (64 if number < 31 else 16)
+        taken += batch
+        if number < 31:
+            distinct["spread"].append(len(set(kinds[batch].tolist())))
+            distinct["plain"].append(len(set(kinds[plain.indices(number)].tolist())))
+    assert sorted(taken) == list(range(2000))
+    assert np.mean(distinct["spread"]) > 1.15 * np.mean(distinct["plain"])
+    assert epochs.indices(40) != epochs.indices(8)
+    assert SpreadEpochs(examples, 64, seed=3).indices(40) == epochs.indices(40)
+    assert SpreadEpochs(examples, 64, seed=4).indices(0) != epochs.indices(0)
+    alone = [Example((np.array([n]), np.array([n + 50])), n) for n in range(50)]
+    assert sorted(i for number in range(4) for i in SpreadEpochs(alone, 16).indices(number)) == list(range(50))
+    assert SpreadEpochs(alone, 50).indices(0) != list(range(50))
 
 
 @pytest.fixture

@@ -58,7 +58,10 @@ def test_two_processes_train_like_one(both: tuple[Path, dict[str, list[float]]])
         weights = load_file(folder / f"{name}.safetensors")
         for key, tensor in model.state_dict().items():
             # the loss does not depend on these: their gradients are rounding errors, which Adam makes large
-            if key in weights and not key.endswith(("key.bias", "span_head.bias", "classifier.bias")):
+            without_effect = ["key.bias", "span_head.bias", "classifier.bias"]
+            if name.endswith("QuestionAnswering"):  # a shift of all tokens moves the logits of all ends alike
+                without_effect.append("layers.2.feed_forward_norm.bias")
+            if key in weights and not key.endswith(tuple(without_effect)):
                 torch.testing.assert_close(weights[key], tensor, rtol=0, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
     assert len(found) == 11
 
