@@ -198,7 +198,7 @@ def run_in_folder(
         start = state["step"] if state else 0
         if total(start) != start * rank_and_size()[1]:
             raise MinibertError(f"the folder ({folder}) must be the same for all processes; use a disk that they share")
-        history = _history(state["history"], folder) if state else History()
+        history = _history(state.get("history"), folder) if state else History()
         digest = state.get("losses") if state else None
         start, done_before = settings.steps if history.stopped_early else start, start
         ended = start == settings.steps
@@ -281,7 +281,7 @@ def _measured(found: Metrics, steps: int, steps_of_epoch: int | None, best: Metr
     return f"{when}: {numbers or 'done'}{' (the best so far)' if found is best else ''}"
 
 
-def _history(found: dict[str, Any], folder: Path) -> History:
+def _history(found: Any, folder: Path) -> History:
     """What a state says of the evaluations so far."""
     try:
         history = History(**found)
@@ -304,15 +304,15 @@ def _check_identity(kept: Checkpoints, what: Mapping[str, Any], model: Pretraine
     facts = kept.newest()
     if facts is None:
         return
-    old = _flat(facts["identity"])
+    old = _flat(facts.get("identity", {}))
     differing = [name for name in sorted(old.keys() | _flat(what).keys()) if old.get(name) != _flat(what).get(name)]
     if differing:
         listed = ", ".join(_difference(name, old.get(name), _flat(what).get(name)) for name in differing)
         raise MinibertError(
             f"{folder} has a run with other settings ({listed}); use the same settings to resume, or another folder"
         )
-    before, now = facts["machine"], _machine(model)
-    changed = [f"{name} ({now[name]}, not {before[name]})" for name in now if before.get(name) != now[name]]
+    before, now = facts.get("machine", {}), _machine(model)
+    changed = [f"{name} ({now[name]}, not {before.get(name)})" for name in now if before.get(name) != now[name]]
     if changed:
         effect = "dropout" if before.get("processes") != now["processes"] else "the last bits"
         warn(f"the run in {folder} is resumed with other {'; '.join(changed)}: {effect} may differ from here on")

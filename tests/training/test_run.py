@@ -564,3 +564,22 @@ def test_a_resumed_run_does_not_depend_on_the_files_of_its_state(tmp_path: Path)
             file.write(bytes(path.stat().st_size))
     for ours, expected in zip(other.parameters(), model.parameters(), strict=True):
         assert torch.equal(resumed.state[ours]["exp_avg"], optimizer.state[expected]["exp_avg"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("history", "the history in a state of .* must be as it was written"),
+        ("identity", "has a run with other settings"),
+        ("machine", "is resumed with other cpu"),
+    ],
+)
+def test_a_state_that_lacks_a_part_is_told(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        go(tmp_path, batches=stopping_at(7))
+    for path in (tmp_path / "states").glob("*/state.json"):
+        written = json.loads(path.read_text())
+        del written["state"][name]
+        path.write_text(json.dumps({"state": written["state"], "digest": state._digest_of(written["state"])}))
+    with pytest.raises((minibert.MinibertError, UserWarning), match=message):
+        go(tmp_path)

@@ -247,7 +247,7 @@ def build_rows(folder: Path) -> None:
         "rows.txt": "".join(text + "\n" for text in TEXTS),
         "rows.csv": "text,label,id\n" + "".join(lines),
         "rows.tsv": "text\tlabel\tid\n" + "".join(lines).replace(",", "\t").replace('"', ""),
-        "rows.conll": "the O\nriver B-LOC\n\nbank\tNN\tB-ORG\n-DOCSTART- O\nopen O\n",
+        "rows.conll": "# a comment\nthe O\nriver B-LOC\n\nbank\tB-ORG\n-DOCSTART- O\nopen O\n",
         "squad.json": json.dumps({"version": "2", "data": articles}),
     }
     for name, content in files.items():
