@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import minibert
 from minibert.cli.loading import LOWER_CASE, add_checkpoint, add_lower_case, model_of
@@ -46,6 +50,29 @@ def part(dev: str | None) -> str | float | None:
     """A file, or a part of the rows, if it is written as a number below 1."""
     number = None if dev is None else as_number(dev)
     return number if number is not None and 0 < number < 1 else dev
+
+
+def lines_in(path: str | None) -> list[str] | None:
+    """The lines of a file with a label on each."""
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--labels ({path}) must be a file that exists; check the name")
+    return [line.strip() for _, line in decoded(path) if line.strip()]
+
+
+@contextmanager
+def saying() -> Iterator[None]:
+    """A context in which what a run says of itself is printed, also where no progress bar is shown, as in a file."""
+    logger, handler = logging.getLogger("minibert.training"), logging.StreamHandler(sys.stderr)
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def show(metrics: dict[str, float], as_json: bool) -> None:
@@ -109,29 +136,28 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         do_lower_case=LOWER_CASE.get(options.lower_case),
     )
-    made = bert.finetune(
-        options.train,
-        task=options.task,
-        dev=part(options.dev),
-        output=options.output,
-        columns=columns(options),
-        labels=None
-        if options.labels is None
-        else [line.strip() for _, line in decoded(options.labels) if line.strip()],
-        skip_bad_rows=options.skip_bad_rows,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        warmup=options.warmup,
-        schedule=options.schedule,
-        weight_decay=options.weight_decay,
-        save_every=options.save_every,
-        seed=options.seed,
-        patience=options.patience,
-        max_length=options.max_length,
-        loss=options.loss,
-        dtype=options.dtype,
-    )
+    with saying():
+        made = bert.finetune(
+            options.train,
+            task=options.task,
+            dev=part(options.dev),
+            output=options.output,
+            columns=columns(options),
+            labels=lines_in(options.labels),
+            skip_bad_rows=options.skip_bad_rows,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            warmup=options.warmup,
+            schedule=options.schedule,
+            weight_decay=options.weight_decay,
+            save_every=options.save_every,
+            seed=options.seed,
+            patience=options.patience,
+            max_length=options.max_length,
+            loss=options.loss,
+            dtype=options.dtype,
+        )
     if not is_first():  # only one of several processes prints
         return
     if made.metrics:

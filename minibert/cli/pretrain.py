@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from minibert.cli.finetune import saying
 from minibert.errors import printable
 from minibert.training.pretrain import SIZES, pretrain
 from minibert.training.processes import is_first
@@ -47,7 +48,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Train, and print what the model has learned."""
     settings = {name: value for name, value in vars(options).items() if name not in ("command", "run", "config")}
-    found = pretrain(settings.pop("files"), settings.pop("output"), size=options.config, **settings)
+    with saying():
+        found = pretrain(settings.pop("files"), settings.pop("output"), size=options.config, **settings)
     if not is_first():  # only one of several processes prints
         return
     for sentence, before, after in found.filled:

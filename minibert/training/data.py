@@ -277,9 +277,10 @@ def read_conll(path: str) -> Iterator[tuple[str, Record]]:
         if not sentence and columns[0].startswith("#") and not (len(columns) == width and columns[-1] in labels):
             first = number + 1
             continue
-        if len(columns) < 2:
-            raise MinibertError(f"{path}, line {number}, must have a word and a label, not {short(columns[0])}; fix it")
-        if width and len(columns) != width:
+        if len(columns) < 2 or width < 2:
+            line = short(" ".join(columns))
+            raise MinibertError(f"{path}, line {number}, must have a word and a label, not {line}; fix it")
+        if len(columns) != width:
             raise MinibertError(
                 f"{path}, line {number}, must have {width} columns, like most lines, not {len(columns)}; fix it"
             )

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
+from typing_extensions import Never
 
 from minibert.base import PretrainedModel
 from minibert.bert import Bert
@@ -32,6 +33,27 @@ from minibert.training.tasks import TASKS, Compare, Task
 from minibert.training.vocabulary import CompactTable
 from minibert.vectors.fingerprint import facts
 from minibert.vectors.recipe import Recipe
+
+# What other libraries call our arguments, for error messages.
+INSTEAD = {
+    "lr": "learning_rate",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "batch_size, which may be large: a batch is computed in parts of part_tokens tokens",
+    "eval_dataset": "dev",
+    "validation_data": "dev",
+    "output_dir": "output",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup, a part of the steps",
+    "lr_scheduler_type": "schedule",
+    "early_stopping_patience": "patience",
+    "max_seq_length": "max_length",
+    "bf16": "dtype='bfloat16'",
+    "save_steps": "save_every",
+    "callbacks": "minibert.training.loop.train, which yields after every step",
+}
 
 
 class FinetuneSettings(TypedDict, total=False):
@@ -102,6 +124,7 @@ def finetune(
     part_tokens: int | None = None,
     save_every: int = 500,
     show_progress_bar: bool | None = None,
+    **theirs: Never,
 ) -> Run:
     """Fine-tune a copy of a model on rows, and save it.
 
@@ -143,7 +166,11 @@ def finetune(
         ImportError: `dev` is given, and scikit-learn is not installed.
         DivergenceError: a loss is not finite; the last saved state is in the folder.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
+        TypeError: an unknown argument; the message names ours if there is one.
     """
+    for name in theirs:
+        remedy = f"; use {INSTEAD[name]}" if name in INSTEAD else ""
+        raise TypeError(f"finetune() got an unexpected keyword argument {name!r}{remedy}")
     join()
     folder = folder_of(output)
     if dev is not None:

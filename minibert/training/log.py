@@ -18,7 +18,7 @@ from minibert.errors import MinibertError
 from minibert.pretrained.files import path_to_disk, to_disk, written_whole
 from minibert.training.loop import Step
 
-logger = logging.getLogger("minibert")
+logger = logging.getLogger("minibert.training")
 
 
 class Log:

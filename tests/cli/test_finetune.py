@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,11 @@ def test_mistakes_are_one_sentence_and_exit_code_2(given: list[str], capsys: pyt
         told = capsys.readouterr().err
         assert message in told
         assert len(told.strip().splitlines()) == 1
+
+
+def test_a_run_without_a_terminal_says_what_it_does(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "minibert", *given], capture_output=True, text=True, check=True)
+    assert "4 rows, 2 labels: person (2), place (2); 2 steps\n" in done.stderr
+    assert "epoch 1 of 2: accuracy " in done.stderr
+    assert main([*given, "--labels", "absent.txt"]) == 2
+    assert "--labels (absent.txt) must be a file that exists; check the name" in capsys.readouterr().err

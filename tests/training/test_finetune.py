@@ -34,7 +34,7 @@ from minibert.errors import MinibertError
 from minibert.pretrained.source import Source
 from minibert.training.card import card
 from minibert.training.data import Data, read_conll
-from minibert.training.finetune import divided, read_rows
+from minibert.training.finetune import INSTEAD, divided, read_rows
 from minibert.training.log import RunningMean
 from minibert.training.loop import DivergenceError
 from minibert.training.order import Epochs
@@ -169,6 +169,15 @@ def test_a_run_says_what_it_learns_and_measures_each_epoch(
     assert (tmp_path / "run" / "training" / "curve.png").stat().st_size > 1000
     tiny.finetune(CLASSIFY, output=tmp_path / "quiet", **{**settings, "show_progress_bar": False})
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", [*INSTEAD, "no_such_thing"])
+def test_the_names_of_other_libraries_are_answered_with_ours(name: str, tiny: minibert.Bert, tmp_path: Path) -> None:
+    with pytest.raises(TypeError) as told:
+        tiny.finetune(CLASSIFY, task="classify", output=tmp_path / "run", **{name: 1})  # type: ignore[misc]
+    hint = f"; use {INSTEAD[name]}" if name in INSTEAD else ""
+    assert str(told.value) == f"finetune() got an unexpected keyword argument {name!r}{hint}"
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_running_mean_of_few_losses_is_their_weighted_mean() -> None:
